@@ -1,0 +1,12 @@
+"""Shared set-up: the compilation cache, tree-mode NNX, and the one table of tolerances (they only tighten)."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("NNX_GRAPH_MODE", "false")
+os.environ.setdefault("NNX_GRAPH_UPDATES", "false")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+CACHE = Path(__file__).parents[1] / ".cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
