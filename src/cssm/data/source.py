@@ -1,0 +1,91 @@
+"""The data source contract: random access to samples, one at a time or a batch in one call.
+
+A sample is a dict of NumPy values; a batch is the same dict with a leading axis b:
+
+| key       | sample                                 | meaning                                             |
+|-----------|----------------------------------------|-----------------------------------------------------|
+| `input`   | uint8 (t, h, w, 3) or (h, w, 3)        | a video or a still image, 0..255                    |
+| `label`   | int32 ()                               | the class                                           |
+| `markers` | float32 (2, 2), in synthetic sets only | (y, x) of the two markers, px; pixel centres at +.5 |
+"""
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cssm.core.errors import UsageError
+
+Sample = dict[str, Any]
+Batch = dict[str, np.ndarray]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Source(abc.ABC):
+    """Random access to `len(source)` samples; satisfies Grain's RandomAccessDataSource.
+
+    Concrete sources define `__len__` and `batch`; `source[i]` is a batch of one, so the two always agree.
+    Both are pure functions of the index and may be called from several threads at once.
+    """
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """How many samples there are."""
+
+    @abc.abstractmethod
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """The samples at `indices` (b integers in 0..len-1), stacked. Raises IndexError outside the range."""
+
+    def __getitem__(self, index: int | np.integer) -> Sample:
+        return {key: value[0] for key, value in self.batch([int(index)]).items()}
+
+
+class Subset(Source):
+    """The samples of `source` at `indices`, in that order: how a file set is cut into splits."""
+
+    def __init__(self, source: Source, indices: Sequence[int] | np.ndarray):
+        self.source = source
+        self.indices = np.asarray(indices, np.int64).reshape(-1)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        return self.source.batch(self.indices[checked_indices(indices, len(self))])
+
+
+def checked_indices(indices: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
+    """`indices` as a contiguous int64 vector; IndexError when one is outside 0..size-1."""
+    out = np.ascontiguousarray(np.asarray(indices).reshape(-1), dtype=np.int64)
+    if out.size and not (out.min() >= 0 and out.max() < size):
+        raise IndexError(f"index {out[(out < 0) | (out >= size)][0]} is outside 0..{size - 1}")
+    return out
+
+
+def stack_samples(samples: Sequence[Sample]) -> Batch:
+    """Stack samples that have the same keys and shapes.
+
+    Raises UsageError when the shapes of one key differ, naming the key.
+    """
+    out = {}
+    for key in samples[0]:
+        values = [np.asarray(sample[key]) for sample in samples]
+        if any(value.shape != values[0].shape for value in values):
+            raise UsageError(f"{key!r} has samples of different shapes: ask the source for one size")
+        out[key] = np.stack(values)
+    return out
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """UsageError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise UsageError(f"{name} {value!r} is unknown: choose one of {', '.join(map(str, choices))}")
+
+
+def check_range(name: str, value: int | float, low: int | float, high: int | float) -> None:
+    """UsageError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise UsageError(f"{name} {value} is out of range: choose {low}..{high}")

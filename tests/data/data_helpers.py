@@ -1,0 +1,32 @@
+"""Shared by the data tests."""
+
+import dataclasses
+
+import numpy as np
+
+
+def marker_table(source, n, chunk=250):
+    """labels (n,), marker distances (n,) px of the first n samples."""
+    labels, distances = [], []
+    for begin in range(0, n, chunk):
+        batch = source.batch(np.arange(begin, min(n, begin + chunk)))
+        labels.append(batch["label"])
+        distances.append(np.linalg.norm(batch["markers"][:, 0] - batch["markers"][:, 1], axis=-1))
+    return np.concatenate(labels), np.concatenate(distances)
+
+
+def assert_same_batch(left, right):
+    """Equal keys, dtypes and values."""
+    assert left.keys() == right.keys()
+    for key in left:
+        assert left[key].dtype == right[key].dtype, key
+        np.testing.assert_array_equal(left[key], right[key], err_msg=key)
+
+
+def validate(config_class, **options):
+    """Check `options` by the class's own rules, without the type checker of the tests in front of them."""
+    config = object.__new__(config_class)
+    for field in dataclasses.fields(config_class):
+        object.__setattr__(config, field.name, options.pop(field.name, field.default))
+    assert not options
+    config.__post_init__()
