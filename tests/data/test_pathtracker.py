@@ -15,9 +15,7 @@ def mask(video, colour):
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("foil", FOILS)
 def test_shapes_colours_and_batching(style, foil):
-    source = PathTracker(frames=6, distractors=3, style=style, foil=foil, skip=2).source(
-        "val", size=50, seed=3
-    )
+    source = PathTracker(frames=6, distractors=3, style=style, foil=foil, skip=2).source("val", size=50, seed=3)
     batch = source.batch(np.arange(16))
     assert batch["input"].shape == (16, 6, 32, 32, 3) and batch["input"].dtype == np.uint8
     assert batch["label"].shape == (16,) and batch["label"].dtype == np.int32
@@ -54,9 +52,7 @@ def test_dot_sizes_of_the_styles():
     """Green pixels a frame of 40 dots: 1 px each when restyled, up to 4 px when equal."""
     means = {}
     for style in STYLES:
-        video = (
-            PathTracker(frames=8, distractors=38, style=style).source(size=50).batch(np.arange(50))["input"]
-        )
+        video = PathTracker(frames=8, distractors=38, style=style).source(size=50).batch(np.arange(50))["input"]
         means[style] = mask(video, GREEN).sum((2, 3)).mean()
     assert 33 < means["restyled"] <= 40
     assert 110 < means["equal"] <= 160
@@ -84,9 +80,7 @@ def test_matched_foil_equalises_marker_distance(options):
     labels, distance = marker_table(PathTracker(foil="matched", **options).source(size=3000), 3000)
     a, b = np.sort(distance[labels == 1]), np.sort(distance[labels == 0])
     grid = np.concatenate([a, b])
-    gap = np.abs(
-        np.searchsorted(a, grid, "right") / a.size - np.searchsorted(b, grid, "right") / b.size
-    ).max()
+    gap = np.abs(np.searchsorted(a, grid, "right") / a.size - np.searchsorted(b, grid, "right") / b.size).max()
     assert gap < 1.95 * np.sqrt(1 / a.size + 1 / b.size)
 
 

@@ -62,9 +62,7 @@ class PathTracker:
                 f"{POINTS}: ask for fewer frames or a smaller skip"
             )
         if self.foil == "matched" and self.window < 8:
-            raise UsageError(
-                f"foil 'matched' needs a window of 8 path points, got {self.window}: ask for more frames"
-            )
+            raise UsageError(f"foil 'matched' needs a window of 8 path points, got {self.window}: ask for more frames")
 
     @property
     def window(self) -> int:

@@ -1,14 +1,14 @@
 """Compiled PathTracker: paths, foils and drawing.
 
 Path: the heading goes ang <- .95 (ang ± d), d uniform on {0, .95, ..., 89.3} degrees, sign fixed per path,
-65 times, with 5 equal steps along each heading: 326 points, scaled per axis to [0, 27], half of them reversed.
-A dot shows a random window of its path. A dot at position p covers pixel floor(p) + 1 (and the next one, when
-2x2); its ring is the 3x3 border about that pixel.
+65 times, with 5 equal steps along each heading: 326 points, scaled per axis to [0, 27], half of them
+reversed. A dot shows a random window of its path. A dot at position p covers pixel floor(p) + 1 (and the next
+one, when 2x2); its ring is the 3x3 border about that pixel.
 
-Matched foil. Draw a start pixel s. Draw two windows that start at s, by the same rule; redraw both until their
-end pixels differ enough. The first is the target's path, the second only supplies an end pixel e2, and the foil
-is a window that ends at e2. Given s, target end and e2 are exchangeable, hence (start marker, end marker) has
-one distribution in both classes: no function of marker positions can beat chance.
+Matched foil. Draw a start pixel s. Draw two windows that start at s, by the same rule; redraw both until
+their end pixels differ enough. The first is the target's path, the second only supplies an end pixel e2, and
+the foil is a window that ends at e2. Given s, target end and e2 are exchangeable, hence (start marker, end
+marker) has one distribution in both classes: no function of marker positions can beat chance.
 """
 
 import math

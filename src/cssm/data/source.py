@@ -10,12 +10,13 @@ A sample is a dict of NumPy values; a batch is the same dict with a leading axis
 """
 
 import abc
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from cssm.core.errors import UsageError
+from cssm.core.errors import UnknownNameError, UsageError
 
 Sample = dict[str, Any]
 Batch = dict[str, np.ndarray]
@@ -89,3 +90,12 @@ def check_range(name: str, value: int | float, low: int | float, high: int | flo
     """UsageError unless low <= value <= high."""
     if not low <= value <= high:
         raise UsageError(f"{name} {value} is out of range: choose {low}..{high}")
+
+
+def with_options(config: Callable[..., Any], name: str, options: dict[str, Any]) -> Any:
+    """`config(**options)` for a dataclass `config`; UsageError when it has no such option."""
+    known = [field.name for field in dataclasses.fields(config)]
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(f"option of {name}", option, known)
+    return config(**options)

@@ -1,0 +1,135 @@
+"""Batches of a source, in threads, with an exactly resumable position (a Grain pipeline over sample indices).
+
+Whole batches are made by `source.batch`, several at a time in threads; compiled sources release the GIL.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from cssm.core.errors import UsageError
+
+from .source import Batch, Source, check_range
+
+
+def loader(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    shuffle: bool = False,
+    repeat: bool = False,
+    threads: int | None = None,
+    process: tuple[int, int] = (0, 1),
+) -> "Batches":
+    """An iterator of batches of `source`.
+
+    Args:
+        source: where the samples come from.
+        batch_size: samples of a batch b, over all processes together.
+        seed: of the shuffle.
+        shuffle: a new order every epoch, a function of (seed, epoch) alone. Without it: 0, 1, 2, ...
+        repeat: False: one pass, whose last batch is filled up to `batch_size` with copies of the last sample,
+            marked False in `valid`. True: endless; epochs follow each other without a gap and every sample comes
+            once an epoch.
+        threads: threads that make batches ahead of use; 0 makes each when it is asked for. Default: the
+            number of processor cores, 4 at most.
+        process: (index, count): this process gets row block `index` of `count` of every batch.
+
+    Returns batches {"input", "label", ..., "valid": bool (b / count,)}: the source's keys and `valid`.
+
+    Raises UsageError when the source is empty or the sizes do not fit together.
+
+    >>> from cssm.data.pathtracker import PathTracker
+    >>> batches = loader(PathTracker(frames=4).source(size=10), batch_size=4)
+    >>> [int(batch["valid"].sum()) for batch in batches]
+    [4, 4, 2]
+    """
+    index, count = process
+    check_range("batch_size", batch_size, 1, 2**31)
+    check_range("process index", index, 0, count - 1)
+    threads = min(4, os.cpu_count() or 1) if threads is None else threads
+    check_range("threads", threads, 0, 256)
+    if not len(source):
+        raise UsageError("the source has no samples: ask for a size of at least 1")
+    if batch_size % count:
+        raise UsageError(f"batch_size {batch_size} does not divide over {count} processes: choose a multiple")
+    if shuffle:
+        check_range("size of a shuffled source", len(source), 1, 2**32 - 1)
+    return Batches(source, batch_size, seed, shuffle, repeat, threads, (index, count))
+
+
+class Batches(Iterator[Batch]):
+    """The iterator that `loader` returns; `get_state` and `set_state` move its position exactly.
+
+    The state is a JSON-able dict. Its position counts samples, so a run may go on with another batch size that
+    divides the position; source size, seed, shuffle and repeat must be the same.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        repeat: bool,
+        threads: int,
+        process: tuple[int, int],
+    ):
+        self.source, self.batch_size = source, batch_size
+        self._order = {"size": len(source), "seed": seed, "shuffle": shuffle, "repeat": repeat}
+        self._iterator = self._pipeline(threads, process)
+
+    def _pipeline(self, threads: int, process: tuple[int, int]) -> Any:
+        import grain  # slow to import, as is numba: only when data is really loaded
+
+        from .rng import mix
+
+        index, count = process
+        rows = slice(index * self.batch_size // count, (index + 1) * self.batch_size // count)
+        dataset = grain.MapDataset.range(len(self.source))
+        if self._order["shuffle"]:
+            # Grain shuffles epoch e by seed + e: mix, or seed 1 is seed 0 one epoch later
+            dataset = dataset.shuffle(seed=int(mix(np.uint64(self._order["seed"]))) >> 32)
+        if self._order["repeat"]:
+            dataset = dataset.repeat()
+        dataset = dataset.batch(self.batch_size, batch_fn=np.array)
+        dataset = dataset.map(lambda indices: self._make(indices, rows))
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+        return iter(dataset.to_iter_dataset(options))
+
+    def _make(self, indices: np.ndarray, rows: slice) -> Batch:
+        valid = np.arange(self.batch_size) < len(indices)
+        indices = np.pad(indices, (0, self.batch_size - len(indices)), mode="edge")
+        return {**self.source.batch(indices[rows]), "valid": valid[rows]}
+
+    def __len__(self) -> int:
+        """Batches of one epoch, a partial last one included."""
+        return -(-len(self.source) // self.batch_size)
+
+    def __next__(self) -> Batch:
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, Any]:
+        """Where the next batch begins: {"position": samples taken so far, and what defines their order}."""
+        return {"position": self._iterator.get_state()["next_index"] * self.batch_size, **self._order}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on at `state`. Raises UsageError when it belongs to other data or falls inside a batch."""
+        for key, value in self._order.items():
+            if state.get(key) != value:
+                raise UsageError(
+                    f"the saved data position has {key} {state.get(key)!r}, this loader {value!r}: use the same"
+                )
+        if state["position"] % self.batch_size:
+            raise UsageError(
+                f"the saved data position {state['position']} is not a multiple of batch_size "
+                f"{self.batch_size}: use a batch size that divides it"
+            )
+        self._iterator.set_state({"next_index": state["position"] // self.batch_size})
+
+    def close(self) -> None:
+        """Stop the threads; the iterator cannot be used afterwards."""
+        self._iterator.close()

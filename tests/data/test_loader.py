@@ -1,0 +1,129 @@
+import json
+import threading
+
+import numpy as np
+import pytest
+from data_helpers import assert_same_batch
+
+from cssm.core.errors import UsageError
+from cssm.data import PathTracker, Source, loader
+
+
+class Counting(Source):
+    """Sample i has label i."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __len__(self):
+        return self.size
+
+    def batch(self, indices):
+        label = np.asarray(indices, np.int32)
+        return {"input": np.repeat(label.astype(np.uint8)[:, None], 3, 1), "label": label}
+
+
+def labels(batches, steps):
+    return np.concatenate([next(batches)["label"] for _ in range(steps)])
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_one_pass_counts_the_tail(threads):
+    batches = list(loader(Counting(10), batch_size=4, threads=threads))
+    assert [b["label"].shape for b in batches] == [(4,)] * 3
+    assert [b["valid"].tolist() for b in batches] == [[True] * 4, [True] * 4, [True, True, False, False]]
+    seen = np.concatenate([b["label"][b["valid"]] for b in batches])
+    assert seen.tolist() == list(range(10))
+    assert batches[-1]["label"].tolist() == [8, 9, 9, 9]
+    assert len(loader(Counting(10), batch_size=4)) == 3
+
+
+def test_shuffle_is_a_new_permutation_each_epoch_and_seed():
+    epochs = {}
+    for seed in (0, 1):
+        got = labels(loader(Counting(40), batch_size=8, seed=seed, shuffle=True, repeat=True), 15)
+        epochs |= {(seed, e): tuple(got[40 * e : 40 * e + 40]) for e in range(3)}
+    assert len(set(epochs.values())) == 6  # also: seed 1 is not seed 0 one epoch later
+    for order in epochs.values():
+        assert sorted(order) == list(range(40)) and list(order) != list(range(40))
+    again = labels(loader(Counting(40), batch_size=8, seed=1, shuffle=True, repeat=True, threads=0), 5)
+    assert tuple(again) == epochs[1, 0]
+
+
+def test_repeat_goes_across_epochs_without_a_gap():
+    got = labels(loader(Counting(5), batch_size=3, repeat=True), 5)
+    assert got.tolist() == [0, 1, 2, 3, 4] * 3
+
+
+@pytest.mark.parametrize("options", [{"shuffle": True, "repeat": True, "seed": 5}, {}])
+def test_resume_is_exact(options):
+    source = PathTracker(frames=4, distractors=2).source(size=30)
+    straight = loader(source, batch_size=4, **options)
+    for _ in range(3):
+        next(straight)
+    state = json.loads(json.dumps(straight.get_state()))
+    expected = [next(straight) for _ in range(4)]
+    resumed = loader(source, batch_size=4, threads=1, **options)
+    resumed.set_state(state)
+    for batch in expected:
+        assert_same_batch(next(resumed), batch)
+    straight.set_state(state)  # and backwards, past batches made ahead
+    assert_same_batch(next(straight), expected[0])
+
+
+def test_resume_with_another_batch_size():
+    first = loader(Counting(50), batch_size=8, shuffle=True, repeat=True)
+    labels(first, 3)
+    second = loader(Counting(50), batch_size=4, shuffle=True, repeat=True)
+    second.set_state(first.get_state())
+    assert labels(first, 2).tolist() == labels(second, 4).tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"size": 9}, "size 9"), ({"seed": 3}, "seed 3"), ({"shuffle": True}, "shuffle"), ({"position": 3}, "multiple")],
+)
+def test_state_of_other_data_is_refused(change, named):
+    batches = loader(Counting(10), batch_size=2)
+    with pytest.raises(UsageError, match=named):
+        batches.set_state({**batches.get_state(), **change})
+
+
+def test_processes_share_every_batch():
+    whole = list(loader(Counting(11), batch_size=4))
+    parts = [list(loader(Counting(11), batch_size=4, process=(i, 2))) for i in range(2)]
+    for batch, left, right in zip(whole, *parts, strict=True):
+        assert_same_batch(batch, {k: np.concatenate([left[k], right[k]]) for k in batch})
+
+
+def test_batches_are_made_in_threads_and_errors_arrive():
+    names = set()
+
+    class Failing(Counting):
+        def batch(self, indices):
+            names.add(threading.current_thread().name)
+            if 6 in indices:
+                raise OSError("disk gone")
+            return super().batch(indices)
+
+    batches = loader(Failing(10), batch_size=2, threads=2)
+    assert labels(batches, 3).tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(OSError, match="disk gone"):
+        next(batches)
+    assert threading.main_thread().name not in names
+    batches.close()
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "named"),
+    [
+        (0, {"batch_size": 2}, "no samples"),
+        (5, {"batch_size": 0}, "batch_size"),
+        (5, {"batch_size": 3, "process": (0, 2)}, "does not divide"),
+        (5, {"batch_size": 2, "process": (2, 2)}, "process index"),
+        (5, {"batch_size": 2, "threads": -1}, "threads"),
+    ],
+)
+def test_bad_arguments_are_usage_errors(size, options, named):
+    with pytest.raises(UsageError, match=named):
+        loader(Counting(size), **options)
