@@ -1,0 +1,8 @@
+"""Pure functions on arrays, one folder per operator."""
+
+from .scan import linear_scan
+from .spectral import kernel_spectrum, spectral_pooled, spectral_scan, spectral_static, stable_spectrum
+
+__all__ = [
+    "kernel_spectrum", "linear_scan", "spectral_pooled", "spectral_scan", "spectral_static", "stable_spectrum",
+]  # fmt: skip

@@ -1,0 +1,154 @@
+"""The sCSSM recurrence: S_t = K S_{t-1} + x_t per channel and spatial frequency, y_t = irfft2(S_t).
+
+Say what you read (`readout`) and whether the input is static; the cheapest exact path is picked. Maths and costs are
+in this folder's README.md.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from cssm.core.errors import ShapeError, UsageError
+from cssm.core.typing import Grid
+
+from ..scan import linear_scan
+from .parallel import parallel
+from .reference import spectral_scan_reference
+from .static import geometric
+from .stream import stream
+from .transform import adjoint_weight, kernel_spectrum, stable_spectrum, to_space, to_spectrum
+
+IMPLEMENTATIONS = {"stream": stream, "parallel": parallel, "reference": spectral_scan_reference}
+READOUTS = ("all", "last", "mean")
+
+__all__ = [
+    "IMPLEMENTATIONS", "READOUTS", "adjoint_weight", "kernel_spectrum", "spectral_pooled", "spectral_scan",
+    "spectral_static", "spectral_zero_state", "stable_spectrum", "to_space", "to_spectrum",
+]  # fmt: skip
+
+
+def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, implementation=None):
+    """Run the spectral recurrence over a clip.
+
+    Equivalent to::
+
+        for t in range(T):
+            S = where(reset[:, t], 0, spectrum * S) + rfft2(x[:, t])
+            y[:, t] = irfft2(S)
+
+    Args:
+      x: (B, T, H, W, C) real.
+      spectrum: (C, H, W // 2 + 1) complex, of a real kernel: see `kernel_spectrum`, `stable_spectrum`.
+      readout: "all" (y has x's shape), "last" (the last frame: one inverse FFT, gradient memory independent of T) or
+        "mean" (the mean over frames: the same).
+      state: (B, C, H, W // 2 + 1) complex, the state before the first frame; zeros when omitted.
+      reset: (B, T) bool; True forgets all frames before that one.
+      implementation: "stream" (frame by frame in cache: picked on CPU), "parallel" (whole clip, log2 T passes: picked
+        on GPU and TPU), "reference" (slow, obvious), or None to pick.
+
+    Returns:
+      (state, y): the state after the last frame, complex64 (complex128 for float64 input); y in x's dtype.
+
+    Raises:
+      ShapeError: shapes that do not fit together, an integer dtype, or zero frames.
+      UsageError: an unknown readout or implementation.
+
+    Source: MATH.md section 2; 003 Methods, section 1.1.
+
+    >>> import jax.numpy as jnp
+    >>> x, K = jnp.ones((1, 3, 4, 4, 2)), jnp.full((2, 4, 3), 0.5 + 0j)
+    >>> state, y = spectral_scan(x, K, readout="last")
+    >>> round(float(y[0, 0, 0, 0]), 4)  # 1 + 1/2 + 1/4
+    1.75
+    """
+    x, spectrum = jnp.asarray(x), jnp.asarray(spectrum)
+    state = _check(x, spectrum, state, reset, "b t h w c")
+    if readout not in READOUTS:
+        raise UsageError(f"unknown readout {readout!r}: use {', '.join(READOUTS)}")
+    if implementation is None:
+        implementation = "stream" if jax.default_backend() == "cpu" else "parallel"
+    if implementation not in IMPLEMENTATIONS:
+        raise UsageError(
+            f"unknown implementation {implementation!r} of spectral_scan: use {', '.join(IMPLEMENTATIONS)}"
+        )
+    return IMPLEMENTATIONS[implementation](x, spectrum.astype(state.dtype), state, reset, readout)
+
+
+def spectral_static(x, spectrum, steps: int, *, state=None, readout="last"):
+    """`spectral_scan` of one frame repeated `steps` times, for the cost of one frame and log2(steps) kernel products.
+
+    S_T = G_T x + K^T S_0 with G_T = (1 - K^T) / (1 - K), computed by doubling (no division).
+
+    Args:
+      x: (B, H, W, C) real. spectrum, state: as in `spectral_scan`.
+      steps: number of repeats, at least 1.
+      readout: "last" or "mean" over the repeats.
+
+    Returns:
+      (state, y): the state after `steps` frames; y (B, H, W, C).
+
+    Raises:
+      ShapeError: shapes that do not fit, or steps < 1. UsageError: another readout.
+
+    Source: MATH.md section 2.
+
+    >>> import jax.numpy as jnp
+    >>> state, y = spectral_static(jnp.ones((1, 4, 4, 2)), jnp.full((2, 4, 3), 0.5 + 0j), 3)
+    >>> round(float(y[0, 0, 0, 0]), 4)
+    1.75
+    """
+    x, spectrum = jnp.asarray(x), jnp.asarray(spectrum)
+    state = _check(x, spectrum, state, None, "b h w c")
+    if steps < 1:
+        raise ShapeError(f"spectral_static: steps is {steps}, expected at least one frame")
+    if readout not in ("last", "mean"):
+        raise UsageError(f"unknown readout {readout!r} of spectral_static: use last or mean")
+    spectrum = spectrum.astype(state.dtype)
+    power, total, cumulative = geometric(spectrum, steps)
+    frame = to_spectrum(x)
+    final = total * frame + power * state
+    shown = final if readout == "last" else (cumulative * frame + spectrum * total * state) / steps
+    return final, to_space(shown, x.shape[2]).astype(x.dtype)
+
+
+def spectral_pooled(x, spectrum, *, readout="all", state=None, reset=None):
+    """The spatial mean of `spectral_scan`'s y, from the DC bin alone: no FFT, and a kernel of one number per channel.
+
+    Args: as `spectral_scan`. Returns: (B, T, C) for readout "all", (B, C) for "last" and "mean". Raises: likewise.
+
+    >>> import jax.numpy as jnp
+    >>> spectral_pooled(jnp.ones((1, 3, 4, 4, 2)), jnp.full((2, 4, 3), 0.5 + 0j), readout="last").tolist()
+    [[1.75, 1.75]]
+    """
+    x, spectrum = jnp.asarray(x), jnp.asarray(spectrum)
+    state = _check(x, spectrum, state, reset, "b t h w c")
+    if readout not in READOUTS:
+        raise UsageError(f"unknown readout {readout!r}: use {', '.join(READOUTS)}")
+    pixels, real = x.shape[2] * x.shape[3], jnp.finfo(state.dtype).dtype
+    dc, start = spectrum[:, 0, 0].real.astype(real), state[..., 0, 0].real / pixels
+    y = linear_scan(dc, x.astype(real).mean((2, 3)), start, reset=reset)
+    return {"all": y, "last": y[:, -1], "mean": y.mean(1)}[readout].astype(x.dtype)
+
+
+def spectral_zero_state(batch: int, channels: int, grid: Grid, dtype=jnp.complex64):
+    """(B, C, H, W // 2 + 1) zeros: no past."""
+    return jnp.zeros((batch, channels, grid[0], grid[1] // 2 + 1), dtype)
+
+
+def _check(x, spectrum, state, reset, legend):
+    """The state to start from, or a ShapeError that says what does not fit."""
+    if x.ndim != len(legend.split()):
+        raise ShapeError(f"x has shape {x.shape}, expected {legend.split()}")
+    if not jnp.issubdtype(x.dtype, jnp.floating) or not jnp.issubdtype(spectrum.dtype, jnp.complexfloating):
+        raise ShapeError(f"x must be real floating and the spectrum complex, got {x.dtype} and {spectrum.dtype}")
+    *lead, height, width, channels = x.shape
+    if 0 in x.shape[1:]:
+        raise ShapeError(f"x of shape {x.shape} is empty: give at least one frame, pixel and channel")
+    expected = (channels, height, width // 2 + 1)
+    if spectrum.shape != expected:
+        raise ShapeError(f"spectrum has shape {spectrum.shape}, expected {expected} (C, H, W // 2 + 1) for x {x.shape}")
+    if state is not None and state.shape != (lead[0], *expected):
+        raise ShapeError(f"state has shape {state.shape}, expected {(lead[0], *expected)} (B, C, H, W // 2 + 1)")
+    if reset is not None and reset.shape != tuple(lead):
+        raise ShapeError(f"reset has shape {reset.shape}, expected {tuple(lead)} (B, T)")
+    dtype = jnp.result_type(x.dtype, spectrum.dtype, jnp.complex64)
+    return spectral_zero_state(lead[0], channels, (height, width), dtype) if state is None else state.astype(dtype)

@@ -1,0 +1,144 @@
+"""Frame by frame: FFT, recurrence and inverse FFT of one frame while it is in cache. The CPU winner.
+
+Memory for the gradient: all frames save the states; last and mean save two arrays, whatever T. In the notation of
+the README, s_t is the cotangent of S_t scaled so that dx_t = irfft2(s_t); it obeys s_t = rfft2(g_t) + conj(K) s_{t+1}.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .transform import adjoint_weight, to_space, to_spectrum
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def stream(x, spectrum, state, reset, readout):
+    return _scan_all(x, spectrum, state, reset)[:2] if readout == "all" else _reduce(x, spectrum, state, reset, readout)
+
+
+def _forward(x, spectrum, state, reset, readout):
+    if readout == "all":
+        final, y, before = _scan_all(x, spectrum, state, reset, keep=True)
+        return (final, y), (spectrum, reset, before, _witness(x))
+    out, slopes = _reduce_with_slopes(x, spectrum, state, reset, readout)
+    return out, (spectrum, reset, slopes, _witness(x))
+
+
+def _backward(readout, saved, cotangents):
+    backward = _backward_all if readout == "all" else partial(_backward_reduced, readout)
+    return backward(saved, *cotangents)
+
+
+stream.defvjp(_forward, _backward)
+
+
+def _witness(x):
+    """A zero-size array that remembers x's width, length and dtype in the residuals."""
+    return jnp.zeros((0, *x.shape[1:4]), x.dtype)
+
+
+def _frame(x, t):
+    return to_spectrum(lax.dynamic_index_in_dim(x, t, 1, keepdims=False))
+
+
+def _keep(reset, t, value):
+    """value, or 0 in the batch rows that restart at frame t."""
+    if reset is None:
+        return value
+    return jnp.where(lax.dynamic_index_in_dim(reset, t, 1, keepdims=False)[:, None, None, None], 0, value)
+
+
+def _put(array, value, t):
+    return lax.dynamic_update_index_in_dim(array, value.astype(array.dtype), t, 1)
+
+
+def _scan_all(x, spectrum, state, reset, keep=False):
+    """Final state, y for every frame, and (when kept) the state before every frame."""
+    steps, width = x.shape[1], x.shape[3]
+    before = jnp.zeros((state.shape[0], steps if keep else 0, *state.shape[1:]), state.dtype)
+
+    def body(t, carry):
+        state, y, before = carry
+        before = _put(before, state, t) if keep else before
+        state = _keep(reset, t, spectrum * state) + _frame(x, t)
+        return state, _put(y, to_space(state, width), t), before
+
+    return lax.fori_loop(0, steps, body, (state, jnp.zeros_like(x), before))
+
+
+def _reduce(x, spectrum, state, reset, readout):
+    """Final state, and the last or mean frame of y: one inverse FFT."""
+    steps, width = x.shape[1], x.shape[3]
+
+    def body(t, carry):
+        state, total = carry
+        state = _keep(reset, t, spectrum * state) + _frame(x, t)
+        return state, total + state if readout == "mean" else total
+
+    total = jnp.zeros_like(state) if readout == "mean" else None
+    state, total = lax.fori_loop(0, steps, body, (state, total))
+    return state, _readout(state, total, steps, width).astype(x.dtype)
+
+
+def _readout(state, total, steps, width):
+    return to_space(state if total is None else total / steps, width)
+
+
+def _reduce_with_slopes(x, spectrum, state, reset, readout):
+    """As `_reduce`, carrying P_t = dS_t/dK = K P_{t-1} + S_{t-1} along, so that the backward pass needs no states."""
+    steps, width = x.shape[1], x.shape[3]
+
+    def body(t, carry):
+        state, slope, totals = carry
+        slope = _keep(reset, t, spectrum * slope + state)
+        state = _keep(reset, t, spectrum * state) + _frame(x, t)
+        return state, slope, None if totals is None else (totals[0] + state, totals[1] + slope)
+
+    zeros = jnp.zeros_like(state)
+    totals = (zeros, zeros) if readout == "mean" else None
+    state, slope, totals = lax.fori_loop(0, steps, body, (state, zeros, totals))
+    total, slope_total = totals or (None, None)
+    out = state, _readout(state, total, steps, width).astype(x.dtype)
+    return out, (slope, slope_total)
+
+
+def _backward_all(saved, state_cotangent, g):
+    spectrum, reset, before, witness = saved
+    weight = adjoint_weight(spectrum.shape[-2], witness.shape[3], spectrum.dtype)
+    steps = witness.shape[1]
+
+    def body(i, carry):
+        carried, dx, dspectrum = carry  # carried: conj(K) s_{t+1}
+        t = steps - 1 - i
+        s = carried + _frame(g, t)
+        past = _keep(reset, t, s.conj())
+        dspectrum = dspectrum + (past * lax.dynamic_index_in_dim(before, t, 1, keepdims=False)).sum(0)
+        return past.conj() * spectrum.conj(), _put(dx, to_space(s, witness.shape[3]), t), dspectrum
+
+    dx = jnp.zeros((g.shape[0], *witness.shape[1:], g.shape[-1]), witness.dtype)
+    init = (state_cotangent.conj() / weight, dx, jnp.zeros_like(spectrum))
+    carried, dx, dspectrum = lax.fori_loop(0, steps, body, init)
+    return dx, dspectrum * weight, carried.conj() * weight, None
+
+
+def _backward_reduced(readout, saved, state_cotangent, g):
+    spectrum, reset, (slope, slope_total), witness = saved
+    weight = adjoint_weight(spectrum.shape[-2], witness.shape[3], spectrum.dtype)
+    steps, width = witness.shape[1], witness.shape[3]
+    g = to_spectrum(g) / (steps if readout == "mean" else 1)
+    last = state_cotangent.conj() / weight + (0 if readout == "mean" else g)
+    dspectrum = (last.conj() * slope).sum(0)
+    if readout == "mean":
+        dspectrum = dspectrum + (g.conj() * slope_total).sum(0)
+
+    def body(i, carry):
+        carried, dx = carry
+        t = steps - 1 - i
+        s = carried + g if readout == "mean" else carried
+        return _keep(reset, t, spectrum.conj() * s), _put(dx, to_space(s, width), t)
+
+    dx = jnp.zeros((g.shape[0], *witness.shape[1:], g.shape[1]), witness.dtype)
+    carried, dx = lax.fori_loop(0, steps, body, (last, dx))
+    return dx, dspectrum * weight, carried.conj() * weight, None
