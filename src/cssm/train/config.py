@@ -1,0 +1,122 @@
+"""How long and how to train: one flat frozen dataclass, and the step counts it comes to for a given data set."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cssm.core.errors import UsageError
+
+LOGGERS = ("jsonl", "tensorboard", "wandb")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Give `steps` or `epochs`, not both; `eval_every` and `checkpoint_every` are counted in the same unit.
+
+    | field              | meaning                                                                               |
+    |--------------------|---------------------------------------------------------------------------------------|
+    | `batch_size`       | rows per update; the training data must deliver exactly this many                     |
+    | `lr`               | peak learning rate, reached after min(warmup_steps, steps-1), then cosine to 1% of it |
+    | `weight_decay`     | AdamW's, on the parameters that `optim.decays` names                                  |
+    | `grad_clip`        | clip by global norm; None turns it off                                                |
+    | `ema`              | decay of the parameter average used for evaluation (.9998); None turns it off         |
+    | `compute_dtype`    | parameters and inputs are cast to it each step; the master parameters stay float32    |
+    | `accumulate`       | micro-batches per update; the result equals the full batch                            |
+    | `seed`             | of dropout and augmentation keys; the model and the data have their own               |
+    | `eval_every`       | None: every epoch, or every tenth of `steps`; the last step is always evaluated       |
+    | `checkpoint_every` | None: as `eval_every`; the last step and every new best are always saved              |
+    | `keep`             | newest checkpoints kept, beside the best one                                          |
+    | `log_every`        | steps between two training lines of metrics.jsonl                                     |
+    | `logger`           | jsonl, always, and any of tensorboard, wandb, joined by +                             |
+    | `prefetch`         | batches prepared ahead                                                                |
+    | `progress`         | draw a progress bar when stderr is a terminal                                         |
+
+    Raises UsageError for a value out of range.
+
+    >>> TrainConfig(epochs=2).plan(batches_per_epoch=10)
+    Plan(steps=20, eval_every=10, checkpoint_every=10)
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    grad_clip: float | None = 1.0
+    warmup_steps: int = 500
+    b1: float = 0.9
+    b2: float = 0.999
+    ema: float | None = None
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    accumulate: int = 1
+    seed: int = 42
+    eval_every: float | None = None
+    checkpoint_every: float | None = None
+    keep: int = 3
+    log_every: int = 10
+    logger: str = "jsonl+tensorboard"
+    prefetch: int = 2
+    progress: bool = True
+
+    def __post_init__(self):
+        if (self.steps is None) == (self.epochs is None):
+            raise UsageError(f"steps={self.steps} and epochs={self.epochs}: give exactly one of them")
+        for name in ("steps", "epochs", "lr", "grad_clip", "eval_every", "checkpoint_every"):
+            value = getattr(self, name)
+            _require(value is None or (value > 0 and math.isfinite(value)), name, value, "a positive number")
+        for name in ("batch_size", "accumulate", "keep", "log_every", "prefetch"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer of at least 1")
+        for name in ("weight_decay", "warmup_steps"):
+            _require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "0 or more")
+        for name in ("b1", "b2"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 <= value < 1")
+        _require(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "None or 0 < value < 1, such as 0.9998")
+        _require(self.accumulate <= self.batch_size, "accumulate", self.accumulate, f"at most {self.batch_size}")
+        dtypes = ("float32", "bfloat16")
+        _require(self.compute_dtype in dtypes, "compute_dtype", self.compute_dtype, " or ".join(dtypes))
+        names = self.loggers
+        known = set(names) <= set(LOGGERS) and len(set(names)) == len(names)
+        _require(known and "jsonl" in names, "logger", self.logger, "jsonl, jsonl+tensorboard or jsonl+wandb")
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        return tuple(self.logger.split("+"))
+
+    def plan(self, batches_per_epoch: int | None = None) -> "Plan":
+        """The run in steps. Raises UsageError when epochs are asked for and the length of one is not known."""
+        if self.epochs is None:
+            steps, unit, default = self.steps, 1, max(1, self.steps // 10)
+        elif batches_per_epoch:
+            unit = default = batches_per_epoch
+            steps = max(1, round(self.epochs * unit))
+        else:
+            raise UsageError(f"epochs={self.epochs}, but the training data has no length: give steps instead")
+        evaluate = default if self.eval_every is None else max(1, round(self.eval_every * unit))
+        save = evaluate if self.checkpoint_every is None else max(1, round(self.checkpoint_every * unit))
+        return Plan(steps=steps, eval_every=evaluate, checkpoint_every=save)
+
+    def changes_from(self, before: Mapping[str, Any]) -> list[str]:
+        """For every field that differs: "lr 0.001 -> 0.0005"."""
+        now = vars(self)
+        return [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run counted in optimiser steps."""
+
+    steps: int
+    eval_every: int
+    checkpoint_every: int
+
+    def evaluates(self, step: int) -> bool:
+        return step == self.steps or (step > 0 and step % self.eval_every == 0)
+
+    def saves(self, step: int) -> bool:
+        return step == self.steps or (step > 0 and step % self.checkpoint_every == 0)
+
+
+def _require(ok: bool, name: str, value: object, expected: str) -> None:
+    if not ok:
+        raise UsageError(f"{name} is {value!r}: expected {expected}")

@@ -1,0 +1,72 @@
+"""Evaluation: every row of a data set counts once, the last partial batch too."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cssm.core.errors import DataError
+from cssm.tasks.task import Task
+
+from .distributed import local_mesh, place, replicated
+from .prefetch import Prefetch
+from .state import Blueprint, split
+from .step import StepBuilder
+
+IN_FLIGHT = 4  # batches dispatched before the first result is fetched
+
+
+def evaluate(
+    model: nnx.Module, task: Task, data: Iterable[Mapping[str, Any]], *, compute_dtype: str = "float32"
+) -> dict[str, float]:
+    """The task's figures over one pass of `data`; for `Classify` {"loss", "accuracy", "count"}.
+
+    `data` gives batches {"input": (b, ...), "label": (b,), "valid": bool (b,)}, the tail padded with valid=False.
+    The local devices share each batch. Raises DataError when there is no valid row.
+
+    >>> import numpy as np
+    >>> from cssm.tasks import Classify
+    >>> class Brightness(nnx.Module):
+    ...     def __call__(self, x, *, key=None):
+    ...         return jnp.stack([0.5 - x.mean((1, 2, 3)), x.mean((1, 2, 3)) - 0.5], axis=-1)
+    >>> batch = {"input": np.array([0, 255, 9], np.uint8)[:, None, None, None], "label": np.array([0, 1, 1], np.int32)}
+    >>> batch["valid"] = np.array([True, True, False])
+    >>> figures = evaluate(Brightness(), Classify(normalization="unit"), [batch])
+    >>> figures["accuracy"], figures["count"]
+    (1.0, 2.0)
+    """
+    mesh = local_mesh()
+    builder = StepBuilder(task=task, blueprint=Blueprint.of(model), mesh=mesh, dtype=jnp.dtype(compute_dtype))
+    params, rest = jax.device_put(split(model), replicated(mesh))
+    return run_evaluation(partial(builder.eval_step(), params, rest), task, data, partial(place, mesh=mesh))
+
+
+def run_evaluation(
+    step: Callable[[Any], dict[str, Any]],
+    task: Task,
+    data: Iterable[Mapping[str, Any]],
+    place: Callable[[Any], Any],
+    depth: int = 2,
+) -> dict[str, float]:
+    """`step(batch) -> sums` over `data`, added up in Python numbers: exact however many batches there are."""
+    total: dict[str, float] = {}
+    waiting: deque[dict[str, Any]] = deque()
+    with Prefetch(iter(data), place, depth) as batches:
+        for batch in batches:
+            waiting.append(step(batch))
+            if len(waiting) > IN_FLIGHT:
+                _add(total, waiting.popleft())
+    for sums in waiting:
+        _add(total, sums)
+    if not total:
+        raise DataError("the evaluation data gave no batch: it is empty, or an iterator that cannot restart")
+    return task.summarise(total)
+
+
+def _add(total: dict[str, float], sums: dict[str, Any]) -> None:
+    for name, value in jax.device_get(sums).items():
+        total[name] = total.get(name, 0) + value.item()

@@ -1,0 +1,143 @@
+"""Where figures go: metrics.jsonl always, TensorBoard and Weights & Biases beside it."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Protocol
+
+from cssm.core.errors import UsageError
+
+Record = dict[str, Any]  # {"kind": "train" | "eval", "step": 10, "loss": .5, ...}
+
+
+class Sink(Protocol):
+    """Something that takes records."""
+
+    def write(self, record: Record) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """One record a line, flushed, so that a killed run loses none."""
+
+    def __init__(self, run_dir: Path, step: int):
+        self.path = run_dir / "metrics.jsonl"
+        self._keep_until(step)
+        self._file = self.path.open("a")
+
+    def write(self, record: Record) -> None:
+        self._file.write(_line(record))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _keep_until(self, step: int) -> None:
+        """Drop what a resumed run will write again, so that the file holds one curve."""
+        if self.path.exists():
+            lines = [_line(record) for record in read_metrics(self.path) if record["step"] <= step]
+            new = self.path.with_suffix(".new")
+            new.write_text("".join(lines))
+            new.replace(self.path)
+
+
+class TensorBoard:
+    """Event files in run_dir/tensorboard, tags such as `train/loss`."""
+
+    def __init__(self, run_dir: Path, step: int):
+        from tensorboardX import SummaryWriter  # seconds to import, and only runs that ask for it need it
+
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def write(self, record: Record) -> None:
+        for name, value in _figures(record).items():
+            self._writer.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandB:
+    """A Weights & Biases run named after the folder; a resumed run continues it."""
+
+    def __init__(self, run_dir: Path, step: int):
+        try:
+            import wandb
+        except ImportError:
+            raise UsageError("logger wandb needs the wandb package: pip install 'cssm[wandb]'") from None
+        path = run_dir / "wandb_id.txt"
+        if not path.exists():
+            path.write_text(wandb.util.generate_id())
+        self._run = wandb.init(project="cssm", name=run_dir.name, id=path.read_text(), dir=str(run_dir), resume="allow")
+
+    def write(self, record: Record) -> None:
+        self._run.log(_figures(record), step=record["step"])
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+SINKS: dict[str, type] = {"jsonl": JsonLines, "tensorboard": TensorBoard, "wandb": WandB}
+
+
+class RunLog:
+    """All sinks of a run as one context manager; records after `step` of an earlier life of the run are dropped."""
+
+    def __init__(self, run_dir: Path, names: tuple[str, ...], step: int = 0):
+        self._run_dir, self._names, self._step = run_dir, names, step
+        self._sinks: list[Sink] = []
+
+    def __enter__(self) -> "RunLog":
+        self._open(self._step)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def write(self, record: Record) -> None:
+        for sink in self._sinks:
+            sink.write(record)
+
+    def rewind(self, step: int) -> None:
+        """Drop the records after `step`: the run goes on from there."""
+        self._close()
+        self._open(step)
+
+    def _open(self, step: int) -> None:
+        for name in self._names:
+            self._sinks.append(SINKS[name](self._run_dir, step))
+
+    def _close(self) -> None:
+        while self._sinks:
+            self._sinks.pop().close()
+
+
+def read_metrics(path: str | Path) -> list[Record]:
+    """The records of a metrics.jsonl; a last line that a kill cut short is left out.
+
+    >>> import tempfile, pathlib
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "metrics.jsonl"
+    >>> path.write_text('{"kind": "eval", "step": 1, "accuracy": 0.5}' + chr(10) + '{"kind": "ev')
+    57
+    >>> read_metrics(path)
+    [{'kind': 'eval', 'step': 1, 'accuracy': 0.5}]
+    """
+    records = []
+    for line in Path(path).read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return [record for record in records if isinstance(record, dict) and "step" in record]
+
+
+def _line(record: Record) -> str:
+    """Strict JSON has no NaN: the loss of a skipped step becomes null."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    return json.dumps(finite, allow_nan=False) + "\n"
+
+
+def _figures(record: Record) -> dict[str, float]:
+    figures = {key: value for key, value in record.items() if key not in ("kind", "step") and value is not None}
+    return {f"{record['kind']}/{key}": float(value) for key, value in figures.items()}

@@ -1,0 +1,84 @@
+"""AdamW with a warm-up and cosine schedule, clipped by global norm, weight decay masked by a rule on names."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optax
+
+from cssm.core.errors import UsageError
+
+from .config import TrainConfig
+
+FINAL_FRACTION = 0.01  # of the peak learning rate, at the last step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW's options; see `TrainConfig`.
+
+    >>> import jax.numpy as jnp
+    >>> transform, schedule = Optimizer(lr=0.1, warmup_steps=2).make(steps=10)
+    >>> state = transform.init({"head/kernel": jnp.ones((2, 2))})
+    >>> [round(float(schedule(step)), 4) for step in (0, 1, 2, 10)]
+    [0.0, 0.05, 0.1, 0.001]
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    grad_clip: float | None = 1.0
+    warmup_steps: int = 500
+    b1: float = 0.9
+    b2: float = 0.999
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Optimizer":
+        return cls(
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            grad_clip=config.grad_clip,
+            warmup_steps=config.warmup_steps,
+            b1=config.b1,
+            b2=config.b2,
+        )
+
+    def make(self, steps: int) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
+        """The transformation for a dict of named parameters, and its schedule (applied updates -> learning rate)."""
+        if steps < 1:
+            raise UsageError(f"steps is {steps}: give at least 1")
+        schedule = warmup_cosine(self.lr, steps, self.warmup_steps)
+        adamw = optax.adamw(schedule, b1=self.b1, b2=self.b2, weight_decay=self.weight_decay, mask=decay_mask)
+        if self.grad_clip is None:
+            return adamw, schedule
+        return optax.chain(optax.clip_by_global_norm(self.grad_clip), adamw), schedule
+
+
+def warmup_cosine(peak: float, steps: int, warmup_steps: int = 500) -> Callable[[Any], Any]:
+    """Linear from 0 over min(warmup_steps, steps-1) updates, then cosine to 1% of `peak` at `steps`."""
+    warmup = min(warmup_steps, steps - 1)
+    return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, steps, peak * FINAL_FRACTION)
+
+
+def decays(name: str, ndim: int) -> bool:
+    """Whether weight decay applies to a parameter; the one rule, on its path of attribute names.
+
+    It does when the parameter's own attribute is called `kernel` (Dense and convolution weights), has at least two
+    dimensions, and no part of the path begins with `recurrence` or `decay`. So norms, biases, tokens, position tables
+    and recurrence parameters (`recurrence_kernel`, `decay*`) are left alone: give a parameter another name to mask it.
+
+    >>> decays("blocks/0/out/kernel", 2), decays("blocks/0/mixer/recurrence_kernel", 3), decays("norm/scale", 1)
+    (True, False, False)
+    """
+    parts = name.split("/")
+    masked = any(part.startswith(("recurrence", "decay")) for part in parts)
+    return parts[-1] == "kernel" and ndim >= 2 and not masked
+
+
+def decay_mask(params: Mapping[str, Any]) -> dict[str, bool]:
+    """`decays` of every parameter of a name -> array mapping."""
+    return {name: decays(name, value.ndim) for name, value in params.items()}
+
+
+def decayed(params: Mapping[str, Any]) -> Iterable[str]:
+    """The names weight decay applies to, to look at before a long run."""
+    return [name for name, yes in decay_mask(params).items() if yes]

@@ -1,0 +1,270 @@
+"""The training loop: dispatch ahead, look back a few steps, save what an exact continuation needs."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cssm.core.errors import CssmError, UsageError
+from cssm.tasks.task import Task
+
+from .checkpoint import CheckpointStore, check_leaves
+from .config import TrainConfig
+from .distributed import local_mesh, place, replicated
+from .environment import write_environment
+from .evaluate import run_evaluation
+from .interrupt import Interrupted, Interrupts
+from .log import Record, RunLog, read_metrics
+from .memory import out_of_memory
+from .optim import Optimizer
+from .prefetch import Prefetch, Stream
+from .progress import ProgressBar, say
+from .report import Callback, Event, TrainResult
+from .state import Blueprint, TrainState, from_arrays, init_state, to_arrays
+from .step import Augment, StepBuilder
+from .watch import Watch
+
+log = logging.getLogger("cssm.train")
+SMALLEST_BATCH = 4  # rows of a micro-batch, when memory runs out
+
+
+class Trainer:
+    """One run; `train` is its public face."""
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        task: Task,
+        train_data: Iterable[Any],
+        val_data: Iterable[Any] | None,
+        config: TrainConfig,
+        run_dir: Path,
+        callbacks: tuple[Callback, ...] = (),
+        augment: Augment | None = None,
+        resume_hint: str = "",
+    ):
+        if isinstance(val_data, Iterator):
+            raise UsageError(
+                "val_data is an iterator, good for one evaluation: give something to iterate anew each time"
+            )
+        self.model, self.task, self.train_data, self.val_data = model, task, train_data, val_data
+        self.config, self.run_dir, self.callbacks = config, run_dir, callbacks
+        self.augment, self.resume_hint = augment, resume_hint
+        self.plan = config.plan(len(train_data) if hasattr(train_data, "__len__") else None)
+        self.transform, self.schedule = Optimizer.of(config).make(self.plan.steps)
+        self.blueprint, self.mesh = Blueprint.of(model), local_mesh()
+        self.accumulate = config.accumulate
+        self.best: tuple[float, int] | None = None  # score, step
+        self.step = self.evaluated = 0
+        self.earlier_seconds, self.started = 0.0, time.perf_counter()
+
+    def run(self, *, resume: bool) -> TrainResult:
+        """Train to the last step, halving the micro-batch whenever memory runs out."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        with CheckpointStore(self.run_dir / "checkpoints", self.config.keep) as self.store:
+            self.start(resume)
+            with RunLog(self.run_dir, self.config.loggers, self.step) as self.log:
+                self.emit("start", {})
+                while (failure := self.attempt()) is not None:
+                    self.halve(failure)
+                return self.finish()
+
+    def start(self, resume: bool) -> None:
+        """Step 0, or the newest whole checkpoint; there is always one on disk afterwards."""
+        steps = self.store.steps()
+        if steps and not resume:
+            raise UsageError(f"{self.run_dir} holds a run at step {steps[-1]}: resume it, or choose another folder")
+        self.store.clean()
+        if resume:
+            self.restore()
+        else:
+            self.state, self.data_state = self.fresh_state(), Stream(self.train_data).state()
+            self.save()
+            self.store.wait()
+        write_environment(self.run_dir)
+
+    def attempt(self) -> str | None:
+        """Run to the last step; the message when memory ran out. Its frames, and their arrays, are gone by then."""
+        try:
+            self.steps_to_the_end()
+            return None
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            return str(error).partition("\n")[0] or "MemoryError"
+
+    def steps_to_the_end(self) -> None:
+        config, total = self.config, self.plan.steps
+        train_step, self.eval_step = self.compiled_steps()
+        stream = Stream(self.train_data, self.data_state)
+        self.watch = Watch(self.task, self.write, every=config.log_every, last=total, rows=config.batch_size)
+        with (
+            Interrupts() as interrupts,
+            ProgressBar(total, self.step, enabled=config.progress) as self.bar,
+            Prefetch(stream, self.place_train, config.prefetch) as batches,
+        ):
+            if self.evaluated != self.step and self.plan.evaluates(self.step):  # stopped just before it
+                self.evaluate_and_save()
+            while self.step < total:
+                batch, data_state = next(batches)
+                self.state, metrics = train_step(self.state, batch)
+                self.step, self.data_state = self.step + 1, data_state
+                self.watch.add(self.step, metrics)
+                self.stop_if(interrupts.requested)
+                self.evaluate_and_save()
+                self.stop_if(interrupts.requested)
+
+    def compiled_steps(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        builder = StepBuilder(
+            task=self.task,
+            blueprint=self.blueprint,
+            mesh=self.mesh,
+            dtype=jnp.dtype(self.config.compute_dtype),
+            accumulate=self.accumulate,
+        )
+        step = builder.train_step(self.transform, self.schedule, ema=self.config.ema, augment=self.augment)
+        return step, builder.eval_step()
+
+    def evaluate_and_save(self) -> None:
+        """Whatever is due after this step."""
+        improved = self.plan.evaluates(self.step) and self.evaluate()
+        if improved or self.plan.saves(self.step):
+            self.save(best=improved)
+            self.watch.pause()
+
+    def evaluate(self) -> bool:
+        """Evaluate on the validation data; whether it is the best so far."""
+        self.watch.look_back()
+        self.evaluated = self.step
+        if self.val_data is None:
+            return False
+        step = partial(self.eval_step, self.eval_params(), self.state.rest)
+        figures = run_evaluation(step, self.task, self.val_data, self.place, self.config.prefetch)
+        self.watch.pause()
+        score = figures[self.task.monitor]
+        improved = math.isfinite(score) and (self.best is None or score > self.best[0])
+        if improved:
+            self.best = score, self.step
+        self.write({"kind": "eval", "step": self.step, **figures})
+        return improved
+
+    def write(self, record: Record) -> None:
+        """Send one record everywhere."""
+        record["seconds"] = round(self.seconds(), 3)
+        self.log.write(record)
+        if record["kind"] == "eval":
+            figures = (f"{name} {record[name]:.4g}" for name in record if name not in ("kind", "step", "seconds"))
+            say(f"step {record['step']}/{self.plan.steps}: validation {', '.join(figures)}")
+            self.emit("eval", record)
+        else:
+            self.bar.show(record["step"], record["loss"], record["samples_per_second"], record["memory_mib"])
+            self.emit("log", record)
+
+    def stop_if(self, requested: bool) -> None:
+        """On a signal: save, say how to go on, leave."""
+        if not requested:
+            return
+        self.store.wait()
+        if self.store.steps()[-1] != self.step:
+            self.save()
+            self.store.wait()
+        say(f"interrupted: step {self.step} is saved in {self.run_dir}; to go on, {self.resume_hint}")
+        raise Interrupted(self.step)
+
+    def halve(self, failure: str) -> None:
+        """Half the micro-batch, twice as many of them, from the last checkpoint."""
+        before = self.micro_rows()
+        self.accumulate *= 2
+        rows = self.micro_rows()
+        if rows < SMALLEST_BATCH or rows == before:
+            raise CssmError(f"out of memory with {before} rows at a time ({failure}): use a smaller model or bfloat16")
+        self.state = None
+        self.restore(self.accumulate)
+        self.log.rewind(self.step)
+        say(
+            f"out of memory: {self.accumulate} micro-batches of {rows} rows in place of {before}, from step {self.step}"
+        )
+
+    def finish(self) -> TrainResult:
+        self.store.wait()
+        self.blueprint.write(self.model, *self.copied())
+        self.emit("end", {})
+        records = read_metrics(self.run_dir / "metrics.jsonl")
+        return TrainResult(
+            best_score=self.best and self.best[0],
+            best_step=self.best and self.best[1],
+            final_step=self.step,
+            seconds=self.seconds(),
+            history=tuple(record for record in records if record["kind"] == "eval"),
+            skipped_steps=int(self.state.skipped),
+            accumulate=self.accumulate,
+            run_dir=self.run_dir,
+        )
+
+    def save(self, best: bool = False) -> None:
+        """Everything an exact continuation needs; the metrics up to here are checked and written first."""
+        if self.step:
+            self.watch.look_back()
+        facts = {"step": self.step, "data": self.data_state, "best": self.best, "evaluated": self.evaluated}
+        facts |= {"accumulate": self.accumulate, "seconds": self.seconds(), "config": vars(self.config)}
+        self.store.save(self.step, to_arrays(self.state), facts, best=best)
+        if self.step:
+            self.emit("checkpoint", {})
+
+    def restore(self, accumulate: int = 0) -> None:
+        """Take up the newest whole checkpoint."""
+        self.store.wait()
+        arrays, facts = self.store.restore_newest()
+        like = self.fresh_state()
+        check_leaves(arrays, to_arrays(like), f"checkpoint step {facts['step']} of {self.run_dir}")
+        self.state = from_arrays(arrays, like)
+        self.step, self.data_state, self.evaluated = facts["step"], facts["data"], facts["evaluated"]
+        self.best = facts["best"] and tuple(facts["best"])
+        self.accumulate = accumulate or max(self.config.accumulate, facts["accumulate"])
+        self.earlier_seconds, self.started = facts["seconds"], time.perf_counter()
+        self.store.set_aside_after(self.step)
+        self.store.mark_best(self.best and self.best[1])
+        if changes := self.config.changes_from(facts["config"]):
+            log.warning("resuming with another configuration: %s", ", ".join(changes))
+
+    def fresh_state(self) -> TrainState:
+        state = init_state(self.model, self.transform, seed=self.config.seed, ema=self.config.ema is not None)
+        return jax.device_put(state, replicated(self.mesh))
+
+    def eval_params(self) -> dict[str, Any]:
+        return self.state.params if self.state.ema is None else self.state.ema
+
+    def copied(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(evaluation params, rest) that later steps do not donate."""
+        return jax.tree.map(jnp.copy, (self.eval_params(), self.state.rest))
+
+    def place(self, batch: Any) -> Any:
+        return place(batch, self.mesh, self.accumulate)
+
+    def place_train(self, item: tuple[Any, Any]) -> tuple[Any, Any]:
+        batch, data_state = item
+        rows, want = len(batch["valid"]), self.config.batch_size
+        if rows != want:
+            raise UsageError(f"a training batch has {rows} rows and batch_size is {want}: make them equal")
+        return self.place(batch), data_state
+
+    def micro_rows(self) -> int:
+        return math.ceil(self.config.batch_size / (self.accumulate * self.mesh.size)) * self.mesh.size
+
+    def seconds(self) -> float:
+        return self.earlier_seconds + time.perf_counter() - self.started
+
+    def emit(self, kind: str, record: Record) -> None:
+        for callback in self.callbacks:
+            step = record.get("step", self.step)
+            callback(Event(kind=kind, step=step, record=record, run_dir=self.run_dir, model=self.snapshot))
+
+    def snapshot(self) -> nnx.Module:
+        return self.blueprint.build(*self.copied())

@@ -1,0 +1,76 @@
+"""The figures of finished steps, fetched a few steps behind the newest one so that nothing waits for the device."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from cssm.core.errors import NonFiniteError
+from cssm.tasks.task import Task
+
+from .log import Record
+from .memory import memory_mib
+
+log = logging.getLogger("cssm.train")
+LAG = 2  # steps dispatched before the metrics of the first are fetched
+BAD_STEPS = 5  # non-finite steps in a row that end the run
+
+
+class Watch:
+    """`add` what a train step returns; `look_back` hands the due training records to `write`."""
+
+    def __init__(self, task: Task, write: Callable[[Record], None], *, every: int, last: int, rows: int):
+        self.task, self.write, self.every, self.last, self.rows = task, write, every, last, rows
+        self._pending: deque[tuple[int, dict[str, Any]]] = deque()
+        self._clock: tuple[int, float] | None = None  # step, time
+
+    def add(self, step: int, metrics: dict[str, Any]) -> None:
+        self._pending.append((step, metrics))
+        self.look_back(LAG)
+
+    def look_back(self, lag: int = 0) -> None:
+        """Take in all steps but the newest `lag`. Raises NonFiniteError at the fifth bad one in a row."""
+        while len(self._pending) > lag:
+            step, metrics = self._pending.popleft()
+            if in_row := int(metrics["bad_in_row"]):
+                report_bad_step(step, in_row, jax.device_get(metrics))
+            if step % self.every == 0 or step == self.last:
+                self.write(self._record(step, jax.device_get(metrics)))
+            if self._clock is None:  # the first step has compiled
+                self._clock = step, time.perf_counter()
+
+    def pause(self) -> None:
+        """Leave the time since the last record out of the rate: an evaluation or a save ran."""
+        self._clock = None
+
+    def _record(self, step: int, metrics: dict[str, Any]) -> Record:
+        figures = self.task.summarise(metrics["sums"])
+        figures.pop("count", None)
+        scalars = {name: metrics[name].item() for name in ("loss", "lr", "grad_norm", "skipped")}
+        measured = {"samples_per_second": self._rate(step), "memory_mib": round(memory_mib(), 1)}
+        return {"kind": "train", "step": step} | figures | scalars | measured
+
+    def _rate(self, step: int) -> float | None:
+        """Samples/s since the last record; None where there is nothing to measure from."""
+        now, before = time.perf_counter(), self._clock
+        self._clock = step, now
+        if before is None or before[0] == step:
+            return None
+        return round((step - before[0]) * self.rows / max(now - before[1], 1e-9), 2)
+
+
+def report_bad_step(step: int, in_row: int, metrics: dict[str, Any]) -> None:
+    """One warning line for a skipped step; NonFiniteError at the fifth in a row."""
+    inputs = [key for key, bad in metrics["not_finite"].items() if bad]
+    if inputs:
+        cause, remedy = f"the {inputs[0]} contains NaN or infinity", "clean the data"
+    else:
+        cause = f"loss {metrics['loss']}, gradient norm {metrics['grad_norm']}"
+        remedy = "lower lr, clip harder, use float32, and check that the labels lie in 0..classes-1"
+    if in_row < BAD_STEPS:
+        log.warning("step %d skipped, %d in a row: %s", step, in_row, cause)
+    else:
+        raise NonFiniteError(f"step {step} is non-finite, the {in_row}th in a row, none applied: {cause}; {remedy}")
