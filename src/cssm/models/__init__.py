@@ -1,0 +1,6 @@
+"""One file per architecture: a frozen config with `make(rngs)`, and its module."""
+
+from .registry import MODELS, create_model, list_models
+from .simple import SimpleCSSM, SimpleCSSMConfig
+
+__all__ = ["MODELS", "SimpleCSSM", "SimpleCSSMConfig", "create_model", "list_models"]

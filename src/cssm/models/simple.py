@@ -1,0 +1,193 @@
+"""SimpleCSSM: stem, positions, norm, mixer blocks, readout. The model of the sCSSM paper, with a real residual.
+
+x = norm(act(stem(frames))); for each block: x <- x + mixer(x) (norm and activation between blocks); logits =
+Dense(LayerNorm(pool(x of the frames read))). The last block computes only what is read. A static image (B, H, W, C)
+stands for `seq_len` repeats of it: stem, position (at time 0) and norm run once, and the mixer uses its closed form.
+Source: 003 Methods, section 1.2; MATH.md section 6.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cssm.core.errors import ShapeError, UsageError
+from cssm.core.typing import Float, Frame, Grid, Logits, Video
+from cssm.nn.mixer import Control, Mixer, SpatiallyPooled, create_mixer, has_option, repeat_frame, select
+from cssm.nn.norm import create_norm, require_streaming
+from cssm.nn.position import rotary_angles, rotate
+from cssm.nn.readout import Readout
+from cssm.nn.stem import Stem, activation
+
+from .registry import MODELS
+
+POSITIONS = ("mrope", "none")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SimpleCSSMConfig:
+    """Options of SimpleCSSM. `make(rngs)` builds it."""
+
+    mixer: str = "no_gate"
+    """Mixer registry key; see `cssm list`."""
+    mixer_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Keyword arguments of the mixer, e.g. {"kernel_size": 15}."""
+    embed_dim: int = 32
+    """Channels."""
+    depth: int = 1
+    """Mixer blocks."""
+    seq_len: int = 8
+    """Frames that a static image stands for."""
+    image_size: int = 32
+    """Training frames are image_size x image_size; mixers with a position table interpolate it elsewhere."""
+    stem: str = "default"
+    """pathtracker (one 1x1 convolution) or default (3x3 convolutions with pooling)."""
+    stem_layers: int = 2
+    """Layers of the default stem; each halves the resolution."""
+    position: str = "mrope"
+    """mrope (rotary over time, height, width) or none."""
+    norm: str = "global_layer"
+    """global_layer, global_layer_causal (streams), layer or none."""
+    act: str = "gelu"
+    """Activation after the stem and between blocks: gelu, softplus, relu or none."""
+    pool: str = "max"
+    """max or mean over space."""
+    readout: str = "last"
+    """Frames read: last, mean or all."""
+    drop_path: float = 0.0
+    """Probability of skipping a block for a sample, in training."""
+    num_classes: int = 2
+    in_channels: int = 3
+
+    def make(self, rngs: nnx.Rngs) -> "SimpleCSSM":
+        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return SimpleCSSM(**options, rngs=rngs)
+
+
+MODELS.register("simple")(SimpleCSSMConfig())
+
+
+class SimpleState(NamedTuple):
+    frame: jax.Array
+    norms: tuple
+    mixers: tuple
+    readout: Any
+
+
+class SimpleCSSM(nnx.Module):
+    """Arguments as `SimpleCSSMConfig`."""
+
+    def __init__(
+        self, *, mixer, mixer_options, embed_dim, depth, seq_len, image_size, stem, stem_layers, position, norm, act,
+        pool, readout, drop_path, num_classes, in_channels, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        if position not in POSITIONS:
+            raise UsageError(f"unknown position {position!r}: use {' or '.join(POSITIONS)}")
+        if min(embed_dim, depth, seq_len, image_size) < 1 or not 0 <= drop_path < 1:
+            raise UsageError("embed_dim, depth, seq_len, image_size must be at least 1 and drop_path in [0, 1)")
+        self.stem = Stem(stem, in_channels, embed_dim, layers=stem_layers, act=act, rngs=rngs)
+        grid = (-(-image_size // self.stem.stride),) * 2
+        # attention turns its own q and k; every other mixer gets features turned before it
+        inside = position == "mrope" and has_option(mixer, "rotary")
+        options = {"rotary": True, **mixer_options} if inside else mixer_options
+        build = lambda: create_mixer(mixer, channels=embed_dim, grid=grid, rngs=rngs, **options)  # noqa: E731
+        self.mixers: nnx.List[Mixer | Control] = nnx.List([build() for _ in range(depth)])
+        self.norms = nnx.List([create_norm(norm, embed_dim) for _ in range(depth)])
+        self.head = Readout(embed_dim, num_classes, readout, pool, rngs=rngs)
+        self.act, self.norm_name, self.rotary = act, norm, position == "mrope" and not inside
+        self.drop_path, self.seq_len, self.in_channels, self.mixer_name = drop_path, seq_len, in_channels, mixer
+
+    def __call__(self, x: Video | Frame, *, key=None) -> Logits:
+        """Logits of clips (B, T, H, W, C), or of static images (B, H, W, C). key: randomness of drop-path, in training.
+
+        Raises:
+          ShapeError: not a clip or image of the model's channels, zero frames, or frames below the stride.
+        """
+        self._check(x)
+        static, frames, mixer = x.ndim == 4, self.head.frames, self.mixers[0]
+        x = self.norms[0](self._embed(x[:, None] if static else x))
+        if static and len(self.mixers) == 1 and isinstance(mixer, Mixer) and frames != "all":
+            state = mixer.init_state(x.shape[0], x.shape[2:4])
+            y = mixer.static(state, x[:, 0], self.seq_len, readout=frames)[1]
+            return self.head(x[:, 0] + self._drop(y, key, 0))
+        return self._blocks(repeat_frame(x[:, 0], self.seq_len) if static else x, key)
+
+    def _blocks(self, x: Video, key) -> Logits:
+        for i, mixer in enumerate(self.mixers):
+            x = self.norms[i](activation(self.act)(x)) if i else x
+            if i < len(self.mixers) - 1:
+                x = x + self._drop(mixer(x), key, i)
+        return self._last_block(x, mixer, key)
+
+    def _last_block(self, x: Video, mixer, key) -> Logits:
+        """The last block and the readout: nothing is computed that is not read."""
+        frames, block = self.head.frames, len(self.mixers) - 1
+        if isinstance(mixer, Control):
+            return self.head(select(x + self._drop(mixer(x), key, block), frames))
+        state = mixer.init_state(x.shape[0], x.shape[2:4])
+        if self.head.pool == "mean" and isinstance(mixer, SpatiallyPooled):
+            frames = "mean" if frames == "all" else frames
+            y = mixer.pooled(state, x, readout=frames)
+            return self.head.logits(select(x, frames).mean((1, 2)) + self._drop(y, key, block))
+        y = mixer.scan(state, x, readout=frames)[1]
+        return self.head(select(x, frames) + self._drop(y, key, block))
+
+    def _embed(self, x: Video, start=0) -> Video:
+        """Stem, activation and positions of a clip whose first frame is the start-th."""
+        y = self.stem(x.reshape(-1, *x.shape[2:]))
+        y = activation(self.act)(y) if not self.stem.pools else y
+        y = y.reshape(*x.shape[:2], *y.shape[1:])
+        return rotate(y, rotary_angles(*y.shape[1:], start=start)) if self.rotary else y
+
+    def _drop(self, y, key, block: int):
+        if key is None or not self.drop_path:
+            return y
+        keep = jax.random.bernoulli(jax.random.fold_in(key, block), 1 - self.drop_path, (y.shape[0],))
+        return jnp.where(keep.reshape(-1, *(1,) * (y.ndim - 1)), y / (1 - self.drop_path), 0)
+
+    def _check(self, x) -> None:
+        if x.ndim not in (4, 5) or x.shape[-1] != self.in_channels:
+            raise ShapeError(
+                f"the model takes clips (B, T, H, W, {self.in_channels}) or images (B, H, W, {self.in_channels}), "
+                f"got shape {x.shape}"
+            )
+        if 0 in x.shape[1:]:
+            raise ShapeError(f"the input of shape {x.shape} has zero frames or pixels: give at least one")
+
+    # Streaming: frame by frame, constant memory, the logits of the parallel pass.
+
+    def init_state(self, batch: int, grid: Grid) -> SimpleState:
+        """No past, for frames of grid (H, W) pixels.
+
+        Raises:
+          UsageError: the mixer is not recurrent, or the norm looks at the whole clip.
+        """
+        inner = tuple(-(-n // self.stem.stride) for n in grid)
+        for mixer, norm in zip(self.mixers, self.norms, strict=True):
+            if isinstance(mixer, Control):
+                raise UsageError(f"mixer {self.mixer_name!r} is not recurrent and cannot stream: train a recurrent one")
+            require_streaming(norm, self.norm_name)
+        return SimpleState(
+            jnp.zeros((), jnp.int32),
+            tuple(norm.init_state(batch) for norm in self.norms),
+            tuple(mixer.init_state(batch, inner) for mixer in self.mixers),
+            self.head.init_state(batch, inner),
+        )
+
+    def step(self, state: SimpleState, x: Float[Any, "b h w c"]) -> tuple[SimpleState, Logits]:
+        """One more frame (B, H, W, C): the new state, and the logits of the clip so far."""
+        self._check(x)
+        x = self._embed(x[:, None], state.frame)[:, 0]
+        norms, mixers = [], []
+        for i, (norm, mixer) in enumerate(zip(self.norms, self.mixers, strict=True)):
+            norm_state, x = norm.step(state.norms[i], activation(self.act)(x) if i else x)
+            mixer_state, y = mixer.step(state.mixers[i], x)
+            x = x + y
+            norms.append(norm_state)
+            mixers.append(mixer_state)
+        frame = state.frame + 1
+        readout, logits = self.head.update(state.readout, x, frame)
+        return SimpleState(frame, tuple(norms), tuple(mixers), readout), logits

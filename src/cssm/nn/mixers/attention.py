@@ -1,0 +1,150 @@
+"""Attention controls: pre-LN multi-head attention within each frame, or over space and time. Not recurrent.
+
+x <- attention(LN(x)) + MLP(LN(.)), each branch scaled by a learned LayerScale (init 1e-2, so that the baseline is not
+crippled at the start), with a learned position table that is interpolated to the grid that arrives.
+
+Source: MATH.md section 3; 003 Methods (`spatial_attn`, `transformer`); Vaswani et al. 2017; Bertasius et al. 2021 for
+the divided space-time form.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cssm.core.errors import UsageError
+from cssm.core.typing import Grid, Video
+
+from ..mixer import MIXERS, Control, check_channels
+from ..position import interpolate_table, rotary_angles, rotate
+
+
+class Attention(nnx.Module):
+    """Multi-head attention over the tokens of "... n c", with optional rotary angles "... n c/2" on q and k."""
+
+    def __init__(self, channels: int, heads: int, *, rngs: nnx.Rngs):
+        if channels % (2 * heads):
+            raise UsageError(f"attention: {channels} channels do not split into {heads} heads of even width")
+        self.heads = heads
+        self.qkv = nnx.Linear(channels, 3 * channels, rngs=rngs)
+        self.out = nnx.Linear(channels, channels, rngs=rngs)
+
+    def __call__(self, x, angles=None):
+        q, k, v = jnp.split(self.qkv(x), 3, -1)
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
+        split = lambda z: z.reshape(*z.shape[:-1], self.heads, -1)  # noqa: E731
+        y = jax.nn.dot_product_attention(*(split(z).reshape(-1, *split(z).shape[-3:]) for z in (q, k, v)))
+        return self.out(y.reshape(x.shape))
+
+
+class Branch(nnx.Module):
+    """x + scale * f(LN(x))."""
+
+    def __init__(self, channels: int, layer, layer_scale: float | None, *, rngs: nnx.Rngs):
+        self.norm = nnx.LayerNorm(channels, rngs=rngs)
+        self.layer = layer
+        self.scale = nnx.Param(jnp.full((channels,), 1.0 if layer_scale is None else layer_scale))
+
+    def __call__(self, x, *args):
+        return x + self.scale[...] * self.layer(self.norm(x), *args)
+
+
+class MLP(nnx.Module):
+    def __init__(self, channels: int, ratio: int, *, rngs: nnx.Rngs):
+        self.up = nnx.Linear(channels, ratio * channels, rngs=rngs)
+        self.down = nnx.Linear(ratio * channels, channels, rngs=rngs)
+
+    def __call__(self, x):
+        return self.down(jax.nn.gelu(self.up(x)))
+
+
+class _Positions(nnx.Module):
+    """Learned table on a reference grid, or rotary angles over (T, H, W)."""
+
+    def __init__(self, channels: int, grid: Grid | None, rotary: bool, *, rngs: nnx.Rngs):
+        if grid is None and not rotary:
+            raise UsageError("attention mixers learn a position table: pass grid=(H, W), or rotary=True")
+        self.rotary = rotary
+        if not rotary:
+            self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (*grid, channels)))
+
+    def add(self, x):
+        return x if self.rotary else x + interpolate_table(self.table[...], x.shape[2:4]).astype(x.dtype)
+
+    def angles(self, x):
+        """(T, H, W, C/2), or None."""
+        return rotary_angles(*x.shape[1:]) if self.rotary else None
+
+
+@MIXERS.register("spatial_attn")
+class SpatialAttention(Control):
+    """Attention among the H * W tokens of each frame; frames do not see each other.
+
+    Args: channels: C. grid: (H, W) of the position table. heads. mlp_ratio. layer_scale: initial scale of both
+      branches, or None for 1. rotary: rotary positions on q, k instead of the table.
+
+    >>> from flax import nnx
+    >>> SpatialAttention(8, grid=(4, 4), rngs=nnx.Rngs(0))(jnp.zeros((1, 2, 4, 4, 8))).shape
+    (1, 2, 4, 4, 8)
+    """
+
+    def __init__(
+        self, channels: int, *, grid: Grid | None = None, heads: int = 4, mlp_ratio: int = 4,
+        layer_scale: float | None = 1e-2, rotary: bool = False, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        self.channels = channels
+        self.position = _Positions(channels, grid, rotary, rngs=rngs)
+        self.space = Branch(channels, Attention(channels, heads, rngs=rngs), layer_scale, rngs=rngs)
+        self.mlp = Branch(channels, MLP(channels, mlp_ratio, rngs=rngs), layer_scale, rngs=rngs)
+
+    def __call__(self, x: Video) -> Video:
+        check_channels(x, self.channels, self)
+        tokens = _over_space(self.space, self.position.add(x), self.position.angles(x))
+        return self.mlp(tokens) - x
+
+
+@MIXERS.register("transformer")
+class SpaceTimeAttention(Control):
+    """Attention over space and time, not causal. "divided": within each frame, then over time at each position;
+    "joint": among all T * H * W tokens.
+
+    Args: as `spatial_attn`, and attention: "divided" or "joint".
+
+    >>> from flax import nnx
+    >>> SpaceTimeAttention(8, grid=(4, 4), rngs=nnx.Rngs(0))(jnp.zeros((1, 2, 4, 4, 8))).shape
+    (1, 2, 4, 4, 8)
+    """
+
+    def __init__(
+        self, channels: int, *, grid: Grid | None = None, heads: int = 4, mlp_ratio: int = 4,
+        layer_scale: float | None = 1e-2, rotary: bool = False, attention: str = "divided", rngs: nnx.Rngs,
+    ):  # fmt: skip
+        if attention not in ("divided", "joint"):
+            raise UsageError(f"transformer: unknown attention {attention!r}, use divided or joint")
+        self.channels, self.attention = channels, attention
+        self.position = _Positions(channels, grid, rotary, rngs=rngs)
+        self.space = Branch(channels, Attention(channels, heads, rngs=rngs), layer_scale, rngs=rngs)
+        if attention == "divided":
+            self.time = Branch(channels, Attention(channels, heads, rngs=rngs), layer_scale, rngs=rngs)
+        self.mlp = Branch(channels, MLP(channels, mlp_ratio, rngs=rngs), layer_scale, rngs=rngs)
+
+    def __call__(self, x: Video) -> Video:
+        check_channels(x, self.channels, self)
+        # without a temporal position, attention over time could not tell past from future
+        angles = rotary_angles(*x.shape[1:])
+        tokens, space_angles = self.position.add(x), self.position.angles(x)
+        if self.attention == "joint":
+            flat = tokens.reshape(x.shape[0], -1, x.shape[-1])
+            tokens = self.space(flat, angles.reshape(-1, angles.shape[-1])).reshape(x.shape)
+        else:
+            tokens = _over_space(self.space, tokens, space_angles)
+            time_first = jnp.moveaxis(tokens, 1, 3)  # b h w t c
+            tokens = jnp.moveaxis(self.time(time_first, jnp.moveaxis(angles, 0, 2)), 3, 1)
+        return self.mlp(tokens) - x
+
+
+def _over_space(branch, x, angles):
+    """Apply a token branch within each frame of "b t h w c"."""
+    if angles is not None:
+        angles = angles.reshape(angles.shape[0], -1, angles.shape[-1])
+    return branch(x.reshape(*x.shape[:2], -1, x.shape[-1]), angles).reshape(x.shape)

@@ -1,0 +1,78 @@
+"""ConvSSM: a scalar decay per channel with input-dependent write and read, and no FFT. A control.
+
+S_t = a S_{t-1} + (Dense_B x_t) * dwconv(x_t); y_t = Dense((Dense_C x_t) * S_t); a = sigmoid(decay_logit) in (0, 1), so
+|S_t| <= max|write| / (1 - a). Space is seen only through the depthwise convolution of the input: states do not spread.
+
+Source: MATH.md section 3; 003 Methods (`conv_ssm`).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cssm.core.errors import UsageError
+from cssm.core.typing import Float, Frame, Grid, Video
+from cssm.ops import linear_scan
+
+from ..mixer import MIXERS, Mixer, check_channels, repeat_frame, select
+
+
+class ConvSSMState(NamedTuple):
+    memory: Float[object, "b h w c"]
+
+
+@MIXERS.register("conv_ssm")
+class ConvSSM(Mixer):
+    """Args: channels: C. kernel_size: taps of the depthwise convolution (zero boundary).
+
+    >>> from flax import nnx
+    >>> ConvSSM(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
+    (1, 3, 8, 8, 4)
+    """
+
+    def __init__(self, channels: int, *, kernel_size: int = 3, rngs: nnx.Rngs):
+        if kernel_size < 1:
+            raise UsageError(f"conv_ssm: kernel_size is {kernel_size}, expected at least one tap")
+        self.channels = channels
+        self.conv = nnx.Conv(channels, channels, (kernel_size, kernel_size), feature_group_count=channels, rngs=rngs)
+        self.write = nnx.Linear(channels, channels, rngs=rngs)
+        self.read = nnx.Linear(channels, channels, rngs=rngs)
+        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.decay_logit = nnx.Param(jnp.full((channels,), 2.0))
+
+    def decay(self):
+        """(C,) a in (0, 1)."""
+        return jax.nn.sigmoid(self.decay_logit[...].astype(jnp.float32))
+
+    def init_state(self, batch: int, grid: Grid) -> ConvSSMState:
+        return ConvSSMState(jnp.zeros((batch, *grid, self.channels), jnp.float32))
+
+    def step(self, state: ConvSSMState, x: Frame) -> tuple[ConvSSMState, Frame]:
+        check_channels(x, self.channels, self)
+        memory = self.decay() * state.memory + self._input(x)
+        return ConvSSMState(memory), self._output(x, memory)
+
+    def scan(self, state: ConvSSMState, x: Video, *, reset=None, readout="all") -> tuple[ConvSSMState, Video | Frame]:
+        check_channels(x, self.channels, self)
+        frames = self._input(x.reshape(-1, *x.shape[2:])).reshape(x.shape)
+        memory = linear_scan(self.decay(), frames, state.memory, reset=reset)
+        if readout == "last":
+            return ConvSSMState(memory[:, -1]), self._output(x[:, -1], memory[:, -1])
+        return ConvSSMState(memory[:, -1]), select(self._output(x, memory), readout)
+
+    def static(self, state: ConvSSMState, x: Frame, steps: int, *, readout="last") -> tuple[ConvSSMState, Frame]:
+        if readout != "last":
+            return self.scan(state, repeat_frame(x, steps), readout=readout)
+        check_channels(x, self.channels, self)
+        a = self.decay()
+        power = a**steps
+        memory = power * state.memory + (1 - power) / (1 - a) * self._input(x)
+        return ConvSSMState(memory), self._output(x, memory)
+
+    def _input(self, x):
+        return (self.write(x) * self.conv(x)).astype(jnp.float32)
+
+    def _output(self, x, memory):
+        return self.out(self.read(x) * memory.astype(x.dtype))

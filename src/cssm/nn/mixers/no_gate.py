@@ -1,0 +1,101 @@
+"""sCSSM: an ungated spectral recurrence, linear and time-invariant.
+
+S_t = K S_{t-1} + x_t per channel and spatial frequency, with K = rho z / (1 + |z|), z = rfft2(k);
+y_t = Dense(irfft2(S_t)). |K| < rho < 1, hence |S_t| <= max|x| / (1 - rho): bounded by construction.
+
+Source: MATH.md sections 0 and 2; 003 Methods, section 1.1 (`no_gate`, `NoGateCSSM`).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cssm.core.errors import UsageError
+from cssm.core.typing import Frame, Grid, HalfSpectrum, SpectralState, Video
+from cssm.ops import kernel_spectrum, spectral_pooled, spectral_scan, spectral_static, stable_spectrum
+from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
+
+from ..mixer import MIXERS, Mixer, check_channels
+
+
+class NoGateState(NamedTuple):
+    spectrum: SpectralState
+
+
+@MIXERS.register("no_gate")
+class NoGate(Mixer):
+    """Args:
+      channels: C. kernel_size: taps K of the learned spatial kernel, init N(0, init_scale^2).
+      rho: bound on the gain of every frequency. memory: gain of the identity added to the initial kernel, so that
+        states persist from the start; 0 is the source's initialisation.
+      boundary: "circular" (the grid is a torus), or "zero": the grid is padded by `margin` empty pixels (default
+        kernel_size), run, and cropped.
+      kernel_origin: "center", or "corner" to reproduce the reference code's shifted kernels.
+
+    >>> from flax import nnx
+    >>> NoGate(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
+    (1, 3, 8, 8, 4)
+    """
+
+    time_invariant = True
+
+    def __init__(
+        self, channels: int, *, kernel_size: int = 11, rho: float = 0.999, memory: float = 0.0, init_scale: float = 0.02,
+        boundary: str = "circular", margin: int | None = None, kernel_origin: str = "center", rngs: nnx.Rngs,
+    ):  # fmt: skip
+        if kernel_size < 1:
+            raise UsageError(f"no_gate: kernel_size is {kernel_size}, expected at least one tap")
+        if boundary not in ("circular", "zero"):
+            raise UsageError(f"no_gate: unknown boundary {boundary!r}, use circular or zero")
+        if margin is not None and boundary == "circular":
+            raise UsageError("no_gate: margin is for boundary='zero'; a circular boundary has none")
+        self.channels, self.rho, self.kernel_origin = channels, rho, kernel_origin
+        self.margin = 0 if boundary == "circular" else kernel_size if margin is None else margin
+        kernel = init_scale * jax.random.normal(rngs.params(), (channels, kernel_size, kernel_size))
+        middle = kernel_size // 2
+        self.recurrence_kernel = nnx.Param(kernel.at[:, middle, middle].add(memory))
+        self.out = nnx.Linear(channels, channels, rngs=rngs)
+
+    def spectrum(self, grid: Grid) -> HalfSpectrum:
+        """(C, H, W // 2 + 1): the gain of every channel and frequency per frame, |K| < rho, on the padded grid."""
+        padded = (grid[0] + self.margin, grid[1] + self.margin)
+        return stable_spectrum(
+            kernel_spectrum(self.recurrence_kernel[...], padded, origin=self.kernel_origin), self.rho
+        )
+
+    def init_state(self, batch: int, grid: Grid) -> NoGateState:
+        padded = (grid[0] + self.margin, grid[1] + self.margin)
+        return NoGateState(spectral_zero_state(batch, self.channels, padded))
+
+    def step(self, state: NoGateState, x: Frame) -> tuple[NoGateState, Frame]:
+        check_channels(x, self.channels, self)
+        spectrum = self.spectrum(x.shape[1:3]) * state.spectrum + to_spectrum(self._pad(x))
+        y = to_space(spectrum, x.shape[2] + self.margin).astype(x.dtype)
+        return NoGateState(spectrum), self.out(self._crop(y, x))
+
+    def scan(self, state: NoGateState, x: Video, *, reset=None, readout="all") -> tuple[NoGateState, Video | Frame]:
+        check_channels(x, self.channels, self)
+        spectrum, padded = self.spectrum(x.shape[2:4]), self._pad(x)
+        final, y = spectral_scan(padded, spectrum, state=state.spectrum, reset=reset, readout=readout)
+        return NoGateState(final), self.out(self._crop(y, x))
+
+    def static(self, state: NoGateState, x: Frame, steps: int, *, readout="last") -> tuple[NoGateState, Frame]:
+        check_channels(x, self.channels, self)
+        spectrum, padded = self.spectrum(x.shape[1:3]), self._pad(x)
+        final, y = spectral_static(padded, spectrum, steps, state=state.spectrum, readout=readout)
+        return NoGateState(final), self.out(self._crop(y, x))
+
+    def pooled(self, state: NoGateState, x: Video, *, readout="all"):
+        """The spatial mean of `scan`'s output, (B, T, C) or (B, C), from the DC bin alone."""
+        if self.margin:  # cropping breaks the DC shortcut
+            return self.scan(state, x, readout=readout)[1].mean((-3, -2))
+        check_channels(x, self.channels, self)
+        return self.out(spectral_pooled(x, self.spectrum(x.shape[2:4]), readout=readout, state=state.spectrum))
+
+    def _pad(self, x):
+        return jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(0, self.margin), (0, self.margin), (0, 0)])
+
+    def _crop(self, y, x):
+        return y[..., : x.shape[-3], : x.shape[-2], :]

@@ -1,0 +1,44 @@
+"""Positions: multi-axis rotary embedding over (T, H, W), and learned tables that follow the grid."""
+
+import jax
+import jax.numpy as jnp
+
+from cssm.core.errors import ShapeError
+from cssm.core.typing import Grid
+
+
+def rotary_angles(frames: int, height: int, width: int, channels: int, *, start=0):
+    """mrope: (T, H, W, C/2) angles in radians, t f, y f or x f with f_j = 10000^(-2j / C).
+
+    The C/2 pairs are split T : H : W = n // 3 each, the rest to W; time takes the fastest frequencies.
+    `start` is the time of the first frame (a traced integer when streaming).
+
+    Raises:
+      ShapeError: an odd number of channels.
+
+    Source: MATH.md section 6; Su et al. 2021 (RoPE).
+
+    >>> rotary_angles(2, 4, 4, 8).shape
+    (2, 4, 4, 4)
+    """
+    if channels % 2:
+        raise ShapeError(f"mrope turns pairs of channels: {channels} is odd; choose an even --embed-dim")
+    pairs = channels // 2
+    third = pairs // 3
+    frequency = 10000.0 ** (-2.0 * jnp.arange(pairs) / channels)
+    axis = jnp.array([0] * third + [1] * third + [2] * (pairs - 2 * third))
+    clock = (jnp.asarray(start) + jnp.arange(frames)).astype(jnp.float32)
+    grid = jnp.meshgrid(clock, jnp.arange(height), jnp.arange(width), indexing="ij")
+    return jnp.stack(grid, -1)[..., axis] * frequency
+
+
+def rotate(x, angles):
+    """Turn channel pairs (2j, 2j+1) of x "... c" by angles "... c/2". Keeps norms."""
+    even, odd = x[..., 0::2], x[..., 1::2]
+    cos, sin = jnp.cos(angles).astype(x.dtype), jnp.sin(angles).astype(x.dtype)
+    return jnp.stack([even * cos - odd * sin, even * sin + odd * cos], -1).reshape(x.shape)
+
+
+def interpolate_table(table, grid: Grid):
+    """A learned (H0, W0, C) table, bilinearly resized to (H, W, C); itself on its own grid."""
+    return table if table.shape[:2] == grid else jax.image.resize(table, (*grid, table.shape[-1]), "linear")

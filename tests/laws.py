@@ -1,0 +1,209 @@
+"""The laws of the mixer contract, run over every registered mixer. A new mixer is tested with no code of its own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from cssm.nn import MIXERS, Control, Mixer, create_mixer
+from cssm.nn.mixer import SpatiallyPooled, repeat_frame
+from tolerances import assert_close
+
+RECURRENT = [name for name in MIXERS.names() if issubclass(MIXERS[name], Mixer)]
+CONTROLS = [name for name in MIXERS.names() if issubclass(MIXERS[name], Control)]
+CHANNELS = 8
+B, T, GRID = 2, 7, (6, 9)
+GRADIENT_LIMIT = 2e-5  # float32 sums over all pixels and frames
+
+
+def build(name, seed=0):
+    """A mixer whose parameters have been moved away from their initial values."""
+    mixer = create_mixer(name, channels=CHANNELS, grid=GRID, rngs=nnx.Rngs(seed))
+    graph, params = nnx.split(mixer)
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    leaves = [p + 0.2 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
+    return graph, jax.tree.unflatten(tree, leaves)
+
+
+def clip(t=T, grid=GRID, seed=2, batch=B):
+    return jax.random.normal(jax.random.key(seed), (batch, t, *grid, CHANNELS))
+
+
+def carried_state(graph, params, grid=GRID):
+    """A state with a past."""
+    mixer = nnx.merge(graph, params)
+    return mixer.scan(mixer.init_state(B, grid), clip(3, grid, seed=5))[0]
+
+
+def by_step(mixer, state, x):
+    state, y = lax.scan(mixer.step, state, jnp.moveaxis(x, 1, 0))
+    return state, jnp.moveaxis(y, 0, 1)
+
+
+def weighted(tree):
+    """A real number that depends on every output."""
+    total = 0.0
+    for leaf in jax.tree.leaves(tree):
+        weight = jnp.cos(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape)
+        total += (
+            jnp.sum(weight * leaf.real)
+            + jnp.sum(jnp.sin(3 * weight) * leaf.imag)
+            + 0.1 * (leaf * leaf.conj()).real.sum()
+        )
+    return total
+
+
+def same_with_gradients(graph, params, state, x, fast, plain):
+    """fast and plain take (mixer, state, x): equal values, and equal gradients to parameters, state and input."""
+
+    def run(function):
+        call = lambda p, s, v: function(nnx.merge(graph, p), s, v)  # noqa: E731
+        return call(params, state, x), jax.grad(lambda *a: weighted(call(*a)), (0, 1, 2), allow_int=True)(
+            params, state, x
+        )
+
+    (value, gradient), (expected, expected_gradient) = jax.jit(lambda: (run(fast), run(plain)))()
+    assert_close(value, expected, what="values")
+    assert_close(gradient, expected_gradient, GRADIENT_LIMIT, what="gradients")
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_1_scan_equals_step(name):
+    graph, params = build(name)
+    state = carried_state(graph, params)
+    same_with_gradients(graph, params, state, clip(), lambda m, s, x: m.scan(s, x), by_step)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("cuts", [[3], [1, 2], [6]])
+def test_2_cutting_changes_nothing(name, cuts):
+    graph, params = build(name)
+
+    def in_pieces(mixer, state, x):
+        outputs = []
+        for piece in jnp.split(x, cuts, 1):
+            state, y = mixer.scan(state, piece)
+            outputs.append(y)
+        return state, jnp.concatenate(outputs, 1)
+
+    same_with_gradients(graph, params, carried_state(graph, params), clip(), in_pieces, lambda m, s, x: m.scan(s, x))
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("readout", ["all", "last", "mean"])
+def test_2_reset_restarts(name, readout):
+    graph, params = build(name)
+    mixer, x = nnx.merge(graph, params), clip()
+    reset = jnp.zeros((B, T), bool).at[0, 4].set(True).at[1, 0].set(True)
+    state, y = mixer.scan(carried_state(graph, params), x, reset=reset, readout="all")
+    fresh = lambda row, start: mixer.scan(mixer.init_state(1, GRID), x[row : row + 1, start:])  # noqa: E731
+    assert_close(y[0, 4:], fresh(0, 4)[1][0])
+    assert_close(y[1], fresh(1, 0)[1][0])
+    assert_close(jax.tree.map(lambda v: v[1:], state), fresh(1, 0)[0])
+    shown = mixer.scan(carried_state(graph, params), x, reset=reset, readout=readout)[1]
+    assert_close(shown, {"all": y, "last": y[:, -1], "mean": y.mean(1)}[readout], 1e-5)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_3_causality_is_exact(name):
+    mixer = nnx.merge(*build(name))
+    for t in (1, 4):
+        slope = jax.grad(lambda x: weighted(mixer(x)[:, :t]))(clip())  # noqa: B023
+        assert float(jnp.abs(slope[:, t:]).max()) == 0.0
+        assert float(jnp.abs(slope[:, :t]).max()) > 0.0
+    assert MIXERS[name].causal
+
+
+@pytest.mark.parametrize("name", RECURRENT + CONTROLS)
+def test_4_batch_rows_never_mix(name):
+    mixer, x = nnx.merge(*build(name)), clip()
+    poisoned = mixer(x.at[0].set(jnp.nan))
+    np.testing.assert_array_equal(poisoned[1], mixer(x)[1])
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_5_state_is_a_fixed_point_of_step(name):
+    mixer = nnx.merge(*build(name))
+    state = mixer.init_state(B, GRID)
+    after, y = jax.eval_shape(mixer.step, state, clip()[:, 0])
+    spec = lambda tree: jax.tree.map(lambda v: (v.shape, v.dtype), tree)  # noqa: E731
+    assert spec(after) == spec(state)
+    assert y.shape == (B, *GRID, CHANNELS)
+    assert all(v.dtype in (jnp.float32, jnp.complex64, jnp.int32) for v in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("name", RECURRENT + CONTROLS)
+@pytest.mark.parametrize(("t", "grid"), [(1, (1, 5)), (3, (97, 61)), (7, (5, 4))])
+def test_5_any_grid(name, t, grid):
+    if name in CONTROLS and grid == (97, 61):
+        grid = (17, 13)  # attention is quadratic in the number of pixels
+    y = nnx.merge(*build(name))(clip(t, grid, batch=1))
+    assert y.shape == (1, t, *grid, CHANNELS) and bool(jnp.isfinite(y).all())
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_6_bounded_for_4096_frames(name):
+    mixer = nnx.merge(*build(name))
+    frame = clip(1, (4, 4))[:, 0]
+    one_step = jax.jit(lambda s, _: (mixer.step(s, frame)[0], None))
+    state = lax.scan(one_step, mixer.init_state(B, (4, 4)), length=4096)[0]
+    later = lax.scan(one_step, state, length=4096)[0]
+    for early, late in zip(jax.tree.leaves(state), jax.tree.leaves(later), strict=True):
+        assert bool(jnp.isfinite(late).all())
+        assert float(jnp.abs(late).max()) < 1.2 * float(jnp.abs(early).max()) + 1e-3
+
+
+@pytest.mark.parametrize("name", RECURRENT + CONTROLS)
+def test_6_bfloat16_gradients_are_finite(name):
+    graph, params = build(name)
+    params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+    x = clip().astype(jnp.bfloat16)
+    loss = lambda p, x: nnx.merge(graph, p)(x).astype(jnp.float32).sum()  # noqa: E731
+    assert nnx.merge(graph, params)(x).dtype == jnp.bfloat16
+    gradients = jax.grad(loss, (0, 1))(params, x)
+    assert all(bool(jnp.isfinite(g.astype(jnp.float32)).all()) for g in jax.tree.leaves(gradients))
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("readout", ["last", "mean"])
+def test_7_readouts_equal_the_plain_path(name, readout):
+    graph, params = build(name)
+
+    def plain(mixer, state, x):
+        state, y = by_step(mixer, state, x)
+        return state, y[:, -1] if readout == "last" else y.mean(1)
+
+    fast = lambda m, s, x: m.scan(s, x, readout=readout)  # noqa: E731
+    same_with_gradients(graph, params, carried_state(graph, params), clip(), fast, plain)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("readout", ["last", "mean"])
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_7_static_equals_the_repeated_frame(name, readout, steps):
+    graph, params = build(name)
+
+    def plain(mixer, state, x):
+        state, y = by_step(mixer, state, repeat_frame(x, steps))
+        return state, y[:, -1] if readout == "last" else y.mean(1)
+
+    fast = lambda m, s, x: m.static(s, x, steps, readout=readout)  # noqa: E731
+    same_with_gradients(graph, params, carried_state(graph, params), clip()[:, 0], fast, plain)
+
+
+@pytest.mark.parametrize("name", [n for n in RECURRENT if issubclass(MIXERS[n], SpatiallyPooled)])
+@pytest.mark.parametrize("readout", ["all", "last", "mean"])
+def test_7_pooled_equals_the_mean_over_space(name, readout):
+    graph, params = build(name)
+    fast = lambda m, s, x: m.pooled(s, x, readout=readout)  # noqa: E731
+    plain = lambda m, s, x: m.scan(s, x, readout=readout)[1].mean((-3, -2))  # noqa: E731
+    same_with_gradients(graph, params, carried_state(graph, params), clip(), fast, plain)
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_controls_say_that_they_are_not_recurrent(name):
+    assert not MIXERS[name].causal
+    assert not hasattr(MIXERS[name], "step") and not hasattr(MIXERS[name], "init_state")
