@@ -8,11 +8,13 @@ from typing import Any
 from cssm.core.registry import Registry
 
 from .loader import Batches, loader
+from .pathfinder import Pathfinder
 from .pathtracker import PathTracker
 from .source import IMAGENET_MEAN, IMAGENET_STD, Source, Subset, with_options
 
 datasets: Registry[type] = Registry("dataset")
 datasets.register("pathtracker")(PathTracker)
+datasets.register("pathfinder")(Pathfinder)
 
 
 def list_datasets() -> list[str]:
@@ -32,6 +34,6 @@ def create_dataset(name: str, **options: Any) -> Any:
 
 
 __all__ = [
-    "IMAGENET_MEAN", "IMAGENET_STD", "Batches", "PathTracker", "Source", "Subset", "create_dataset", "datasets",
-    "list_datasets", "loader",
+    "IMAGENET_MEAN", "IMAGENET_STD", "Batches", "PathTracker", "Pathfinder", "Source", "Subset", "create_dataset",
+    "datasets", "list_datasets", "loader",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ order of access. SplitMix64 is from Steele, Lea & Flood, "Fast splittable pseudo
 in place.
 """
 
+import math
 from typing import no_type_check
 
 import numpy as np
@@ -59,6 +60,14 @@ def uniform(state):
 def integer(state, n):
     """An integer uniform on 0..n-1; n is far below 2**32, so the bias is below 2**-32."""
     return np.int64(((next_u64(state) >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
+
+
+@compiled
+@no_type_check
+def normal(state):
+    """A standard normal number (Box & Muller, 1958)."""
+    radius = math.sqrt(-2.0 * math.log(1.0 - uniform(state)))
+    return radius * math.cos(2.0 * math.pi * uniform(state))
 
 
 def stream_key(seed: int, split: str) -> np.uint64:

@@ -1,0 +1,119 @@
+"""What the label gives away without vision: accuracies to print beside every model's.
+
+Each baseline is a logistic regression fitted on the first two thirds of the samples and scored on the last third.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cssm.core.errors import UsageError
+
+from .source import Batch, Source
+
+CHUNK = 256  # samples in memory at once
+LEVELS = 4  # of each colour channel
+RIDGE = 1.0  # on standardised features; keeps a separable fit finite
+
+
+class Baseline(NamedTuple):
+    """Held-out `accuracy`, its binomial `standard_error`, and the `samples` it was scored on."""
+
+    accuracy: float
+    standard_error: float
+    samples: int
+
+    def __str__(self) -> str:
+        return f"{self.accuracy:.3f} ± {self.standard_error:.3f} (n = {self.samples})"
+
+
+def markers_only(source: Source, n: int = 3000) -> Baseline:
+    """Accuracy from the distance of the two markers alone (logistic regression, quadratic in distance).
+
+    Args:
+        source: a two-class source with `markers`.
+        n: samples used, the first n of the source; a third of them are held out.
+
+    Raises UsageError when the source has no markers, has other labels than 0 and 1, or n does not fit.
+
+    >>> from cssm.data import PathTracker
+    >>> bool(markers_only(PathTracker(foil="random", style="equal").source(size=900), 900).accuracy > 0.65)
+    True
+    """
+    features, label = _collect(source, n, _distance)
+    return _held_out(np.concatenate([features, features**2], axis=1), label)
+
+
+def histogram(source: Source, n: int = 3000) -> Baseline:
+    """Accuracy from the colour counts alone: how many pixels have each of 64 colours, over all frames.
+
+    Args and errors as `markers_only`; needs no markers.
+    """
+    return _held_out(*_collect(source, n, _colour_counts))
+
+
+def _distance(batch: Batch) -> np.ndarray:
+    """(b, 1) px."""
+    if "markers" not in batch:
+        raise UsageError("the markers-only baseline needs a source with 'markers': published files carry none")
+    markers = batch["markers"].astype(np.float64)
+    return np.linalg.norm(markers[:, 0] - markers[:, 1], axis=-1)[:, None]
+
+
+def _colour_counts(batch: Batch) -> np.ndarray:
+    """(b, 64) pixel counts."""
+    level = batch["input"].reshape(len(batch["label"]), -1, 3) // (256 // LEVELS)
+    code = (level[..., 0] * LEVELS + level[..., 1]) * LEVELS + level[..., 2]
+    return np.stack([np.bincount(row, minlength=LEVELS**3) for row in code]).astype(np.float64)
+
+
+def _collect(source: Source, n: int, feature) -> tuple[np.ndarray, np.ndarray]:
+    """features (n, f) and labels (n,) of the first n samples."""
+    if not 9 <= n <= len(source):
+        raise UsageError(f"a baseline on {n} samples does not fit a source of {len(source)}: choose 9..{len(source)}")
+    features, labels = [], []
+    for begin in range(0, n, CHUNK):
+        batch = source.batch(np.arange(begin, min(n, begin + CHUNK)))
+        features.append(feature(batch))
+        labels.append(batch["label"])
+    label = np.concatenate(labels)
+    if not np.isin(label, (0, 1)).all():
+        raise UsageError(f"a baseline needs labels 0 and 1: this source has label {label[~np.isin(label, (0, 1))][0]}")
+    return np.concatenate(features), label
+
+
+def _held_out(features: np.ndarray, label: np.ndarray) -> Baseline:
+    cut = len(label) - len(label) // 3
+    mean, spread = features[:cut].mean(0), features[:cut].std(0)
+    features = (features - mean) / np.where(spread > 1e-9, spread, 1.0)
+    features = np.concatenate([np.ones((len(label), 1)), features], axis=1)
+    weights = fit_logistic(features[:cut], label[:cut])
+    accuracy = float(np.mean((features[cut:] @ weights > 0) == label[cut:]))
+    samples = len(label) - cut
+    return Baseline(accuracy, float(np.sqrt(accuracy * (1 - accuracy) / samples)), samples)
+
+
+def fit_logistic(features: np.ndarray, label: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
+    """Weights (f,) of a logistic regression of label (n,) on features (n, f), by damped Newton steps (IRLS).
+
+    Minimises the summed log loss + ridge / 2 |w|^2, the first weight (the intercept) unpenalised.
+    """
+    penalty = np.full(features.shape[1], ridge)
+    penalty[0] = 1e-9
+
+    def loss(weights: np.ndarray) -> float:
+        logit = features @ weights
+        return float(np.sum(np.logaddexp(0, logit) - label * logit) + 0.5 * np.sum(penalty * weights**2))
+
+    weights = np.zeros(features.shape[1])
+    for _ in range(100):
+        chance = 1 / (1 + np.exp(-np.clip(features @ weights, -500, 500)))
+        gradient = features.T @ (chance - label) + penalty * weights
+        curvature = (features.T * (chance * (1 - chance))) @ features + np.diag(penalty)
+        step, size, now = np.linalg.solve(curvature, gradient), 1.0, loss(weights)
+        while size > 1e-6 and loss(weights - size * step) > now:
+            size /= 2
+        weights = weights - size * step
+        if np.abs(step).max() < 1e-9:
+            break
+    return weights
