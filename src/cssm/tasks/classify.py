@@ -59,9 +59,10 @@ class Classify:
     def monitor(self) -> str:
         return "accuracy"
 
-    def prepare(self, batch: Batch, dtype: Any = jnp.float32) -> dict[str, Any]:
-        """The batch with `input` normalised and in `dtype`; float input is only cast."""
-        return {**batch, "input": self._normalise(jnp.asarray(batch["input"])).astype(dtype)}
+    def prepare(self, batch: Batch, dtype: Any = None) -> dict[str, Any]:
+        """The batch with `input` normalised, float input left as it is; then cast to `dtype` if one is given."""
+        x = self._normalise(jnp.asarray(batch["input"]))
+        return {**batch, "input": x if dtype is None else x.astype(dtype)}
 
     def loss(self, model: Model, batch: Batch, key: jax.Array | None) -> tuple[Float[Any, ""], Sums]:
         """Mean smoothed cross-entropy over the valid rows, and the sums `loss_sum`, `correct_sum`, `count`."""
@@ -82,9 +83,7 @@ class Classify:
         return {"loss": loss, "accuracy": accuracy, "count": float(count)}
 
     def _logits(self, model: Model, batch: Batch, key: jax.Array | None) -> Logits:
-        x = batch["input"]
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            x = self._normalise(x)
+        x = self.prepare(batch)["input"]
         logits = model(x, key=key)
         if logits.shape != (len(x), self.num_classes):
             want = (len(x), self.num_classes)
@@ -116,6 +115,7 @@ def cross_entropy(logits: Logits, labels: Targets, smoothing: float = 0.0) -> Fl
 
 
 def _sums(logits: Logits, labels: Targets, valid: Bool[Any, "b"], smoothing: float) -> Sums:
+    labels = jnp.asarray(labels)
     hard = labels if labels.ndim == 1 else labels.argmax(-1)
     loss = jnp.where(valid, cross_entropy(logits, labels, smoothing), 0.0)
     correct = valid & (logits.argmax(-1) == hard)

@@ -23,8 +23,8 @@ class Task(Protocol):
         """The key of `summarise` that picks the best checkpoint; higher is better."""
         ...
 
-    def prepare(self, batch: Batch, dtype: Any = ...) -> dict[str, Any]:
-        """Normalise the raw inputs on the device and cast them to the compute dtype; idempotent."""
+    def prepare(self, batch: Batch, dtype: Any = None) -> dict[str, Any]:
+        """Normalise raw inputs on the device and cast them to the compute dtype; a second time changes nothing."""
         ...
 
     def loss(self, model: Model, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Sums]:

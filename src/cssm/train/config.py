@@ -39,7 +39,7 @@ class TrainConfig:
     """
 
     steps: int | None = None
-    epochs: float | None = None
+    epochs: int | float | None = None
     batch_size: int = 128
     lr: float = 1e-3
     weight_decay: float = 1e-4
@@ -51,8 +51,8 @@ class TrainConfig:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     accumulate: int = 1
     seed: int = 42
-    eval_every: float | None = None
-    checkpoint_every: float | None = None
+    eval_every: int | float | None = None
+    checkpoint_every: int | float | None = None
     keep: int = 3
     log_every: int = 10
     logger: str = "jsonl+tensorboard"

@@ -1,7 +1,7 @@
 """Evaluation: every row of a data set counts once, the last partial batch too."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cssm.core.errors import DataError
+from cssm.core.errors import DataError, UsageError
 from cssm.tasks.task import Task
 
 from .distributed import local_mesh, place, replicated
@@ -42,7 +42,7 @@ def evaluate(
     mesh = local_mesh()
     builder = StepBuilder(task=task, blueprint=Blueprint.of(model), mesh=mesh, dtype=jnp.dtype(compute_dtype))
     params, rest = jax.device_put(split(model), replicated(mesh))
-    return run_evaluation(partial(builder.eval_step(), params, rest), task, data, partial(place, mesh=mesh))
+    return run_evaluation(partial(builder.eval_step(), params, rest), task, one_pass(data), partial(place, mesh=mesh))
 
 
 def run_evaluation(
@@ -53,7 +53,7 @@ def run_evaluation(
     depth: int = 2,
 ) -> dict[str, float]:
     """`step(batch) -> sums` over `data`, added up in Python numbers: exact however many batches there are."""
-    total: dict[str, float] = {}
+    total: dict[str, int | float] = {}
     waiting: deque[dict[str, Any]] = deque()
     with Prefetch(iter(data), place, depth) as batches:
         for batch in batches:
@@ -67,6 +67,38 @@ def run_evaluation(
     return task.summarise(total)
 
 
-def _add(total: dict[str, float], sums: dict[str, Any]) -> None:
+def one_pass(data: Iterable[Any]) -> Iterator[Any]:
+    """The batches of `data`. Raises UsageError when it gives more than its length: a loader that repeats has no end."""
+    length = len(data) if hasattr(data, "__len__") else None
+    for count, batch in enumerate(data):
+        if count == length:
+            raise UsageError(
+                f"the evaluation data gives more than its {length} batches: use a loader with repeat=False"
+            )
+        yield batch
+
+
+class Passes:
+    """Data to evaluate on again and again: an iterator with get_state and set_state is rewound to where it stood.
+
+    Raises UsageError for an iterator without them, which would be empty the second time.
+    """
+
+    def __init__(self, data: Iterable[Any]):
+        self._data, self._start = data, None
+        if isinstance(data, Iterator):
+            if not hasattr(data, "set_state"):
+                raise UsageError(
+                    f"the validation data ({type(data).__name__}) is good for one pass: use cssm.data.loader"
+                )
+            self._start = data.get_state()
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._start is not None:
+            self._data.set_state(self._start)
+        return one_pass(self._data)
+
+
+def _add(total: dict[str, int | float], sums: dict[str, Any]) -> None:
     for name, value in jax.device_get(sums).items():
         total[name] = total.get(name, 0) + value.item()

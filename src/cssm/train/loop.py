@@ -35,7 +35,8 @@ def train(
     | `model`       | `model(x, *, key=None) -> logits (b, p)`; x float (b, t, h, w, c) or (b, h, w, c)               |
     | `train_data`  | iterable of batches {"input", "label", "valid"} of exactly `config.batch_size` rows; iterators  |
     |               | with get_state() and set_state(state) (JSON); len(), batches per epoch, if epochs are asked for |
-    | `val_data`    | iterated anew at each evaluation; it picks the best checkpoint: never give it the test set      |
+    | `val_data`    | one pass of batches, gone through anew at each evaluation: a list, or a loader with             |
+    |               | repeat=False. It picks the best checkpoint, so it must never be the test set                    |
     | `callbacks`   | each is called with an `Event`                                                                  |
     | `augment`     | (key, batch) -> batch on the device, in training only                                           |
     | `resume_hint` | how to go on, printed when a signal stops the run                                               |

@@ -88,7 +88,7 @@ class Stream:
         for method in ("get_state", "set_state"):
             if not hasattr(self._iterator, method):
                 kind = type(self._iterator).__name__
-                raise UsageError(f"the training data's iterator ({kind}) has no {method}: use cssm.data's loader")
+                raise UsageError(f"the training data's iterator ({kind}) has no {method}: use cssm.data.loader")
         if state is not None:
             self._iterator.set_state(state)
 
@@ -110,6 +110,4 @@ class Stream:
         try:
             return next(self._iterator)
         except StopIteration:
-            raise DataError(
-                "the training data gave no batch: it is empty, or an iterator that cannot restart"
-            ) from None
+            raise DataError("the training data ended and gives no more: use a loader with repeat=True") from None

@@ -54,7 +54,7 @@ class Blueprint:
         """Put the arrays into `model`, in place."""
         nnx.update(model, self._state(params | rest))
 
-    def _state(self, values: Arrays) -> nnx.State:
+    def _state(self, values: Arrays) -> Any:
         return nnx.from_flat_state([(path, slot.replace(values[name])) for name, path, slot in self.slots])
 
 

@@ -44,7 +44,7 @@ class StepBuilder:
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
             key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
             loss, sums, grads, rest = self._gradients(state, batch, key, augment)
-            norm = optax.global_norm(grads)
+            norm = optax.tree.norm(grads)
             ok = jnp.isfinite(loss) & jnp.isfinite(norm)
             new = _advance(state, _update(state, transform, grads, rest, ema), ok)
             metrics = {"loss": loss, "grad_norm": norm, "lr": schedule(state.step - state.skipped), "sums": sums}

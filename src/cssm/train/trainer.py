@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from cssm.tasks.task import Task
 
 from .checkpoint import CheckpointStore, check_leaves
 from .config import TrainConfig
-from .distributed import local_mesh, place, replicated
+from .distributed import local_mesh, pad_rows, place, replicated
 from .environment import write_environment
-from .evaluate import run_evaluation
+from .evaluate import Passes, run_evaluation
 from .interrupt import Interrupted, Interrupts
 from .log import Record, RunLog, read_metrics
 from .memory import out_of_memory
@@ -50,11 +50,8 @@ class Trainer:
         augment: Augment | None = None,
         resume_hint: str = "",
     ):
-        if isinstance(val_data, Iterator):
-            raise UsageError(
-                "val_data is an iterator, good for one evaluation: give something to iterate anew each time"
-            )
-        self.model, self.task, self.train_data, self.val_data = model, task, train_data, val_data
+        self.model, self.task, self.train_data = model, task, train_data
+        self.val_data = None if val_data is None else Passes(val_data)
         self.config, self.run_dir, self.callbacks = config, run_dir, callbacks
         self.augment, self.resume_hint = augment, resume_hint
         self.plan = config.plan(len(train_data) if hasattr(train_data, "__len__") else None)
@@ -250,6 +247,7 @@ class Trainer:
 
     def place_train(self, item: tuple[Any, Any]) -> tuple[Any, Any]:
         batch, data_state = item
+        batch = pad_rows(batch, 1)
         rows, want = len(batch["valid"]), self.config.batch_size
         if rows != want:
             raise UsageError(f"a training batch has {rows} rows and batch_size is {want}: make them equal")
