@@ -1,5 +1,7 @@
 """The laws of the mixer contract, run over every registered mixer. A new mixer is tested with no code of its own."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -201,6 +203,17 @@ def test_7_pooled_equals_the_mean_over_space(name, readout):
     fast = lambda m, s, x: m.pooled(s, x, readout=readout)  # noqa: E731
     plain = lambda m, s, x: m.scan(s, x, readout=readout)[1].mean((-3, -2))  # noqa: E731
     same_with_gradients(graph, params, carried_state(graph, params), clip(), fast, plain)
+
+
+@pytest.mark.parametrize("name", [n for n in RECURRENT if "lift" in inspect.signature(MIXERS[n].scan).parameters])
+@pytest.mark.parametrize("readout", ["all", "last", "mean"])
+@pytest.mark.parametrize("steps", [1, 7, 37])
+def test_7_lifted_input_equals_lifting_first(name, readout, steps):
+    graph, params = build(name)
+    lift = jax.random.normal(jax.random.key(9), (3, CHANNELS))
+    fast = lambda m, s, xw: m.scan(s, xw[0], readout=readout, lift=xw[1])  # noqa: E731
+    plain = lambda m, s, xw: m.scan(s, xw[0] @ xw[1], readout=readout)  # noqa: E731
+    same_with_gradients(graph, params, carried_state(graph, params), (clip(steps)[..., :3], lift), fast, plain)
 
 
 @pytest.mark.parametrize("name", CONTROLS)

@@ -188,6 +188,7 @@ X, K = jnp.zeros((1, 2, 4, 4, 3)), jnp.zeros((3, 4, 3), jnp.complex64)
         (lambda: spectral_scan(X, K[:2]), ShapeError, "spectrum has shape"),
         (lambda: spectral_scan(X, K, state=K), ShapeError, "state has shape"),
         (lambda: spectral_scan(X, K, reset=jnp.zeros((2, 1), bool)), ShapeError, "reset has shape"),
+        (lambda: spectral_scan(X, K, lift=jnp.ones((2, 3))), ShapeError, "lift has shape"),
         (lambda: spectral_scan(X, K, readout="first"), UsageError, "all, last, mean"),
         (lambda: spectral_scan(X, K, implementation="magic"), UsageError, "stream"),
         (lambda: spectral_static(X[:, 0], K, 0), ShapeError, "steps is 0"),

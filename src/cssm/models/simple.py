@@ -16,7 +16,7 @@ from flax import nnx
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Float, Frame, Grid, Logits, Video
-from cssm.nn.mixer import Control, Mixer, SpatiallyPooled, create_mixer, has_option, repeat_frame, select
+from cssm.nn.mixer import Control, Mixer, SpatiallyPooled, create_mixer, has_option, repeat_frame, select, takes_lift
 from cssm.nn.norm import create_norm, require_streaming
 from cssm.nn.position import rotary_angles, rotate
 from cssm.nn.readout import Readout
@@ -98,6 +98,8 @@ class SimpleCSSM(nnx.Module):
         self.norms = nnx.List([create_norm(norm, embed_dim) for _ in range(depth)])
         self.head = Readout(embed_dim, num_classes, readout, pool, rngs=rngs)
         self.act, self.norm_name, self.rotary = act, norm, position == "mrope" and not inside
+        plain_stem = act == norm == "none" and not self.rotary and not self.stem.pools
+        self.affine = plain_stem and depth == 1 and takes_lift(self.mixers[0])
         self.drop_path, self.seq_len, self.in_channels, self.mixer_name = drop_path, seq_len, in_channels, mixer
 
     def __call__(self, x: Video | Frame, *, key=None) -> Logits:
@@ -108,12 +110,20 @@ class SimpleCSSM(nnx.Module):
         """
         self._check(x)
         static, frames, mixer = x.ndim == 4, self.head.frames, self.mixers[0]
+        if self.affine and not static and frames != "all":
+            return self._affine_clip(x, mixer, frames, key)
         x = self.norms[0](self._embed(x[:, None] if static else x))
         if static and len(self.mixers) == 1 and isinstance(mixer, Mixer) and frames != "all":
             state = mixer.init_state(x.shape[0], x.shape[2:4])
             y = mixer.static(state, x[:, 0], self.seq_len, readout=frames)[1]
             return self.head(x[:, 0] + self._drop(y, key, 0))
         return self._blocks(repeat_frame(x[:, 0], self.seq_len) if static else x, key)
+
+    def _affine_clip(self, x: Video, mixer, frames, key) -> Logits:
+        """Nothing but an affine map stands before the mixer: it is handed over, and the pixels are transformed."""
+        x, lift = jnp.pad(x, [(0, 0)] * 4 + [(0, 1)], constant_values=1), self.stem.affine()
+        y = mixer.scan(mixer.init_state(x.shape[0], x.shape[2:4]), x, readout=frames, lift=lift)[1]
+        return self.head(select(x, frames) @ lift + self._drop(y, key, 0))
 
     def _blocks(self, x: Video, key) -> Logits:
         for i, mixer in enumerate(self.mixers):

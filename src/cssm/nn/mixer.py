@@ -22,7 +22,6 @@ class Mixer(nnx.Module, abc.ABC):
     """A recurrent, causal layer over a clip. `step` is the definition; `scan` must equal lax.scan(step)."""
 
     causal: ClassVar[bool] = True
-    time_invariant: ClassVar[bool] = False
 
     @abc.abstractmethod
     def init_state(self, batch: int, grid: Grid) -> Any:
@@ -53,7 +52,6 @@ class Control(nnx.Module, abc.ABC):
     """A mixer that is not recurrent: no state, no step, no streaming. A baseline, and it says so."""
 
     causal: ClassVar[bool] = False
-    time_invariant: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(self, x: Video) -> Video:
@@ -65,6 +63,20 @@ class SpatiallyPooled(Protocol):
     """A mixer that can give the spatial mean of its output without computing the output."""
 
     def pooled(self, state, x: Video, *, readout: str = "all") -> jax.Array: ...
+
+
+def takes_lift(mixer: Any) -> bool:
+    """Whether `scan` takes lift (R, C): x of R channels that stands for x @ lift, at the cost of R channels."""
+    return isinstance(mixer, Mixer) and "lift" in inspect.signature(mixer.scan).parameters
+
+
+@runtime_checkable
+class LinearTimeInvariant(Protocol):
+    """A mixer whose state decays by the same factor at every frame, whatever the input."""
+
+    def transition(self, grid: Grid) -> jax.Array:
+        """(C, H, W // 2 + 1) or (C, 1, 1): the factor per frame, complex or real."""
+        ...
 
 
 def create_mixer(name: str, *, channels: int, grid: Grid | None = None, rngs: nnx.Rngs, **options):

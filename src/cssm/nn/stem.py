@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from cssm.core.errors import ShapeError, UsageError
@@ -45,6 +46,11 @@ class Stem(nnx.Module):
     @property
     def stride(self) -> int:
         return 2**self.pools
+
+    def affine(self):
+        """(in_channels + 1, C): the weights and bias of a stem without pooling, for input with a channel of ones."""
+        conv = self.convs[0]
+        return jnp.concatenate([conv.kernel[0, 0], conv.bias[...][None]])
 
     def __call__(self, x: Frame) -> Frame:
         """(N, H, W, in_channels) -> (N, H / stride, W / stride, C)."""

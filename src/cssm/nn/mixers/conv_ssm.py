@@ -42,22 +42,25 @@ class ConvSSM(Mixer):
         self.out = nnx.Linear(channels, channels, rngs=rngs)
         self.decay_logit = nnx.Param(jnp.full((channels,), 2.0))
 
-    def decay(self):
-        """(C,) a in (0, 1)."""
-        return jax.nn.sigmoid(self.decay_logit[...].astype(jnp.float32))
+    def transition(self, grid: Grid):
+        """(C, 1, 1): the decay a in (0, 1) per frame, the same at every position."""
+        return jax.nn.sigmoid(self.decay_logit[...].astype(jnp.float32))[:, None, None]
+
+    def _decay(self):
+        return self.transition((1, 1))[:, 0, 0]
 
     def init_state(self, batch: int, grid: Grid) -> ConvSSMState:
         return ConvSSMState(jnp.zeros((batch, *grid, self.channels), jnp.float32))
 
     def step(self, state: ConvSSMState, x: Frame) -> tuple[ConvSSMState, Frame]:
         check_channels(x, self.channels, self)
-        memory = self.decay() * state.memory + self._input(x)
+        memory = self._decay() * state.memory + self._input(x)
         return ConvSSMState(memory), self._output(x, memory)
 
     def scan(self, state: ConvSSMState, x: Video, *, reset=None, readout="all") -> tuple[ConvSSMState, Video | Frame]:
         check_channels(x, self.channels, self)
         frames = self._input(x.reshape(-1, *x.shape[2:])).reshape(x.shape)
-        memory = linear_scan(self.decay(), frames, state.memory, reset=reset)
+        memory = linear_scan(self._decay(), frames, state.memory, reset=reset)
         if readout == "last":
             return ConvSSMState(memory[:, -1]), self._output(x[:, -1], memory[:, -1])
         return ConvSSMState(memory[:, -1]), select(self._output(x, memory), readout)
@@ -66,7 +69,7 @@ class ConvSSM(Mixer):
         if readout != "last":
             return self.scan(state, repeat_frame(x, steps), readout=readout)
         check_channels(x, self.channels, self)
-        a = self.decay()
+        a = self._decay()
         power = a**steps
         memory = power * state.memory + (1 - power) / (1 - a) * self._input(x)
         return ConvSSMState(memory), self._output(x, memory)

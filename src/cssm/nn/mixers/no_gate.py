@@ -6,14 +6,14 @@ y_t = Dense(irfft2(S_t)). |K| < rho < 1, hence |S_t| <= max|x| / (1 - rho): boun
 Source: MATH.md sections 0 and 2; 003 Methods, section 1.1 (`no_gate`, `NoGateCSSM`).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from cssm.core.errors import UsageError
-from cssm.core.typing import Frame, Grid, HalfSpectrum, SpectralState, Video
+from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Video
 from cssm.ops import kernel_spectrum, spectral_pooled, spectral_scan, spectral_static, stable_spectrum
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
@@ -39,11 +39,10 @@ class NoGate(Mixer):
     (1, 3, 8, 8, 4)
     """
 
-    time_invariant = True
-
     def __init__(
-        self, channels: int, *, kernel_size: int = 11, rho: float = 0.999, memory: float = 0.0, init_scale: float = 0.02,
-        boundary: str = "circular", margin: int | None = None, kernel_origin: str = "center", rngs: nnx.Rngs,
+        self, channels: int, *, kernel_size: int = 11, rho: float = 0.999, memory: float = 0.0,
+        init_scale: float = 0.02, boundary: str = "circular", margin: int | None = None,
+        kernel_origin: str = "center", rngs: nnx.Rngs,
     ):  # fmt: skip
         if kernel_size < 1:
             raise UsageError(f"no_gate: kernel_size is {kernel_size}, expected at least one tap")
@@ -58,7 +57,7 @@ class NoGate(Mixer):
         self.recurrence_kernel = nnx.Param(kernel.at[:, middle, middle].add(memory))
         self.out = nnx.Linear(channels, channels, rngs=rngs)
 
-    def spectrum(self, grid: Grid) -> HalfSpectrum:
+    def transition(self, grid: Grid) -> HalfSpectrum:
         """(C, H, W // 2 + 1): the gain of every channel and frequency per frame, |K| < rho, on the padded grid."""
         padded = (grid[0] + self.margin, grid[1] + self.margin)
         return stable_spectrum(
@@ -71,19 +70,21 @@ class NoGate(Mixer):
 
     def step(self, state: NoGateState, x: Frame) -> tuple[NoGateState, Frame]:
         check_channels(x, self.channels, self)
-        spectrum = self.spectrum(x.shape[1:3]) * state.spectrum + to_spectrum(self._pad(x))
+        spectrum = self.transition(x.shape[1:3]) * state.spectrum + to_spectrum(self._pad(x))
         y = to_space(spectrum, x.shape[2] + self.margin).astype(x.dtype)
         return NoGateState(spectrum), self.out(self._crop(y, x))
 
-    def scan(self, state: NoGateState, x: Video, *, reset=None, readout="all") -> tuple[NoGateState, Video | Frame]:
-        check_channels(x, self.channels, self)
-        spectrum, padded = self.spectrum(x.shape[2:4]), self._pad(x)
-        final, y = spectral_scan(padded, spectrum, state=state.spectrum, reset=reset, readout=readout)
+    def scan(
+        self, state: NoGateState, x: Float[Any, "b t h w r"], *, reset=None, readout="all", lift=None
+    ) -> tuple[NoGateState, Video | Frame]:
+        check_channels(x if lift is None else lift, self.channels, self)
+        spectrum, padded = self.transition(x.shape[2:4]), self._pad(x)
+        final, y = spectral_scan(padded, spectrum, state=state.spectrum, reset=reset, readout=readout, lift=lift)
         return NoGateState(final), self.out(self._crop(y, x))
 
     def static(self, state: NoGateState, x: Frame, steps: int, *, readout="last") -> tuple[NoGateState, Frame]:
         check_channels(x, self.channels, self)
-        spectrum, padded = self.spectrum(x.shape[1:3]), self._pad(x)
+        spectrum, padded = self.transition(x.shape[1:3]), self._pad(x)
         final, y = spectral_static(padded, spectrum, steps, state=state.spectrum, readout=readout)
         return NoGateState(final), self.out(self._crop(y, x))
 
@@ -92,7 +93,7 @@ class NoGate(Mixer):
         if self.margin:  # cropping breaks the DC shortcut
             return self.scan(state, x, readout=readout)[1].mean((-3, -2))
         check_channels(x, self.channels, self)
-        return self.out(spectral_pooled(x, self.spectrum(x.shape[2:4]), readout=readout, state=state.spectrum))
+        return self.out(spectral_pooled(x, self.transition(x.shape[2:4]), readout=readout, state=state.spectrum))
 
     def _pad(self, x):
         return jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(0, self.margin), (0, self.margin), (0, 0)])

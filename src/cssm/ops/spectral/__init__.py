@@ -11,6 +11,7 @@ from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Grid
 
 from ..scan import linear_scan
+from .lifted import lifted
 from .parallel import parallel
 from .reference import spectral_scan_reference
 from .static import geometric
@@ -26,7 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, implementation=None):
+def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=None, implementation=None):
     """Run the spectral recurrence over a clip.
 
     Equivalent to::
@@ -42,6 +43,8 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, impleme
         "mean" (the mean over frames: the same).
       state: (B, C, H, W // 2 + 1) complex, the state before the first frame; zeros when omitted.
       reset: (B, T) bool; True forgets all frames before that one.
+      lift: (R, C) real; x then has R channels and stands for x @ lift. Without resets, the last and mean readouts
+        transform R channels instead of C and advance whole chunks of frames by one matrix product per frequency.
       implementation: "stream" (frame by frame in cache: picked on CPU), "parallel" (whole clip, log2 T passes: picked
         on GPU and TPU), "reference" (slow, obvious), or None to pick.
 
@@ -61,9 +64,14 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, impleme
     1.75
     """
     x, spectrum = jnp.asarray(x), jnp.asarray(spectrum)
-    state = _check(x, spectrum, state, reset, "b t h w c")
+    if lift is not None and jnp.shape(lift) != (x.shape[-1], spectrum.shape[0]):
+        raise ShapeError(f"lift has shape {jnp.shape(lift)}, expected {(x.shape[-1], spectrum.shape[0])} (R, C)")
+    state = _check(x, spectrum, state, reset, "b t h w c", lift)
     if readout not in READOUTS:
         raise UsageError(f"unknown readout {readout!r}: use {', '.join(READOUTS)}")
+    if lift is not None and implementation is None and readout != "all" and reset is None:
+        return lifted(x, lift, spectrum.astype(state.dtype), state, readout)
+    x = x if lift is None else x @ lift
     if implementation is None:
         implementation = "stream" if jax.default_backend() == "cpu" else "parallel"
     if implementation not in IMPLEMENTATIONS:
@@ -134,13 +142,14 @@ def spectral_zero_state(batch: int, channels: int, grid: Grid, dtype=jnp.complex
     return jnp.zeros((batch, channels, grid[0], grid[1] // 2 + 1), dtype)
 
 
-def _check(x, spectrum, state, reset, legend):
+def _check(x, spectrum, state, reset, legend, lift=None):
     """The state to start from, or a ShapeError that says what does not fit."""
     if x.ndim != len(legend.split()):
         raise ShapeError(f"x has shape {x.shape}, expected {legend.split()}")
     if not jnp.issubdtype(x.dtype, jnp.floating) or not jnp.issubdtype(spectrum.dtype, jnp.complexfloating):
         raise ShapeError(f"x must be real floating and the spectrum complex, got {x.dtype} and {spectrum.dtype}")
     *lead, height, width, channels = x.shape
+    channels = channels if lift is None else lift.shape[1]
     if 0 in x.shape[1:]:
         raise ShapeError(f"x of shape {x.shape} is empty: give at least one frame, pixel and channel")
     expected = (channels, height, width // 2 + 1)

@@ -1,0 +1,138 @@
+"""A run is a value: what is trained, on what, for how long. `execute` carries it out and writes what it found."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from cssm.core.errors import UsageError
+from cssm.data import Source, loader
+from cssm.data.baselines import Baseline, markers_only
+from cssm.models import SimpleCSSMConfig
+from cssm.tasks import Classify
+from cssm.train import Event, TrainConfig, TrainResult, evaluate, load_config, load_model, save_config, train
+from cssm.viz.curves import draw_curves
+from cssm.viz.predictions import draw_predictions
+
+BASELINE_SAMPLES = 3000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One full run. `data` is a data set configuration with `.source(split, size=, seed=)`.
+
+    Sizes count samples; generated splits never share a sample. Validation picks the best checkpoint; the test split
+    is touched by `cssm eval` alone.
+    """
+
+    recipe: str
+    data: Any
+    model: SimpleCSSMConfig
+    task: Classify
+    train: TrainConfig
+    train_size: int = 100_000
+    val_size: int = 2_000
+    test_size: int = 4_000
+    data_seed: int = 0
+
+    def source(self, split: str) -> Source:
+        size = {"train": self.train_size, "val": self.val_size, "test": self.test_size}[split]
+        return self.data.source(split, size=size, seed=self.data_seed)
+
+    def build(self) -> nnx.Module:
+        """The model with its initial parameters."""
+        return self.model.make(nnx.Rngs(self.train.seed))
+
+    def check(self) -> None:
+        """UsageError unless data, model and task fit together."""
+        classes = {self.data.num_classes, self.model.num_classes, self.task.num_classes}
+        if len(classes) > 1:
+            raise UsageError(f"data, model and task disagree on the number of classes: {sorted(classes)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a run came to. Accuracies are on the validation split; markers_only is None for data without markers."""
+
+    result: TrainResult
+    val_accuracy: float
+    markers_only: Baseline | None
+    parameters: int
+    artifacts: dict[str, Path] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, float | int | None]:
+        return {
+            "val_accuracy": round(self.val_accuracy, 4),
+            "markers_only": None if self.markers_only is None else round(self.markers_only.accuracy, 4),
+            "train_seconds": round(self.result.seconds, 1),
+        }
+
+
+def execute(run: Run, run_dir: Path, *, resume: bool = False, resume_hint: str = "") -> Report:
+    """Train, then report the best checkpoint beside the markers-only baseline; draws curves.png and predictions.png.
+
+    Raises what `cssm.train.train` raises, and UsageError when the parts of the run do not fit together.
+    """
+    run.check()
+    model = run.build()
+    train_source, val_source = run.source("train"), run.source("val")
+    batch = run.train.batch_size
+    train_data = loader(train_source, batch_size=batch, seed=run.train.seed, shuffle=True, repeat=True)
+    val_data = loader(val_source, batch_size=batch)
+    baseline = baseline_of(val_source, train_source)
+    if not resume and (run_dir / "metrics.jsonl").exists():
+        raise UsageError(f"{run_dir} holds a run already: continue it with --resume, or choose another --out")
+    save_config(run_dir, run)
+    curves = _Curves(run_dir / "curves.png", baseline)
+    options = {"resume": resume, "callbacks": (curves,), "resume_hint": resume_hint}
+    result = train(model, run.task, train_data, val_data, run.train, run_dir, **options)
+    load_model(run_dir, model, "best")
+    accuracy = evaluate(model, run.task, val_data)["accuracy"]
+    parameters = sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    artifacts = {"curves": curves.draw(run_dir), "predictions": run_dir / "predictions.png"}
+    draw_predictions(model, run.task, val_source, artifacts["predictions"])
+    report = Report(
+        result=result, val_accuracy=accuracy, markers_only=baseline, parameters=parameters, artifacts=artifacts
+    )
+    (run_dir / "summary.json").write_text(json.dumps(report.summary()) + "\n")
+    return report
+
+
+def baseline_of(source: Source, fallback: Source) -> Baseline | None:
+    """Markers-only accuracy on the split shown, or on a larger one of the same kind; None for data without markers."""
+    if "markers" not in source.batch([0]):
+        return None
+    larger = source if len(source) >= BASELINE_SAMPLES else fallback
+    return markers_only(larger, min(BASELINE_SAMPLES, len(larger)))
+
+
+def load_run(run_dir: Path) -> tuple[Run, nnx.Module]:
+    """The run of a folder, and its model with the best parameters.
+
+    Raises DataError when the folder holds no run, CheckpointError when no whole checkpoint fits.
+    """
+    run = load_config(run_dir)
+    if not isinstance(run, Run):
+        raise UsageError(f"{run_dir}/config.json describes no run: give the folder that `cssm train` wrote")
+    model = run.build()
+    load_model(run_dir, model, "best")
+    return run, model
+
+
+class _Curves:
+    """Draws curves.png at every evaluation, so that a running or killed run can be looked at."""
+
+    def __init__(self, path: Path, baseline: Baseline | None):
+        self.path, self.baseline = path, baseline
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "eval":
+            self.draw(event.run_dir)
+
+    def draw(self, run_dir: Path) -> Path:
+        accuracy = None if self.baseline is None else self.baseline.accuracy
+        draw_curves(run_dir / "metrics.jsonl", self.path, markers_only=accuracy)
+        return self.path

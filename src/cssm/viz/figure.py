@@ -1,0 +1,28 @@
+"""Matplotlib without a display: figures made and saved, never shown, never kept."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+INK, QUIET, BLUE, RED, GREEN = "#222222", "#9a9a9a", "#2f6fb5", "#c8473a", "#3c8f4f"
+
+
+@contextmanager
+def figure(path: Path, **options):
+    """A figure that is written to `path` when the block ends, through a temporary file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(layout="constrained", **options)
+    FigureCanvasAgg(fig)
+    yield fig
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    fig.savefig(partial, dpi=130, format="png")
+    partial.replace(path)
+
+
+def plain(axes, **labels):
+    """Two spines, a light grid, the labels."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set(**labels)
