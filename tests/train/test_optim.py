@@ -89,6 +89,6 @@ def test_options_come_from_the_configuration():
 
 def test_the_toy_has_parameters_on_both_sides_of_the_mask():
     params, rest = split(tiny())
-    assert decayed(params) == ["conv/kernel", "head/kernel"]
-    assert {"recurrence_kernel", "norm/scale", "head/bias"} <= set(params) and rest == {}
+    assert decayed(params) == ["head/kernel", "stem/kernel"]
+    assert set(params) == {"head/kernel", "stem/kernel", "stem/bias", "recurrence_kernel"} and rest == {}
     assert all(isinstance(value, jax.Array) for value in params.values())

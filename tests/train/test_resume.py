@@ -19,7 +19,7 @@ from cssm.train.log import read_metrics
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """(run_dir, result, parameters) of the run that nothing stops: 12 steps, evaluations at 4, 8, 12, saves at 5, 10."""
+    """(run_dir, result, parameters) of the run nothing stops: 12 steps, evaluations at 4, 8, 12, saves at 5, 10."""
     run_dir = tmp_path_factory.mktemp("whole")
     result, model = fit(run_dir)
     return run_dir, result, parameters(model)
@@ -179,16 +179,16 @@ def test_a_finished_run_resumes_to_its_end(whole, tmp_path):
 def test_a_folder_is_never_overwritten_and_never_resumed_from_nothing(whole, tmp_path):
     with pytest.raises(UsageError, match="holds a run at step 12: resume it, or choose another folder"):
         fit(whole[0])
-    with pytest.raises(CheckpointError, match="no usable checkpoint .* there is none"):
+    with pytest.raises(CheckpointError, match=r"no usable checkpoint .* there is none"):
         fit(tmp_path, resume=True)
 
 
 def test_another_model_is_refused_naming_the_first_leaf(whole):
-    with pytest.raises(CheckpointError, match=r"params/conv/bias as float32\[8\], the model needs float32\[5\]"):
+    with pytest.raises(CheckpointError, match=r"params/head/kernel as float32\[8, 2\], the model needs float32\[5, 2\]"):
         fit(whole[0], model=tiny(width=5), resume=True)
-    with pytest.raises(CheckpointError, match=r"ema/conv/bias, which the model lacks"):
+    with pytest.raises(CheckpointError, match=r"ema/head/kernel, which the model lacks"):
         fit(whole[0], options={"ema": None}, resume=True)
-    with pytest.raises(CheckpointError, match=r"conv/bias as float32\[8\], the model needs float32\[5\]"):
+    with pytest.raises(CheckpointError, match=r"head/kernel as float32\[8, 2\], the model needs float32\[5, 2\]"):
         load_model(whole[0], tiny(width=5))
 
 
