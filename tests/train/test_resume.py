@@ -184,7 +184,9 @@ def test_a_folder_is_never_overwritten_and_never_resumed_from_nothing(whole, tmp
 
 
 def test_another_model_is_refused_naming_the_first_leaf(whole):
-    with pytest.raises(CheckpointError, match=r"params/head/kernel as float32\[8, 2\], the model needs float32\[5, 2\]"):
+    with pytest.raises(
+        CheckpointError, match=r"params/head/kernel as float32\[8, 2\], the model needs float32\[5, 2\]"
+    ):
         fit(whole[0], model=tiny(width=5), resume=True)
     with pytest.raises(CheckpointError, match=r"ema/head/kernel, which the model lacks"):
         fit(whole[0], options={"ema": None}, resume=True)

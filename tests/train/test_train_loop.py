@@ -116,6 +116,7 @@ def test_epochs_and_the_real_loader(tmp_path):
     result = train(Net(nnx.Rngs(0)), TASK, train_data, val_data, settings, tmp_path)
     assert result.final_step == 6
     assert [(record["step"], record["count"]) for record in result.history] == [(3, 10), (6, 10)]
+    assert evaluate(Net(nnx.Rngs(0)), TASK, val_data)["count"] == 10  # left where it stood
     endless = loader(data.source("val", size=10), batch_size=4, repeat=True, threads=0)
     with pytest.raises(UsageError, match="more than its 3 batches: use a loader with repeat=False"):
         evaluate(Net(nnx.Rngs(0)), TASK, endless)

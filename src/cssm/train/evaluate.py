@@ -26,7 +26,7 @@ def evaluate(
     """The task's figures over one pass of `data`; for `Classify` {"loss", "accuracy", "count"}.
 
     `data` gives batches {"input": (b, ...), "label": (b,), "valid": bool (b,)}, the tail padded with valid=False.
-    The local devices share each batch. Raises DataError when there is no valid row.
+    A loader is left where it stood. The local devices share each batch. Raises DataError when there is no valid row.
 
     >>> import numpy as np
     >>> from cssm.tasks import Classify
@@ -42,24 +42,27 @@ def evaluate(
     mesh = local_mesh()
     builder = StepBuilder(task=task, blueprint=Blueprint.of(model), mesh=mesh, dtype=jnp.dtype(compute_dtype))
     params, rest = jax.device_put(split(model), replicated(mesh))
-    return run_evaluation(partial(builder.eval_step(), params, rest), task, one_pass(data), partial(place, mesh=mesh))
+    return run_evaluation(partial(builder.eval_step(), params, rest), task, Passes(data), partial(place, mesh=mesh))
 
 
 def run_evaluation(
     step: Callable[[Any], dict[str, Any]],
     task: Task,
-    data: Iterable[Mapping[str, Any]],
+    data: "Passes",
     place: Callable[[Any], Any],
     depth: int = 2,
 ) -> dict[str, float]:
-    """`step(batch) -> sums` over `data`, added up in Python numbers: exact however many batches there are."""
+    """`step(batch) -> sums` over one pass, added up in Python numbers: exact however many batches there are."""
     total: dict[str, int | float] = {}
     waiting: deque[dict[str, Any]] = deque()
-    with Prefetch(iter(data), place, depth) as batches:
-        for batch in batches:
-            waiting.append(step(batch))
-            if len(waiting) > IN_FLIGHT:
-                _add(total, waiting.popleft())
+    try:
+        with Prefetch(iter(data), place, depth) as batches:
+            for batch in batches:
+                waiting.append(step(batch))
+                if len(waiting) > IN_FLIGHT:
+                    _add(total, waiting.popleft())
+    finally:
+        data.rewind()
     for sums in waiting:
         _add(total, sums)
     if not total:
@@ -67,36 +70,31 @@ def run_evaluation(
     return task.summarise(total)
 
 
-def one_pass(data: Iterable[Any]) -> Iterator[Any]:
-    """The batches of `data`. Raises UsageError when it gives more than its length: a loader that repeats has no end."""
-    length = len(data) if hasattr(data, "__len__") else None
-    for count, batch in enumerate(data):
-        if count == length:
-            raise UsageError(
-                f"the evaluation data gives more than its {length} batches: use a loader with repeat=False"
-            )
-        yield batch
-
-
 class Passes:
-    """Data to evaluate on again and again: an iterator with get_state and set_state is rewound to where it stood.
-
-    Raises UsageError for an iterator without them, which would be empty the second time.
-    """
+    """Data to go through once, or again and again: an iterator with get_state and set_state can be rewound."""
 
     def __init__(self, data: Iterable[Any]):
-        self._data, self._start = data, None
-        if isinstance(data, Iterator):
-            if not hasattr(data, "set_state"):
-                raise UsageError(
-                    f"the validation data ({type(data).__name__}) is good for one pass: use cssm.data.loader"
-                )
-            self._start = data.get_state()
+        self._data = data
+        self._state = data.get_state() if hasattr(data, "get_state") else None
+
+    @property
+    def repeatable(self) -> bool:
+        return self._state is not None or not isinstance(self._data, Iterator)
+
+    def rewind(self) -> None:
+        """Put a loader back where it stood."""
+        if self._state is not None:
+            self._data.set_state(self._state)
 
     def __iter__(self) -> Iterator[Any]:
-        if self._start is not None:
-            self._data.set_state(self._start)
-        return one_pass(self._data)
+        """Raises UsageError when the data gives more than its length: a loader that repeats has no end."""
+        length = len(self._data) if hasattr(self._data, "__len__") else None
+        for count, batch in enumerate(self._data):
+            if count == length:
+                raise UsageError(
+                    f"the evaluation data gives more than its {length} batches: use a loader with repeat=False"
+                )
+            yield batch
 
 
 def _add(total: dict[str, int | float], sums: dict[str, Any]) -> None:

@@ -52,6 +52,10 @@ class Trainer:
     ):
         self.model, self.task, self.train_data = model, task, train_data
         self.val_data = None if val_data is None else Passes(val_data)
+        if self.val_data is not None and not self.val_data.repeatable:
+            raise UsageError(
+                f"val_data ({type(val_data).__name__}) is good for one pass: use cssm.data.loader or a list"
+            )
         self.config, self.run_dir, self.callbacks = config, run_dir, callbacks
         self.augment, self.resume_hint = augment, resume_hint
         self.plan = config.plan(len(train_data) if hasattr(train_data, "__len__") else None)
