@@ -6,6 +6,7 @@
 | t      | time (frames)                             | k      | kernel taps along one spatial axis     |
 | h, w   | height, width of the grid                 | wf     | w // 2 + 1, columns of a half spectrum |
 | n      | tokens                                    | p      | classes (logits)                       |
+| rgb    | channels of the input, before the stem    | height, width | input pixels, before the stem   |
 
 Annotations are checked by jaxtyping + beartype in the tests and cost nothing in use. `Any` stands for the
 array type, so that the same legend serves NumPy, JAX and PyTorch.
@@ -17,6 +18,8 @@ from jaxtyping import Bool, Complex, Float, Inexact, Int
 
 Video = Float[Any, "b t h w c"]
 Frame = Float[Any, "b h w c"]
+RawVideo = Float[Any, "b t height width rgb"]
+RawFrame = Float[Any, "b height width rgb"]
 Kernel = Float[Any, "c k k"]
 HalfSpectrum = Complex[Any, "c h wf"]
 SpectralState = Complex[Any, "b c h wf"]
@@ -28,5 +31,5 @@ Grid = tuple[int, int]
 
 __all__ = [
     "Bool", "Complex", "Float", "Frame", "Grid", "HalfSpectrum", "Inexact", "Int", "Kernel", "Labels",
-    "Logits", "Reset", "SpectralState", "SpectralVideo", "Video",
+    "Logits", "RawFrame", "RawVideo", "Reset", "SpectralState", "SpectralVideo", "Video",
 ]  # fmt: skip

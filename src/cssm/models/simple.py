@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cssm.core.errors import ShapeError, UsageError
-from cssm.core.typing import Float, Frame, Grid, Logits, Video
+from cssm.core.typing import Grid, Logits, RawFrame, RawVideo, Video
 from cssm.nn.mixer import Control, Mixer, SpatiallyPooled, create_mixer, has_option, repeat_frame, select, takes_lift
 from cssm.nn.norm import create_norm, require_streaming
 from cssm.nn.position import rotary_angles, rotate
@@ -102,7 +102,7 @@ class SimpleCSSM(nnx.Module):
         self.affine = plain_stem and depth == 1 and takes_lift(self.mixers[0])
         self.drop_path, self.seq_len, self.in_channels, self.mixer_name = drop_path, seq_len, in_channels, mixer
 
-    def __call__(self, x: Video | Frame, *, key=None) -> Logits:
+    def __call__(self, x: RawVideo | RawFrame, *, key=None) -> Logits:
         """Logits of clips (B, T, H, W, C), or of static images (B, H, W, C). key: randomness of drop-path, in training.
 
         Raises:
@@ -119,7 +119,7 @@ class SimpleCSSM(nnx.Module):
             return self.head(x[:, 0] + self._drop(y, key, 0))
         return self._blocks(repeat_frame(x[:, 0], self.seq_len) if static else x, key)
 
-    def _affine_clip(self, x: Video, mixer, frames, key) -> Logits:
+    def _affine_clip(self, x: RawVideo, mixer, frames, key) -> Logits:
         """Nothing but an affine map stands before the mixer: it is handed over, and the pixels are transformed."""
         x, lift = jnp.pad(x, [(0, 0)] * 4 + [(0, 1)], constant_values=1), self.stem.affine()
         y = mixer.scan(mixer.init_state(x.shape[0], x.shape[2:4]), x, readout=frames, lift=lift)[1]
@@ -145,7 +145,7 @@ class SimpleCSSM(nnx.Module):
         y = mixer.scan(state, x, readout=frames)[1]
         return self.head(select(x, frames) + self._drop(y, key, block))
 
-    def _embed(self, x: Video, start=0) -> Video:
+    def _embed(self, x: RawVideo, start=0) -> Video:
         """Stem, activation and positions of a clip whose first frame is the start-th."""
         y = self.stem(x.reshape(-1, *x.shape[2:]))
         y = activation(self.act)(y) if not self.stem.pools else y
@@ -187,7 +187,7 @@ class SimpleCSSM(nnx.Module):
             self.head.init_state(batch, inner),
         )
 
-    def step(self, state: SimpleState, x: Float[Any, "b h w c"]) -> tuple[SimpleState, Logits]:
+    def step(self, state: SimpleState, x: RawFrame) -> tuple[SimpleState, Logits]:
         """One more frame (B, H, W, C): the new state, and the logits of the clip so far."""
         self._check(x)
         x = self._embed(x[:, None], state.frame)[:, 0]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cssm.core.errors import ShapeError, UsageError
-from cssm.core.typing import Frame
+from cssm.core.typing import Frame, RawFrame
 
 from .norm import Norm, create_norm
 
@@ -34,6 +34,7 @@ class Stem(nnx.Module):
     ):
         if mode not in STEMS:
             raise UsageError(f"unknown stem {mode!r}: use {' or '.join(STEMS)}")
+        activation(act)
         self.in_channels, self.pools, self.act = in_channels, 0 if mode == "pathtracker" else layers, act
         if mode == "pathtracker":
             self.convs = nnx.List([nnx.Conv(in_channels, channels, (1, 1), rngs=rngs)])
@@ -52,7 +53,7 @@ class Stem(nnx.Module):
         conv = self.convs[0]
         return jnp.concatenate([conv.kernel[0, 0], conv.bias[...][None]])
 
-    def __call__(self, x: Frame) -> Frame:
+    def __call__(self, x: RawFrame) -> Frame:
         """(N, H, W, in_channels) -> (N, H / stride, W / stride, C)."""
         if x.shape[-1] != self.in_channels or min(x.shape[1:3]) < self.stride:
             raise ShapeError(

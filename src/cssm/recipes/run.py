@@ -37,6 +37,7 @@ class Run:
     val_size: int = 2_000
     test_size: int = 4_000
     data_seed: int = 0
+    data_dir: Path | None = None
 
     def source(self, split: str) -> Source:
         size = {"train": self.train_size, "val": self.val_size, "test": self.test_size}[split]
@@ -81,16 +82,15 @@ def execute(run: Run, run_dir: Path, *, resume: bool = False, resume_hint: str =
     train_source, val_source = run.source("train"), run.source("val")
     batch = run.train.batch_size
     train_data = loader(train_source, batch_size=batch, seed=run.train.seed, shuffle=True, repeat=True)
-    val_data = loader(val_source, batch_size=batch)
     baseline = baseline_of(val_source, train_source)
     if not resume and (run_dir / "metrics.jsonl").exists():
         raise UsageError(f"{run_dir} holds a run already: continue it with --resume, or choose another --out")
     save_config(run_dir, run)
     curves = _Curves(run_dir / "curves.png", baseline)
     options = {"resume": resume, "callbacks": (curves,), "resume_hint": resume_hint}
-    result = train(model, run.task, train_data, val_data, run.train, run_dir, **options)
+    result = train(model, run.task, train_data, loader(val_source, batch_size=batch), run.train, run_dir, **options)
     load_model(run_dir, model, "best")
-    accuracy = evaluate(model, run.task, val_data)["accuracy"]
+    accuracy = evaluate(model, run.task, loader(val_source, batch_size=batch))["accuracy"]
     parameters = sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param)))
     artifacts = {"curves": curves.draw(run_dir), "predictions": run_dir / "predictions.png"}
     draw_predictions(model, run.task, val_source, artifacts["predictions"])

@@ -78,7 +78,7 @@ class _Positions(nnx.Module):
 
 @MIXERS.register("spatial_attn")
 class SpatialAttention(Control):
-    """Attention among the H * W tokens of each frame; frames do not see each other.
+    """Attention within each frame; frames do not see each other: a control.
 
     Args: channels: C. grid: (H, W) of the position table. heads. mlp_ratio. layer_scale: initial scale of both
       branches, or None for 1. rotary: rotary positions on q, k instead of the table.
@@ -105,8 +105,9 @@ class SpatialAttention(Control):
 
 @MIXERS.register("transformer")
 class SpaceTimeAttention(Control):
-    """Attention over space and time, not causal. "divided": within each frame, then over time at each position;
-    "joint": among all T * H * W tokens.
+    """Attention over space and time: a control.
+
+    "divided": within each frame, then over time at each position; "joint": among all T * H * W tokens.
 
     Args: as `spatial_attn`, and attention: "divided" or "joint".
 

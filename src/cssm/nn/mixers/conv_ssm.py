@@ -25,7 +25,9 @@ class ConvSSMState(NamedTuple):
 
 @MIXERS.register("conv_ssm")
 class ConvSSM(Mixer):
-    """Args: channels: C. kernel_size: taps of the depthwise convolution (zero boundary).
+    """Scalar decay per channel, input-dependent write and read, no FFT: a control.
+
+    Args: channels: C. kernel_size: taps of the depthwise convolution (zero boundary).
 
     >>> from flax import nnx
     >>> ConvSSM(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape

@@ -26,7 +26,9 @@ class NoGateState(NamedTuple):
 
 @MIXERS.register("no_gate")
 class NoGate(Mixer):
-    """Args:
+    """sCSSM: an ungated spectral recurrence, linear and time-invariant.
+
+    Args:
       channels: C. kernel_size: taps K of the learned spatial kernel, init N(0, init_scale^2).
       rho: bound on the gain of every frequency. memory: gain of the identity added to the initial kernel, so that
         states persist from the start; 0 is the source's initialisation.

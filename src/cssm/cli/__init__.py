@@ -1,0 +1,63 @@
+"""The command line. Each command is one file; nothing heavy is imported before the command is known."""
+
+import importlib
+import os
+import sys
+
+from cssm.core.errors import CssmError, UnknownNameError
+
+COMMANDS = {
+    "train": "train a model by recipe, with any option overridden; --resume continues",
+    "eval": "accuracy of a trained run on its test split, beside the markers-only baseline",
+    "stream": "run a trained model frame by frame over a clip: constant memory, same logits",
+    "inspect": "what a trained run has learned and what it costs, layer by layer",
+    "data": "make, preview and check data sets; cut a clip to stream",
+    "list": "mixers, models, data sets, recipes and benchmarks",
+    "bench": "interleaved benchmarks: ratios against the plain path",
+}
+EXAMPLES = """\
+examples:
+  cssm train demo                                    minutes on a laptop; draws curves and predictions
+  cssm train pathtracker --cssm conv_ssm --embed-dim 64 --seq-len 32
+  cssm train pathtracker --out runs/a --resume
+  cssm eval runs/a          cssm inspect runs/a
+  cssm data clip pathtracker --output clip.npz --frames 8 --distractors 0
+  cssm stream runs/a --input clip.npz
+"""
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    head = (
+        "usage: cssm COMMAND [options]\n\nState-space models that see.\n\ncommands (cssm COMMAND --help for options):\n"
+    )
+    return head + "\n".join(lines) + "\n\n" + EXAMPLES
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 1 for a failure, 2 for a mistake in what was asked, 130 for Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage(), end="")
+        return 0
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("cssm"))
+        return 0
+    try:
+        if argv[0] not in COMMANDS:
+            raise UnknownNameError("command", argv[0], COMMANDS)
+        os.environ.setdefault("NNX_GRAPH_MODE", "false")
+        os.environ.setdefault("NNX_GRAPH_UPDATES", "false")
+        return importlib.import_module(f"cssm.cli.{argv[0]}").main(argv[1:]) or 0
+    except CssmError as error:
+        print(f"cssm: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("cssm: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,74 @@
+"""Shared by the commands: the compilation cache, parsing, reading clips."""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cssm.core.errors import DataError
+
+T = TypeVar("T")
+MAX_CLIP_BYTES = 2**31
+
+
+def parse(kind: type[T] | Any, argv: list[str], command: str, description: str, default: T | None = None) -> T:
+    """Parse flags into a frozen dataclass with tyro; a mistake prints what is wrong and exits with 2."""
+    import tyro
+
+    options = {} if default is None else {"default": default}
+    return tyro.cli(kind, args=argv, prog=f"cssm {command}", description=description, **options)
+
+
+def enable_compilation_cache() -> None:
+    """Keep compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/cssm/jax."""
+    import jax
+
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path.home() / ".cache" / "cssm" / "jax")
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def read_clip(path: Path):
+    """A uint8 or float video (T, H, W, C) from .npz (key "video", or the only array) or .npy; nothing is unpickled.
+
+    Raises:
+      DataError: missing, damaged, too large, ambiguous, or not a video.
+    """
+    import numpy as np
+
+    if not path.is_file():
+        raise DataError(f"no clip {path}: give an .npz or .npy file with a video (T, H, W, 3)")
+    try:
+        _refuse_large(path)
+        loaded = np.load(path, allow_pickle=False)
+        video = loaded if isinstance(loaded, np.ndarray) else _only_array(path, loaded)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} is not a readable .npz or .npy clip ({error}); write one with `cssm data clip`"
+        ) from None
+    if video.ndim != 4 or video.dtype.kind not in "uf" or (video.dtype.kind == "u" and video.dtype != np.uint8):
+        raise DataError(f"{path} holds {video.dtype} of shape {video.shape}; expected uint8 or float (T, H, W, 3)")
+    if 0 in video.shape:
+        raise DataError(f"{path} has zero frames or pixels (shape {video.shape}): give at least one frame")
+    if video.dtype.kind == "f" and not np.isfinite(video).all():
+        raise DataError(f"{path} contains NaN or infinity: clean the video, or pass uint8 frames")
+    return video
+
+
+def _only_array(path: Path, archive):
+    names = list(archive.files)
+    name = "video" if "video" in names else names[0] if len(names) == 1 else None
+    if name is None:
+        raise DataError(f"{path} holds {', '.join(names) or 'no arrays'}: name the video's array 'video'")
+    return archive[name]
+
+
+def _refuse_large(path: Path) -> None:
+    """ValueError before anything large is unpacked."""
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    if size > MAX_CLIP_BYTES:
+        raise ValueError(f"{size} bytes unpacked, more than {MAX_CLIP_BYTES}")

@@ -1,0 +1,39 @@
+"""cssm eval: accuracy of a run's best checkpoint, with the baseline beside it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from .common import enable_compilation_cache, parse
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flags:
+    run: tyro.conf.Positional[Path]
+    """Folder that `cssm train` wrote."""
+    split: Literal["test", "val"] = "test"
+    """The test split took no part in training or in the choice of the checkpoint."""
+    batch_size: int = 128
+
+
+def main(argv: list[str]) -> int:
+    flags = parse(Flags, argv, "eval", "Accuracy of a run's best checkpoint on a split, beside the baseline.")
+    enable_compilation_cache()
+    from cssm.data import loader
+    from cssm.recipes import baseline_of, load_run
+    from cssm.train import evaluate
+
+    run, model = load_run(flags.run)
+    source = run.source(flags.split)
+    figures = evaluate(model, run.task, loader(source, batch_size=flags.batch_size))
+    baseline = baseline_of(source, run.source("train"))
+    error = (figures["accuracy"] * (1 - figures["accuracy"]) / figures["count"]) ** 0.5
+    print(f"{flags.split} accuracy {figures['accuracy']:.4f} ± {error:.4f} (n = {figures['count']:.0f})")
+    print(f"markers only {'no markers in this data' if baseline is None else baseline}")
+    record = {"split": flags.split, **figures, "markers_only": None if baseline is None else baseline.accuracy}
+    (flags.run / f"eval-{flags.split}.json").write_text(json.dumps(record) + "\n")
+    print(json.dumps(record))
+    return 0

@@ -1,0 +1,77 @@
+"""cssm list: everything that has a name."""
+
+from cssm.core.errors import UnknownNameError
+
+
+def main(argv: list[str]) -> int:
+    if argv and argv[0] in ("-h", "--help"):
+        print(f"usage: cssm list [{' | '.join(SECTIONS)}]")
+        return 0
+    for name in argv:
+        if name not in SECTIONS:
+            raise UnknownNameError("section", name, SECTIONS)
+    from rich.console import Console
+
+    for name in argv or SECTIONS:
+        Console().print(SECTIONS[name]())
+    return 0
+
+
+def _table(title: str, *columns: str):
+    from rich.table import Table
+
+    return Table(*columns, title=title, title_justify="left")
+
+
+def _first_line(thing) -> str:
+    return (thing.__doc__ or "").strip().splitlines()[0]
+
+
+def _mixers():
+    from cssm.nn import MIXERS, Mixer
+
+    table = _table("mixers", "name", "recurrent", "causal", "what")
+    for name in MIXERS.names():
+        mixer = MIXERS[name]
+        what = _first_line(mixer)
+        table.add_row(name, "yes" if issubclass(mixer, Mixer) else "no", "yes" if mixer.causal else "no", what)
+    return table
+
+
+def _models():
+    from cssm.models import MODELS
+
+    table = _table("models", "name", "config")
+    for name in MODELS.names():
+        table.add_row(name, type(MODELS[name]).__name__)
+    return table
+
+
+def _datasets():
+    from cssm.data import datasets
+
+    table = _table("datasets", "name", "what")
+    for name in datasets.names():
+        table.add_row(name, _first_line(datasets[name]))
+    return table
+
+
+def _recipes():
+    from cssm.recipes import RECIPES
+
+    table = _table("recipes", "name", "what")
+    for name in RECIPES.names():
+        table.add_row(name, _first_line(RECIPES[name]))
+    return table
+
+
+def _benches():
+    from cssm.bench import BENCHES
+
+    table = _table("benchmarks", "name", "what")
+    for name in BENCHES.names():
+        table.add_row(name, _first_line(BENCHES[name]))
+    return table
+
+
+SECTIONS = {"mixers": _mixers, "models": _models, "datasets": _datasets, "recipes": _recipes, "benchmarks": _benches}

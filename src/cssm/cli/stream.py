@@ -1,0 +1,90 @@
+"""cssm stream: frame by frame, constant memory, the logits of the parallel pass."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import tyro
+
+from cssm.core.errors import ShapeError
+
+from .common import enable_compilation_cache, parse, read_clip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flags:
+    run: tyro.conf.Positional[Path]
+    """Folder that `cssm train` wrote."""
+    input: Path
+    """Clip (T, H, W, 3), uint8 or already normalised float: .npz or .npy. `cssm data clip` writes one."""
+    any_size: bool = False
+    """Accept frames of another size than the training frames (the mixers follow the grid)."""
+    check: bool = False
+    """Also run the whole clip in parallel and print the largest difference of the final logits."""
+    json: bool = False
+    """One line of JSON per frame instead of bars."""
+
+
+def main(argv: list[str]) -> int:
+    flags = parse(Flags, argv, "stream", "Run a trained model over a clip, one frame at a time.")
+    video = read_clip(flags.input)
+    enable_compilation_cache()
+    from cssm.recipes import load_run
+
+    run, model = load_run(flags.run)
+    _check_size(video, run.model, flags)
+    logits = _stream(run, model, video, flags)
+    if flags.check:
+        _compare(run, model, video, logits)
+    return 0
+
+
+def _check_size(video, config, flags) -> None:
+    size, channels = config.image_size, config.in_channels
+    if video.shape[-1] != channels:
+        raise ShapeError(f"{flags.input} has {video.shape[-1]} channels, the model takes {channels}")
+    if video.shape[1:3] != (size, size) and not flags.any_size:
+        raise ShapeError(
+            f"{flags.input} has frames of {video.shape[1]}x{video.shape[2]}, the model was trained on {size}x{size}: "
+            "resize them, or pass --any-size to run at their own resolution"
+        )
+
+
+def _stream(run, model, video, flags):
+    import jax
+    import numpy as np
+    from flax import nnx
+
+    state = model.init_state(1, video.shape[1:3])
+    graph, params = nnx.split(model)
+    prepare = lambda frame: run.task.prepare({"input": frame})["input"]  # noqa: E731
+    step = jax.jit(lambda params, state, frame: nnx.merge(graph, params).step(state, prepare(frame)))
+    # one untimed frame compiles the step; the state it returns is dropped
+    jax.block_until_ready(step(params, state, video[None, 0]))
+    start = time.perf_counter()
+    for t, frame in enumerate(video):
+        state, logits = step(params, state, frame[None])
+        chances = np.asarray(jax.nn.softmax(logits[0]))
+        _show(t, chances, flags.json)
+    seconds = time.perf_counter() - start
+    memory = sum(v.nbytes for v in jax.tree.leaves(state))
+    if not flags.json:
+        rate = len(video) / seconds
+        print(f"{len(video)} frames, {rate:.0f} frames/s, state {memory:,} bytes whatever the length")
+    return np.asarray(logits)
+
+
+def _show(t, chances, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"frame": t, "probabilities": [round(float(p), 6) for p in chances]}), flush=True)
+    else:
+        bars = "  ".join(f"class {i} {p:.3f} {'█' * round(20 * float(p)):<20}" for i, p in enumerate(chances))
+        print(f"frame {t + 1:4d}  {bars}", flush=True)
+
+
+def _compare(run, model, video, logits) -> None:
+    import numpy as np
+
+    parallel = np.asarray(model(run.task.prepare({"input": video[None]})["input"]))
+    print(f"largest difference from the parallel pass {np.abs(parallel - logits).max():.2e}")
