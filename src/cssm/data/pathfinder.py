@@ -35,10 +35,10 @@ class Layout(NamedTuple):
 # turn_noise: with heads rounded to pixels and no more, contours come out straighter than the published ones;
 # 5 degrees bring the marker distances of CL 9 and 14 to the published means. For LRA there is nothing to fit it on.
 PRESETS = {
-    "published": Layout(300, 22, 5, 2, 3, 3, 1.8, 27, 5, 1.0, 30, 5.0),
-    "lra32": Layout(32, 1, 2, 0.5, 1, 1, 1.0, 7, 1.5, 0.75, 20, 0),
-    "lra64": Layout(64, 1, 5, 1, 1, 1, 1.8, 12, 2.5, 0.8, 22, 0),
-    "lra128": Layout(128, 1, 5, 1.5, 2, 3, 1.8, 20, 3, 0.9, 35, 0),
+    "published": Layout(300, 22, 5.0, 2.0, 3, 3, 1.8, 27.0, 5.0, 1.0, 30, 5.0),
+    "lra32": Layout(32, 1, 2.0, 0.5, 1, 1, 1.0, 7.0, 1.5, 0.75, 20, 0.0),
+    "lra64": Layout(64, 1, 5.0, 1.0, 1, 1, 1.8, 12.0, 2.5, 0.8, 22, 0.0),
+    "lra128": Layout(128, 1, 5.0, 1.5, 2, 3, 1.8, 20.0, 3.0, 0.9, 35, 0.0),
 }
 DIFFICULTIES = {"published": (6, 9, 14, 20, 25), "lra32": (6, 9, 14), "lra64": (6, 9, 14), "lra128": (6, 9, 14)}
 NEGATIVES = ("published", "matched")

@@ -16,7 +16,7 @@ from .rng import compiled, integer, normal, stream, uniform
 TRIES = 3  # draws of one paddle, in a target contour
 DISTRACTOR_TRIES = 5
 SEEDS = 100  # places tried for a distractor: a place fails 100 times when some 1% of the scene is free
-TOLERANCE = 2.0  # window px between the two marker distances of a matched scene
+TOLERANCE = 2.0  # window px at most between the two marker distances of a matched scene
 
 
 @compiled
@@ -205,7 +205,11 @@ def marker_gap(pair, s, end):
 @compiled
 @no_type_check
 def grow_scene(state, mask, layout, margin, reach, matched, pair, scratch):
-    """Grow the targets; returns (s, end) of the tip to mark first. Matched: redraw until distance is no cue."""
+    """Grow the targets; returns (s, end) of the tip to mark first. Matched: redraw until distance is no cue.
+
+    The tolerance is at most a quarter of the spread of the distances, which grows as the square of the length.
+    """
+    tolerance = min(TOLERANCE, pair.shape[1] ** 2 * (layout.length + 2 * margin) / 500)
     while True:
         grow_pair(state, mask, layout, margin, reach, pair, scratch)
         if not matched:
@@ -213,7 +217,7 @@ def grow_scene(state, mask, layout, margin, reach, matched, pair, scratch):
         first = integer(state, 4)
         for i in range(4):
             s, end = ((first + i) % 4) // 2, (first + i) % 2
-            if abs(marker_gap(pair, s, end)) < TOLERANCE:
+            if abs(marker_gap(pair, s, end)) < tolerance:
                 return s, end
 
 
