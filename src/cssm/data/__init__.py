@@ -7,6 +7,8 @@ from typing import Any
 
 from cssm.core.registry import Registry
 
+from .digits import Digits
+from .featuretracker import FeatureTracker
 from .loader import Batches, loader
 from .pathfinder import Pathfinder
 from .pathtracker import PathTracker
@@ -15,6 +17,8 @@ from .source import IMAGENET_MEAN, IMAGENET_STD, Source, Subset, with_options
 datasets: Registry[type] = Registry("dataset")
 datasets.register("pathtracker")(PathTracker)
 datasets.register("pathfinder")(Pathfinder)
+datasets.register("featuretracker")(FeatureTracker)
+datasets.register("digits")(Digits)
 
 
 def list_datasets() -> list[str]:
@@ -34,6 +38,6 @@ def create_dataset(name: str, **options: Any) -> Any:
 
 
 __all__ = [
-    "IMAGENET_MEAN", "IMAGENET_STD", "Batches", "PathTracker", "Pathfinder", "Source", "Subset", "create_dataset",
-    "datasets", "list_datasets", "loader",
+    "IMAGENET_MEAN", "IMAGENET_STD", "Batches", "Digits", "FeatureTracker", "PathTracker", "Pathfinder", "Source",
+    "Subset", "create_dataset", "datasets", "list_datasets", "loader",
 ]  # fmt: skip

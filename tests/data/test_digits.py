@@ -1,0 +1,35 @@
+import sys
+
+import numpy as np
+import pytest
+from data_helpers import validate
+
+from cssm.core.errors import UsageError
+from cssm.data import Digits
+
+pytest.importorskip("sklearn")
+
+
+def test_splits_are_disjoint_and_complete():
+    sources = [Digits().source(split) for split in ("train", "val", "test")]
+    assert [len(s) for s in sources] == [1257, 270, 270]
+    assert sorted(np.concatenate([s.indices for s in sources])) == list(range(1797))
+    labels = np.concatenate([s.batch(np.arange(len(s)))["label"] for s in sources])
+    assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+
+
+def test_zoom_repeats_pixels():
+    small, large = Digits().source("val", size=3), Digits(size=32).source("val", size=3)
+    assert len(large) == 3 and large[2]["input"].shape == (32, 32, 3)
+    np.testing.assert_array_equal(large[2]["input"][::4, ::4], small[2]["input"])
+    assert small.batch([0, 1, 2])["input"].max() >= 240
+
+
+def test_errors(monkeypatch):
+    with pytest.raises(UsageError, match="multiple of 8"):
+        validate(Digits, size=20)
+    with pytest.raises(UsageError, match="split"):
+        Digits().source("valid")
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(UsageError, match="pip install scikit-learn"):
+        Digits().source("val")
