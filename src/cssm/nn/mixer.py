@@ -93,7 +93,7 @@ def create_mixer(name: str, *, channels: int, grid: Grid | None = None, rngs: nn
     >>> create_mixer("no_gate", channels=4, kernel_size=3, rngs=nnx.Rngs(0)).recurrence_kernel.shape
     (4, 3, 3)
     """
-    cls = MIXERS[name]
+    cls: Any = MIXERS[name]
     known = inspect.signature(cls.__init__).parameters
     unknown = sorted(set(options) - set(known))
     if unknown:

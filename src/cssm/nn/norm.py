@@ -5,7 +5,7 @@ and variance are taken over. Statistics are float32. Source: MATH.md section 6.
 """
 
 import abc
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,8 @@ class Norm(nnx.Module, abc.ABC):
         """No past: a plain pytree."""
 
     @abc.abstractmethod
-    def scan(self, state, x: Video):
-        """A clip (B, T, H, W, C) from a carried state."""
+    def scan(self, state, x: Video) -> tuple[Any, Any]:
+        """A clip (B, T, H, W, C) from a carried state: (state, normalised clip)."""
 
     def step(self, state, x: Frame):
         """One frame (B, H, W, C)."""
@@ -134,7 +134,8 @@ class GlobalLayerCausal(Norm):
 
 def create_norm(name: str, channels: int) -> Norm:
     """Build a norm by name: none, layer, global_layer, global_layer_causal."""
-    return NORMS[name](channels)
+    cls: Any = NORMS[name]
+    return cls(channels)
 
 
 def require_streaming(norm: Norm, name: str) -> None:

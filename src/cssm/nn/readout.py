@@ -1,5 +1,7 @@
 """From features to logits: which frames are read, how space is pooled, LayerNorm, Dense."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -30,11 +32,11 @@ class Readout(nnx.Module):
         self.norm = nnx.LayerNorm(channels, rngs=rngs)
         self.head = nnx.Linear(channels, classes, rngs=rngs)
 
-    def __call__(self, features: Float[object, "b *axes c"]) -> Logits:
+    def __call__(self, features: Float[Any, "b *axes c"]) -> Logits:
         """Every axis between batch and channels is pooled."""
         return self.logits(POOLS[self.pool](features, tuple(range(1, features.ndim - 1))))
 
-    def logits(self, pooled: Float[object, "b c"]) -> Logits:
+    def logits(self, pooled: Float[Any, "b c"]) -> Logits:
         return self.head(self.norm(pooled)).astype(jnp.float32)
 
     def init_state(self, batch: int, grid: Grid):

@@ -1,6 +1,7 @@
 """Stems: from pixels to channels. Frame by frame, so that they stream; a static image passes once."""
 
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ class Stem(nnx.Module):
 
     def affine(self):
         """(in_channels + 1, C): the weights and bias of a stem without pooling, for input with a channel of ones."""
-        conv = self.convs[0]
+        conv: Any = self.convs[0]
         return jnp.concatenate([conv.kernel[0, 0], conv.bias[...][None]])
 
     def __call__(self, x: RawFrame) -> Frame:

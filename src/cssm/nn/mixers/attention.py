@@ -65,7 +65,7 @@ class _Positions(nnx.Module):
         if grid is None and not rotary:
             raise UsageError("attention mixers learn a position table: pass grid=(H, W), or rotary=True")
         self.rotary = rotary
-        if not rotary:
+        if not rotary and grid is not None:
             self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (*grid, channels)))
 
     def add(self, x):

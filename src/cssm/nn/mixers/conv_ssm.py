@@ -6,7 +6,7 @@ S_t = a S_{t-1} + (Dense_B x_t) * dwconv(x_t); y_t = Dense((Dense_C x_t) * S_t);
 Source: MATH.md section 3; 003 Methods (`conv_ssm`).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from ..mixer import MIXERS, Mixer, check_channels, repeat_frame, select
 
 
 class ConvSSMState(NamedTuple):
-    memory: Float[object, "b h w c"]
+    memory: Float[Any, "b h w c"]
 
 
 @MIXERS.register("conv_ssm")

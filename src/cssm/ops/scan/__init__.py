@@ -3,6 +3,8 @@
 The maths and the cost of each implementation are in this folder's README.md.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -61,7 +63,8 @@ def linear_scan(a, b, h0=None, *, axis=1, reverse=False, reset=None, implementat
     h0 = jnp.zeros(shape, carry) if h0 is None else jnp.asarray(h0, carry)
     if reset is not None:
         reset = jnp.asarray(reset).reshape(reset.shape + (1,) * (b.ndim - reset.ndim))
-    return scan_with_vjp(a, b.astype(carry), h0, reset, axis, reverse, implementation).astype(dtype)
+    h: Any = scan_with_vjp(a, b.astype(carry), h0, reset, axis, reverse, implementation)
+    return h.astype(dtype)
 
 
 def _check(a, b, h0, axis, reset) -> int:
