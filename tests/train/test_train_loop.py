@@ -303,6 +303,25 @@ def test_metrics_are_not_waited_for():
     assert fetched == [1, 2, 3, 4, 5]
 
 
+def test_the_rate_is_of_dispatch_without_compilation_and_pauses(monkeypatch):
+    """Steps of 8 rows at these seconds; a pause lies between 6 and 7."""
+    now, records = [0.0], []
+    monkeypatch.setattr("cssm.train.watch.time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    metrics = {"bad_in_row": 0, "sums": {"loss_sum": 1.0, "correct_sum": 1, "count": 8}}
+    metrics |= {name: np.float32(1) for name in ("loss", "lr", "grad_norm", "skipped")}
+    watch = Watch(TASK, records.append, every=2, last=10, rows=8)
+    for step, when in enumerate([50, 51, 52, 53, 55, 57, 99, 99.5, 100, 100.5], start=1):
+        now[0] = float(when)
+        watch.add(step, metrics)
+        if step == 6:
+            now[0] = 98.0
+            watch.look_back()
+            watch.pause()
+    watch.look_back()
+    assert [record["step"] for record in records] == [2, 4, 6, 8, 10]
+    assert [record["samples_per_second"] for record in records] == [8.0, 8.0, 4.0, 16.0, 16.0]
+
+
 def test_the_bar_draws_on_a_terminal_only(monkeypatch, capsys):
     from cssm.train.progress import ProgressBar
 

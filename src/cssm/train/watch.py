@@ -24,42 +24,41 @@ class Watch:
 
     def __init__(self, task: Task, write: Callable[[Record], None], *, every: int, last: int, rows: int):
         self.task, self.write, self.every, self.last, self.rows = task, write, every, last, rows
-        self._pending: deque[tuple[int, dict[str, Any]]] = deque()
-        self._clock: tuple[int, float] | None = None  # step, time
+        self._pending: deque[tuple[int, float, dict[str, Any]]] = deque()  # step, when it was dispatched, metrics
+        self._clock: tuple[int, float] | None = None  # the step and time that the rate is counted from
 
     def add(self, step: int, metrics: dict[str, Any]) -> None:
-        self._pending.append((step, metrics))
+        self._pending.append((step, time.perf_counter(), metrics))
         self.look_back(LAG)
 
     def look_back(self, lag: int = 0) -> None:
         """Take in all steps but the newest `lag`. Raises NonFiniteError at the fifth bad one in a row."""
         while len(self._pending) > lag:
-            step, metrics = self._pending.popleft()
+            step, when, metrics = self._pending.popleft()
             if in_row := int(metrics["bad_in_row"]):
                 report_bad_step(step, in_row, jax.device_get(metrics))
             if step % self.every == 0 or step == self.last:
-                self.write(self._record(step, jax.device_get(metrics)))
-            if self._clock is None:  # the first step has compiled
-                self._clock = step, time.perf_counter()
+                self.write(self._record(step, when, jax.device_get(metrics)))
+            if self._clock is None:  # after the first step, which compiles
+                self._clock = step, when
 
     def pause(self) -> None:
         """Leave the time since the last record out of the rate: an evaluation or a save ran."""
         self._clock = None
 
-    def _record(self, step: int, metrics: dict[str, Any]) -> Record:
+    def _record(self, step: int, when: float, metrics: dict[str, Any]) -> Record:
         figures = self.task.summarise(metrics["sums"])
         figures.pop("count", None)
         scalars = {name: metrics[name].item() for name in ("loss", "lr", "grad_norm", "skipped")}
-        measured = {"samples_per_second": self._rate(step), "memory_mib": round(memory_mib(), 1)}
+        measured = {"samples_per_second": self._rate(step, when), "memory_mib": round(memory_mib(), 1)}
         return {"kind": "train", "step": step} | figures | scalars | measured
 
-    def _rate(self, step: int) -> float | None:
-        """Samples/s since the last record; None where there is nothing to measure from."""
-        now, before = time.perf_counter(), self._clock
-        self._clock = step, now
-        if before is None or before[0] == step:
+    def _rate(self, step: int, when: float) -> float | None:
+        """Samples/s since the last record; None where there is nothing to count from."""
+        before, self._clock = self._clock, (step, when)
+        if before is None:
             return None
-        return round((step - before[0]) * self.rows / max(now - before[1], 1e-9), 2)
+        return round((step - before[0]) * self.rows / max(when - before[1], 1e-9), 2)
 
 
 def report_bad_step(step: int, in_row: int, metrics: dict[str, Any]) -> None:
