@@ -183,6 +183,20 @@ def test_a_folder_is_never_overwritten_and_never_resumed_from_nothing(whole, tmp
         fit(tmp_path, resume=True)
 
 
+def test_a_start_that_failed_can_be_repeated(tmp_path, whole):
+    """Only step 0 is on disk: there is nothing to lose, and nothing of it remains."""
+    with pytest.raises(UsageError, match="make them equal"):
+        fit(tmp_path, model=tiny(3), options={"batch_size": 16})
+    with pytest.raises(RuntimeError, match="early"):
+        fit(tmp_path, model=tiny(4), callbacks=[at_step(2, raise_early)])
+    result, model = fit(tmp_path)
+    assert_same_run(tmp_path, result, model, whole)
+
+
+def raise_early():
+    raise RuntimeError("early")
+
+
 def test_another_model_is_refused_naming_the_first_leaf(whole):
     with pytest.raises(
         CheckpointError, match=r"params/head/kernel as float32\[8, 2\], the model needs float32\[5, 2\]"

@@ -268,19 +268,21 @@ def test_names_and_other_things_no_device_holds_are_left_out(tmp_path):
     assert fit(tmp_path, data=data)[0].final_step == 12
 
 
-def test_wandb_is_given_the_records(tmp_path, monkeypatch):
+def test_wandb_is_given_the_records_and_resumes_one_run(tmp_path, monkeypatch):
     calls = []
     run = types.SimpleNamespace(
-        log=lambda figures, step: calls.append((step, figures)), finish=lambda: calls.append("finish")
+        log=calls.append, finish=lambda: calls.append("finish"), define_metric=lambda *a, **k: calls.append((a, k))
     )
-    fake = types.SimpleNamespace(
-        util=types.SimpleNamespace(generate_id=lambda: "abc"), init=lambda **kwargs: calls.append(kwargs) or run
-    )
+    fake = types.SimpleNamespace(init=lambda **kwargs: calls.append(kwargs) or run)
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    fit(tmp_path, options={"eval_every": 6, "log_every": 6, "logger": "jsonl+wandb"})
-    assert calls[0]["id"] == "abc" and calls[0]["resume"] == "allow" and calls[0]["dir"] == str(tmp_path)
-    assert [step for step, _ in calls[1:-1]] == [6, 6, 12, 12] and calls[-1] == "finish"
-    assert "train/loss" in calls[1][1] and "eval/accuracy" in calls[2][1]
+    options = {"eval_every": 6, "log_every": 6, "logger": "jsonl+wandb"}
+    fit(tmp_path, options=options)
+    assert calls[0]["resume"] == "allow" and calls[0]["dir"] == str(tmp_path)
+    assert calls[1] == (("*",), {"step_metric": "step"}) and calls[-1] == "finish"
+    assert [figures["step"] for figures in calls[2:-1]] == [6, 6, 12, 12]
+    assert "train/loss" in calls[2] and "eval/accuracy" in calls[3]
+    fit(tmp_path, options=options, resume=True)
+    assert calls[7]["id"] == calls[0]["id"]
 
 
 def test_metrics_are_not_waited_for():

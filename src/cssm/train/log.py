@@ -2,6 +2,7 @@
 
 import json
 import math
+import secrets
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,7 +60,7 @@ class TensorBoard:
 
 
 class WandB:
-    """A Weights & Biases run named after the folder; a resumed run continues it."""
+    """A Weights & Biases run named after the folder; a resumed run continues it, and plots against `step`."""
 
     def __init__(self, run_dir: Path, step: int):
         try:
@@ -68,11 +69,13 @@ class WandB:
             raise UsageError("logger wandb needs the wandb package: pip install 'cssm[wandb]'") from None
         path = run_dir / "wandb_id.txt"
         if not path.exists():
-            path.write_text(wandb.util.generate_id())
-        self._run = wandb.init(project="cssm", name=run_dir.name, id=path.read_text(), dir=str(run_dir), resume="allow")
+            path.write_text(secrets.token_hex(4))
+        name = {"id": path.read_text(), "name": run_dir.name}
+        self._run = wandb.init(project="cssm", dir=str(run_dir), resume="allow", **name)
+        self._run.define_metric("*", step_metric="step")  # W&B's own count cannot go back to a checkpoint
 
     def write(self, record: Record) -> None:
-        self._run.log(_figures(record), step=record["step"])
+        self._run.log(_figures(record) | {"step": record["step"]})
 
     def close(self) -> None:
         self._run.finish()
@@ -105,8 +108,12 @@ class RunLog:
         self._open(step)
 
     def _open(self, step: int) -> None:
-        for name in self._names:
-            self._sinks.append(SINKS[name](self._run_dir, step))
+        try:
+            for name in self._names:
+                self._sinks.append(SINKS[name](self._run_dir, step))
+        except BaseException:
+            self._close()
+            raise
 
     def _close(self) -> None:
         while self._sinks:

@@ -79,9 +79,9 @@ class Trainer:
 
     def start(self, resume: bool) -> None:
         """Step 0, or the newest whole checkpoint; there is always one on disk afterwards."""
-        steps = self.store.steps()
-        if steps and not resume:
-            raise UsageError(f"{self.run_dir} holds a run at step {steps[-1]}: resume it, or choose another folder")
+        newest = max(self.store.steps(), default=0)
+        if newest and not resume:  # a run that failed before its first save has nothing to lose
+            raise UsageError(f"{self.run_dir} holds a run at step {newest}: resume it, or choose another folder")
         self.store.clean()
         if resume:
             self.restore()
