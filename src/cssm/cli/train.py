@@ -231,6 +231,7 @@ def _train(run, run_dir: Path, resume: bool, argv: list[str]) -> int:
     rest = [a for a in argv if a != "--resume"]
     out = [] if "--out" in rest else ["--out", str(run_dir)]
     hint = f"cssm train {shlex.join([*rest, *out])} --resume"
+    run.build()  # a mistake in the options is told before a folder is made
     print(f"run folder {run_dir}", file=sys.stderr)
     report = execute(run, run_dir, resume=resume, resume_hint=hint)
     Console().print(_table(run, report))

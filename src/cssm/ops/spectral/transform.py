@@ -34,9 +34,7 @@ def adjoint_weight(height: int, width: int, dtype) -> np.ndarray:
     return (columns / (height * width)).astype(jnp.finfo(dtype).dtype)
 
 
-def kernel_spectrum(
-    k: Float[Any, "*lead kh kw"], grid: Grid, *, origin: str = "center"
-) -> Complex[Any, "*lead h wf"]:
+def kernel_spectrum(k: Float[Any, "*lead kh kw"], grid: Grid, *, origin: str = "center") -> Complex[Any, "*lead h wf"]:
     """Spectrum of a spatial kernel on a periodic grid: multiplying by it convolves circularly with k.
 
         K[u, v] = sum_ij k[i, j] exp(-2 pi i (u (i - o_h) / H + v (j - o_w) / W)), with o the origin tap. Written as two
