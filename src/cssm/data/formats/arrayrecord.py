@@ -1,0 +1,82 @@
+"""ArrayRecord files: random access by record number, for files written with group_size:1."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cssm.core.errors import DataError
+
+# a group is read and unpacked whole: more than one record in it makes random access some ten times slower
+WRITER = "group_size:1"
+READER = "readahead_buffer_size:0,max_parallelism:0"
+ERRORS = (ValueError, RuntimeError, IndexError, OSError)
+
+
+def write_array_records(path: Path, records: Iterable[bytes]) -> int:
+    """Write an ArrayRecord file; returns the number of records."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer, count = ArrayRecordWriter(str(path), WRITER), 0
+    try:
+        for data in records:
+            writer.write(data)
+            count += 1
+    finally:
+        writer.close()
+    return count
+
+
+class ArrayRecordFiles:
+    """The records of several files, in order, by number; safe to use from several threads (each has its readers).
+
+    Raises DataError naming file and record for a truncated or foreign file.
+    """
+
+    left_out: Sequence[str] = ()
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = list(paths)
+        self._local = threading.local()
+        counts = [self._count(i) for i in range(len(self.paths))]
+        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+    def _count(self, file: int) -> int:
+        reader = self._reader(file)
+        if not reader.ok():
+            raise DataError(f"{self.paths[file]}: not a whole ArrayRecord file")
+        return reader.num_records()
+
+    def _reader(self, file: int) -> Any:
+        from array_record.python.array_record_module import ArrayRecordReader
+
+        readers = self._local.__dict__.setdefault("readers", {})
+        if file not in readers:
+            readers[file] = ArrayRecordReader(str(self.paths[file]), READER)
+        return readers[file]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def _locate(self, i: int) -> tuple[int, int]:
+        file = int(np.searchsorted(self._starts, i, "right")) - 1
+        return file, int(i - self._starts[file])
+
+    def where(self, i: int) -> str:
+        """File and number of record i, as errors name it."""
+        file, record = self._locate(i)
+        return f"{self.paths[file]}, record {record}"
+
+    def read(self, i: int) -> bytes:
+        """The data of record i, checked by the format's own hashes."""
+        file, record = self._locate(i)
+        try:
+            return self._reader(file).read([record])[0]
+        except ERRORS as error:
+            raise DataError(f"{self.where(i)}: cannot be read ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

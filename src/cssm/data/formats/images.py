@@ -1,0 +1,81 @@
+"""Encoded still images to uint8 RGB: PNG and JPEG, grey, palette, CMYK; hostile sizes are refused before decoding."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from cssm.core.errors import DataError
+
+LARGEST = 64_000_000  # px
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+def decode_image(data: bytes, where: str, *, size: int | None = None, crop: bool = False) -> np.ndarray:
+    """uint8 (h, w, 3) of a PNG or JPEG.
+
+    Args:
+        data: the encoded image.
+        where: names the file and record in errors.
+        size: height and width to resize to, bilinearly as Pillow does; None keeps the image's own.
+        crop: first scale the short side to `size`, then cut out the centre; otherwise the aspect ratio changes.
+
+    Raises DataError when the data are no whole PNG or JPEG, have more than 64 million pixels, or 16 bits a channel.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            if image.width * image.height > LARGEST:
+                raise DataError(f"{where}: {image.width} x {image.height} px, more than {LARGEST}")
+            if image.mode not in MODES:
+                raise DataError(f"{where}: pixels of mode {image.mode!r}, expected 8 bits a channel")
+            image = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"{where}: not a whole PNG or JPEG image ({error})") from error
+    if size is None:
+        return np.asarray(image)
+    if crop:
+        image = _centre(image, size)
+    elif image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def _centre(image, size: int):
+    from PIL import Image
+
+    scale = size / min(image.size)
+    width, height = max(size, round(image.width * scale)), max(size, round(image.height * scale))
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def read_image(path: Path, *, size: int | None = None, crop: bool = False) -> np.ndarray:
+    """`decode_image` of a file; DataError also when it cannot be opened."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return decode_image(data, str(path), size=size, crop=crop)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """PNG of uint8 (h, w, 3)."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "PNG")
+    return out.getvalue()
+
+
+def denormalise(values: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], where: str) -> np.ndarray:
+    """uint8 pixels of float pixels that were normalised as (x / 255 - mean) / std; the inverse is exact.
+
+    Raises DataError when the values cannot have come from 0..255 in that way.
+    """
+    pixels = (values * np.array(std, np.float32) + np.array(mean, np.float32)) * 255
+    if not (pixels.min() > -0.5 and pixels.max() < 255.5):  # also false for NaN
+        raise DataError(f"{where}: not normalised with mean {mean} and std {std}: pixels outside 0..255")
+    return np.rint(pixels).astype(np.uint8)

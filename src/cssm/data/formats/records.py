@@ -1,0 +1,142 @@
+"""Samples that come from files: one reader per record, and what happens to records that cannot be read."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cssm.core.errors import DataError, UsageError
+
+from ..source import Batch, Sample, Source, Subset, checked_indices
+
+log = logging.getLogger("cssm.data")
+
+
+class FileSource(Source):
+    """`size` samples, sample i from `read(i)`; all must have the shape of the first one read.
+
+    Args:
+        size: number of samples.
+        read: gives sample i, or raises DataError naming file and record.
+        where: names file and record of sample i in errors.
+        skip_corrupt: False: an unreadable sample is an error. True: it is left out, that is, its input is zero and
+            its `valid` is False (batches have that key then), it is logged once, and counted in `left_out`.
+        already_left_out: messages on what could not even be listed.
+
+    Raises DataError (from `batch`) for an unreadable sample, or when no sample can be read at all.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        read: Callable[[int], Sample],
+        where: Callable[[int], str],
+        *,
+        skip_corrupt: bool = False,
+        already_left_out: Sequence[str] = (),
+    ):
+        self._size, self._read, self._where, self._skip = size, read, where, skip_corrupt
+        self._messages: dict[int, str] = {-1 - i: message for i, message in enumerate(already_left_out)}
+        self._template: Sample | None = None
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def left_out(self) -> list[str]:
+        """One message for each record left out so far."""
+        return list(self._messages.values())
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        samples = [self._sample(i) for i in checked_indices(indices, self._size).tolist()]
+        if not samples:
+            raise UsageError("a batch of files needs at least one index")
+        return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
+
+    def _sample(self, i: int) -> Sample:
+        try:
+            sample = self._checked(i)
+        except DataError as error:
+            if not self._skip:
+                raise
+            if i not in self._messages:
+                self._messages[i] = str(error)
+                log.warning("left out (%d so far): %s", len(self._messages), error)
+            sample = {key: np.zeros_like(value) for key, value in self._first().items()}
+            return {**sample, "valid": np.bool_(False)}
+        return {**sample, "valid": np.bool_(True)} if self._skip else sample
+
+    def _checked(self, i: int) -> Sample:
+        sample = self._read(i)
+        if self._template is None:
+            self._template = sample
+        for key, value in sample.items():
+            expected = np.shape(self._template[key])
+            if np.shape(value) != expected:
+                raise DataError(f"{self._where(i)}: {key} of shape {np.shape(value)}, other samples have {expected}")
+        return sample
+
+    def _first(self) -> Sample:
+        """Any readable sample, for its shapes."""
+        for i in range(self._size):
+            if self._template is not None:
+                break
+            try:
+                self._checked(i)
+            except DataError:
+                continue
+        if self._template is None:
+            raise DataError(f"none of the {self._size} samples can be read, the first because: {self.left_out[0]}")
+        return self._template
+
+
+def cut(source: Source, split: str, *, ratios: tuple[float, float] = (0.8, 0.1), seed: int = 42) -> Source:
+    """The train, val or test part of `source` by the fixed permutation of the published loaders (80/10/10, seed 42)."""
+    order = np.random.RandomState(seed).permutation(len(source))
+    train = int(len(order) * ratios[0])
+    val = train + int(len(order) * ratios[1])
+    return Subset(source, {"train": order[:train], "val": order[train:val], "test": order[val:]}[split])
+
+
+def take(source: Source, size: int | None) -> Source:
+    """The first `size` samples, or all of them. Raises UsageError when there are fewer."""
+    if size is None or size == len(source):
+        return source
+    if not 0 <= size <= len(source):
+        raise UsageError(f"{size} samples were asked for, the files hold {len(source)}: ask for at most that many")
+    return Subset(source, np.arange(size))
+
+
+def folder(path: Path, what: str) -> Path:
+    """`path`, or DataError when there is no such folder."""
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder, expected {what}")
+    return path
+
+
+def listing(path: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:
+    """Files of a folder with one of `suffixes` (lower case), by name. Raises DataError when there is none."""
+    with os.scandir(folder(path, what)) as entries:
+        names = sorted(e.name for e in entries if e.name.lower().endswith(suffixes) and e.is_file())
+    if not names:
+        raise DataError(f"{path}: holds no {' or '.join(suffixes)} file, expected {what}")
+    return [path / name for name in names]
+
+
+def inside(root: Path, name: str, where: str) -> Path:
+    """root / name, refused with DataError when a name read from a file leaves `root`."""
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()) or "\0" in name:
+        raise DataError(f"{where}: the path {name!r} leads out of {root}")
+    return path
+
+
+def spread_frames(total: int, frames: int | None, where: str) -> np.ndarray:
+    """Indices (frames,) of a rounded linspace over `total` frames; None: all. DataError when there are fewer."""
+    if frames is None:
+        return np.arange(total)
+    if frames > total:
+        raise DataError(f"{where}: {total} frames, {frames} were asked for: ask for at most {total}")
+    return np.round(np.linspace(0, total - 1, frames)).astype(np.int64)
