@@ -28,7 +28,8 @@ def main(argv: list[str]) -> int:
 
     run, model = load_run(flags.run)
     source = run.source(flags.split)
-    figures = evaluate(model, run.task, loader(source, batch_size=flags.batch_size))
+    batches = loader(source, batch_size=flags.batch_size)
+    figures = evaluate(model, run.task, batches, compute_dtype=run.train.compute_dtype)
     baseline = baseline_of(source, run.source("train"))
     error = (figures["accuracy"] * (1 - figures["accuracy"]) / figures["count"]) ** 0.5
     print(f"{flags.split} accuracy {figures['accuracy']:.4f} ± {error:.4f} (n = {figures['count']:.0f})")

@@ -16,7 +16,7 @@ class Flags:
     """Where the gain plot goes; default RUN/gains.png."""
 
 
-def _count(value: float | None) -> str:
+def _count(value: int | float | None) -> str:
     return "not reported" if value is None else f"{value:,.0f}"
 
 

@@ -33,8 +33,8 @@ class Flags:
     """Height and width of the frames in pixels."""
     kernel_size: int | None
     """Taps of the mixer's kernel; None is the mixer's own default."""
-    mixer_options: dict[str, Any]
-    """More options of the mixer, as pairs: --mixer-options memory 8.0 boundary zero."""
+    mixer_options: tuple[str, ...]
+    """More options of the mixer: --mixer-options memory=8.0 boundary=zero. They replace the recipe's."""
     stem_mode: Literal["pathtracker", "default"]
     """pathtracker: one 1x1 convolution. default: 3x3 convolutions with pooling."""
     pos_embed: Literal["mrope", "none"]
@@ -57,13 +57,15 @@ class Flags:
     """Contour length of Pathfinder: 6, 9, 14, 20 or 25."""
     distractors: int | None
     """Distractor dots of PathTracker and FeatureTracker."""
-    train_size: int
-    """Generated training samples, an epoch."""
-    val_size: int
-    """Generated validation samples."""
+    skip_corrupt: bool
+    """Leave unreadable records of --data-dir out, counted, instead of stopping."""
+    train_size: int | None
+    """Training samples, an epoch."""
+    val_size: int | None
+    """Validation samples."""
     steps: int | None
     """Optimiser steps; give this or --epochs."""
-    epochs: float | None
+    epochs: int | float | None
     """Passes over the training data; give this or --steps."""
     batch_size: int
     lr: float
@@ -79,7 +81,7 @@ class Flags:
     accumulate: int
     """Micro-batches an update is made of."""
     compute_dtype: Literal["float32", "bfloat16"]
-    eval_every: float | None
+    eval_every: int | float | None
     """Steps (or epochs, with --epochs) between evaluations."""
     label_smoothing: float
     normalization: Literal["imagenet", "unit", "symmetric", "none"]
@@ -121,14 +123,14 @@ def _usage(recipes) -> str:
 def flags_of(run) -> Flags:
     """The recipe's values as flags."""
     model, train, task = run.model, run.train, run.task
-    options = dict(model.mixer_options)
+    options = tuple(f"{name}={value}" for name, value in model.mixer_options.items() if name != "kernel_size")
     return Flags(
         arch="simple", cssm=model.mixer, embed_dim=model.embed_dim, depth=model.depth, seq_len=model.seq_len,
-        image_size=model.image_size, kernel_size=options.pop("kernel_size", None), mixer_options=options,
+        image_size=model.image_size, kernel_size=model.mixer_options.get("kernel_size"), mixer_options=options,
         stem_mode=model.stem, pos_embed=model.position, norm_type=model.norm, act=model.act, pool_type=model.pool,
-        frame_readout=model.readout, drop_path=model.drop_path, dataset=_dataset_name(run.data), data_dir=run.data_dir,
-        pathfinder_difficulty=getattr(run.data, "difficulty", None), distractors=getattr(run.data, "distractors", None),
-        train_size=run.train_size, val_size=run.val_size, steps=train.steps, epochs=train.epochs,
+        frame_readout=model.readout, drop_path=model.drop_path, dataset=_dataset_name(run.data), data_dir=None,
+        pathfinder_difficulty=_field(run.data, "difficulty"), distractors=_field(run.data, "distractors"),
+        skip_corrupt=False, train_size=run.train_size, val_size=run.val_size, steps=train.steps, epochs=train.epochs,
         batch_size=train.batch_size, lr=train.lr, weight_decay=train.weight_decay, grad_clip=train.grad_clip,
         warmup_steps=train.warmup_steps, ema=train.ema, accumulate=train.accumulate, compute_dtype=train.compute_dtype,
         eval_every=train.eval_every, label_smoothing=task.label_smoothing, normalization=task.normalization,
@@ -145,7 +147,7 @@ def apply(flags: Flags, default: Flags, run):
             f"recipe {run.recipe!r} trains a {type(run.model).__name__}; --arch {flags.arch} is another kind"
         )
     data = _data(flags, default, run)
-    mixer_options = dict(flags.mixer_options) if flags.cssm == default.cssm else _own(flags, default)
+    mixer_options = _mixer_options(flags, default)
     if flags.kernel_size is not None:
         mixer_options["kernel_size"] = flags.kernel_size
     model = dataclasses.replace(
@@ -164,16 +166,39 @@ def apply(flags: Flags, default: Flags, run):
     task = dataclasses.replace(
         run.task, label_smoothing=flags.label_smoothing, normalization=flags.normalization, num_classes=data.num_classes
     )
+    return dataclasses.replace(run, data=data, model=model, task=task, train=train, **_sizes(flags, default))
+
+
+def _mixer_options(flags: Flags, default: Flags) -> dict[str, Any]:
+    """Name -> number or word. Another mixer does not inherit the recipe's options."""
+    if flags.cssm != default.cssm and flags.mixer_options == default.mixer_options:
+        return {}
+    options = {}
+    for pair in flags.mixer_options:
+        name, equals, text = pair.partition("=")
+        if not (name and equals and text):
+            raise UsageError(f"--mixer-options {pair!r}: expected name=value, such as memory=8.0")
+        try:
+            options[name] = json.loads(text)
+        except ValueError:
+            options[name] = text
+    return options
+
+
+def _field(config, name: str):
+    """The value of a dataclass field, None where there is no such field."""
+    return getattr(config, name) if name in {field.name for field in dataclasses.fields(config)} else None
+
+
+def _sizes(flags: Flags, default: Flags) -> dict[str, int | None]:
+    """Samples of each split: files give all they have, unless a size was asked for."""
     sizes = {"train_size": flags.train_size, "val_size": flags.val_size}
-    return dataclasses.replace(run, data=data, model=model, task=task, train=train, data_dir=flags.data_dir, **sizes)
+    if flags.data_dir is None:
+        return sizes
+    return {k: None if v == getattr(default, k) else v for k, v in sizes.items()} | {"test_size": None}
 
 
-def _own(flags: Flags, default: Flags) -> dict[str, Any]:
-    """Mixer options the user gave: another mixer does not inherit the recipe's."""
-    return {k: v for k, v in flags.mixer_options.items() if default.mixer_options.get(k) != v}
-
-
-def _length(flags: Flags, default: Flags) -> tuple[int | None, float | None]:
+def _length(flags: Flags, default: Flags) -> tuple[int | None, int | float | None]:
     """Whichever of --steps and --epochs was given replaces the recipe's."""
     if flags.steps != default.steps and flags.epochs != default.epochs:
         raise UsageError("give --steps or --epochs, not both")
@@ -193,6 +218,7 @@ def _dataset_name(data) -> str:
 def _data(flags: Flags, default: Flags, run):
     """The data set's configuration; a flag that it does not have is an error."""
     from cssm.data import datasets
+    from cssm.data.formats.detect import detect
 
     kind = datasets[flags.dataset]
     base = run.data if flags.dataset == default.dataset else kind()
@@ -206,6 +232,13 @@ def _data(flags: Flags, default: Flags, run):
             wanted[option] = value
         elif value != getattr(default, flag):
             raise UsageError(f"--{flag.replace('_', '-')} does not apply to data set {flags.dataset!r}: leave it out")
+    if flags.data_dir is not None:
+        options = {"difficulty": wanted.get("difficulty", _field(base, "difficulty")), "size": wanted.get("size")}
+        return detect(
+            flags.data_dir, flags.dataset, frames=wanted.get("frames"), skip_corrupt=flags.skip_corrupt, **options
+        )
+    if flags.skip_corrupt:
+        raise UsageError("--skip-corrupt is for files: give --data-dir too")
     unknown = set(wanted) - known
     if unknown:
         raise UsageError(f"--image-size does not apply to data set {flags.dataset!r}, whose frames have one size")
@@ -226,12 +259,12 @@ def _run_dir(recipe: str, flags: Flags) -> Path:
 def _train(run, run_dir: Path, resume: bool, argv: list[str]) -> int:
     from rich.console import Console
 
-    from cssm.recipes import execute
+    from cssm.recipes import execute, prepare
 
     rest = [a for a in argv if a != "--resume"]
     out = [] if "--out" in rest else ["--out", str(run_dir)]
     hint = f"cssm train {shlex.join([*rest, *out])} --resume"
-    run.build()  # a mistake in the options is told before a folder is made
+    prepare(run, run_dir, resume)
     print(f"run folder {run_dir}", file=sys.stderr)
     report = execute(run, run_dir, resume=resume, resume_hint=hint)
     Console().print(_table(run, report))
@@ -244,7 +277,7 @@ def _train(run, run_dir: Path, resume: bool, argv: list[str]) -> int:
 def _table(run, report):
     from rich.table import Table
 
-    table = Table(title=f"{run.recipe}: {_dataset_name(run.data)}, mixer {run.model.mixer}", title_justify="left")
+    table = Table(title=f"{run.recipe}: {type(run.data).__name__}, mixer {run.model.mixer}", title_justify="left")
     for column in ("what", "value"):
         table.add_column(column, justify="right" if column == "value" else "left")
     result = report.result

@@ -22,8 +22,8 @@ def demo() -> Run:
         recipe="demo",
         data=PathTracker(frames=8, distractors=0),
         model=SimpleCSSMConfig(
-            mixer_options={"memory": 8.0, "init_scale": 0.1}, embed_dim=24, seq_len=8, stem="pathtracker", position="none",
-            norm="none", act="none",
+            mixer_options={"memory": 8.0, "init_scale": 0.1}, embed_dim=24, seq_len=8, stem="pathtracker",
+            position="none", norm="none", act="none",
         ),
         task=Classify(normalization="unit"),
         train=TrainConfig(steps=3000, batch_size=64, lr=1e-2, b2=0.98, warmup_steps=100, eval_every=500),

@@ -22,10 +22,10 @@ BASELINE_SAMPLES = 3000
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One full run. `data` is a data set configuration with `.source(split, size=, seed=)`.
+    """One full run. `data` is a data set configuration with `.source(split, size=)`.
 
-    Sizes count samples; generated splits never share a sample. Validation picks the best checkpoint; the test split
-    is touched by `cssm eval` alone.
+    Sizes count samples; None takes all that files hold. Generated splits never share a sample. Validation picks the
+    best checkpoint; the test split is touched by `cssm eval` alone.
     """
 
     recipe: str
@@ -33,25 +33,17 @@ class Run:
     model: SimpleCSSMConfig
     task: Classify
     train: TrainConfig
-    train_size: int = 100_000
-    val_size: int = 2_000
-    test_size: int = 4_000
-    data_seed: int = 0
-    data_dir: Path | None = None
+    train_size: int | None = 100_000
+    val_size: int | None = 2_000
+    test_size: int | None = 4_000
 
     def source(self, split: str) -> Source:
         size = {"train": self.train_size, "val": self.val_size, "test": self.test_size}[split]
-        return self.data.source(split, size=size, seed=self.data_seed)
+        return self.data.source(split, size=size)
 
     def build(self) -> nnx.Module:
         """The model with its initial parameters."""
         return self.model.make(nnx.Rngs(self.train.seed))
-
-    def check(self) -> None:
-        """UsageError unless data, model and task fit together."""
-        classes = {self.data.num_classes, self.model.num_classes, self.task.num_classes}
-        if len(classes) > 1:
-            raise UsageError(f"data, model and task disagree on the number of classes: {sorted(classes)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,25 +64,34 @@ class Report:
         }
 
 
+def prepare(run: Run, run_dir: Path, resume: bool) -> nnx.Module:
+    """The model with its initial parameters. UsageError where the run cannot start, before anything is written."""
+    classes = {run.data.num_classes, run.model.num_classes, run.task.num_classes}
+    if len(classes) > 1:
+        raise UsageError(f"data, model and task disagree on the number of classes: {sorted(classes)}")
+    if not resume and (run_dir / "metrics.jsonl").exists():
+        raise UsageError(f"{run_dir} holds a run already: continue it with --resume, or choose another --out")
+    return run.build()
+
+
 def execute(run: Run, run_dir: Path, *, resume: bool = False, resume_hint: str = "") -> Report:
     """Train, then report the best checkpoint beside the markers-only baseline; draws curves.png and predictions.png.
 
     Raises what `cssm.train.train` raises, and UsageError when the parts of the run do not fit together.
     """
-    run.check()
-    model = run.build()
+    model = prepare(run, run_dir, resume)
     train_source, val_source = run.source("train"), run.source("val")
     batch = run.train.batch_size
     train_data = loader(train_source, batch_size=batch, seed=run.train.seed, shuffle=True, repeat=True)
     baseline = baseline_of(val_source, train_source)
-    if not resume and (run_dir / "metrics.jsonl").exists():
-        raise UsageError(f"{run_dir} holds a run already: continue it with --resume, or choose another --out")
     save_config(run_dir, run)
     curves = _Curves(run_dir / "curves.png", baseline)
     options = {"resume": resume, "callbacks": (curves,), "resume_hint": resume_hint}
     result = train(model, run.task, train_data, loader(val_source, batch_size=batch), run.train, run_dir, **options)
     load_model(run_dir, model, "best")
-    accuracy = evaluate(model, run.task, loader(val_source, batch_size=batch))["accuracy"]
+    accuracy = evaluate(model, run.task, loader(val_source, batch_size=batch), compute_dtype=run.train.compute_dtype)[
+        "accuracy"
+    ]
     parameters = sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param)))
     artifacts = {"curves": curves.draw(run_dir), "predictions": run_dir / "predictions.png"}
     draw_predictions(model, run.task, val_source, artifacts["predictions"])

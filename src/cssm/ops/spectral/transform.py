@@ -37,28 +37,26 @@ def adjoint_weight(height: int, width: int, dtype) -> np.ndarray:
 def kernel_spectrum(k: Float[Any, "*lead kh kw"], grid: Grid, *, origin: str = "center") -> Complex[Any, "*lead h wf"]:
     """Spectrum of a spatial kernel on a periodic grid: multiplying by it convolves circularly with k.
 
-        K[u, v] = sum_ij k[i, j] exp(-2 pi i (u (i - o_h) / H + v (j - o_w) / W)), with o the origin tap. Written as two
-        small matrix products, so that a kernel larger than the grid is folded (summed modulo H, W), never cropped.
+    K[u, v] = sum_ij k[i, j] exp(-2 pi i (u (i - o_h) / H + v (j - o_w) / W)), with o the origin tap. Written as two
+    small matrix products, so that a kernel larger than the grid is folded (summed modulo H, W), never cropped.
 
-        Args:
-          k: kernels, real, (..., Kh, Kw).
-          grid: (H, W) in pixels.
-          origin: "center" puts tap K // 2 on pixel (0, 0); "corner" reproduces the reference code, which pads the kernel
-            centred without a shift, so that every application also moves the field by half an image.
+    Args:
+      k: kernels, real, (..., Kh, Kw).
+      grid: (H, W) in pixels.
+      origin: "center" puts tap K // 2 on pixel (0, 0); "corner" reproduces the reference code, which pads the
+        kernel centred without a shift, so that every application also moves the field by half an image.
 
-        Returns:
-          (..., H, W // 2 + 1) complex64 (complex128 for a float64 kernel).
+    Returns:
+      (..., H, W // 2 + 1) complex64 (complex128 for a float64 kernel).
 
-        Raises:
-          UsageError: an unknown origin. ShapeError: a kernel without two spatial axes, or an empty grid.
+    Raises:
+      UsageError: an unknown origin. ShapeError: a kernel without two spatial axes, or an empty grid.
 
-        Source: MATH.md section 0.
+    Source: MATH.md section 0.
 
-        >>> from typing import Any
-
-    import jax.numpy as jnp
-        >>> kernel_spectrum(jnp.zeros((3, 3)).at[1, 1].set(1.0), (4, 4)).real.min().item()
-        1.0
+    >>> import jax.numpy as jnp
+    >>> kernel_spectrum(jnp.zeros((3, 3)).at[1, 1].set(1.0), (4, 4)).real.min().item()
+    1.0
     """
     k, (height, width) = jnp.asarray(k), grid
     if origin not in ORIGINS:
@@ -85,16 +83,14 @@ def _fourier(size: int, frequencies: int, taps: int, origin: str) -> np.ndarray:
 def stable_spectrum(z: Complex[Any, "..."], rho: float = 0.999) -> Complex[Any, "..."]:
     """Squash a spectrum into the open disc of radius rho: rho z / (1 + |z|). Keeps the phase; gradient at 0 is rho.
 
-        Any recurrence S_t = K S_{t-1} + u_t with this K stays bounded by max|u| / (1 - rho). Source: MATH.md section 0.
+    Any recurrence S_t = K S_{t-1} + u_t with this K stays bounded by max|u| / (1 - rho). Source: MATH.md section 0.
 
-        Raises:
-          UsageError: rho outside (0, 1].
+    Raises:
+      UsageError: rho outside (0, 1].
 
-        >>> from typing import Any
-
-    import jax.numpy as jnp
-        >>> bool(abs(stable_spectrum(jnp.complex64(1e6 + 1e6j))) < 0.999)
-        True
+    >>> import jax.numpy as jnp
+    >>> bool(abs(stable_spectrum(jnp.complex64(1e6 + 1e6j))) < 0.999)
+    True
     """
     if not 0 < rho <= 1:
         raise UsageError(f"stable_spectrum: rho must lie in (0, 1], got {rho}")

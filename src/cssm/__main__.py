@@ -1,0 +1,7 @@
+"""python -m cssm."""
+
+import sys
+
+from cssm.cli import main
+
+sys.exit(main())

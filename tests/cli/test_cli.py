@@ -1,0 +1,195 @@
+"""The command line from end to end on a tiny run, and its errors: one line, the right exit code, nothing lost."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from cssm.cli import COMMANDS, main
+from cssm.data import PathTracker
+
+TINY = ["--steps", "6", "--batch-size", "8", "--train-size", "64", "--val-size", "12", "--embed-dim", "4"]
+TINY += ["--eval-every", "3", "--seq-len", "8", "--logger", "jsonl"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["train", "demo", *TINY, "--out", str(run_dir)]) == 0
+    return run_dir
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "clip.npz"
+    np.savez(path, video=PathTracker(frames=8, distractors=0).source("test", size=4)[1]["input"])
+    return path
+
+
+def fails(capsys, argv, code, *says):
+    """The command prints exactly one line on stderr that holds all of `says`, and returns the code."""
+    assert main([str(a) for a in argv]) == code
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("cssm: error: "), lines
+    for text in says:
+        assert text in lines[0], lines[0]
+
+
+def test_train_writes_a_run_folder_and_one_line_of_json(trained, capsys, tmp_path):
+    names = {p.name for p in trained.iterdir()}
+    expected = {"config.json", "environment.json", "metrics.jsonl", "curves.png", "predictions.png", "summary.json"}
+    assert expected <= names and (trained / "checkpoints").is_dir()
+    assert main(["train", "demo", *TINY, "--out", str(tmp_path / "again")]) == 0
+    last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert set(last) == {"val_accuracy", "markers_only", "train_seconds"}
+    assert last["val_accuracy"] == json.loads((trained / "summary.json").read_text())["val_accuracy"]
+
+
+def test_a_finished_run_is_not_overwritten(trained, capsys):
+    fails(capsys, ["train", "demo", *TINY, "--out", trained], 2, "holds a run already", "--resume")
+
+
+def test_eval_counts_every_test_sample(trained, capsys):
+    assert main(["eval", str(trained), "--batch-size", "300"]) == 0
+    record = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert record["count"] == 4000 and 0.3 < record["markers_only"] < 0.7
+
+
+def test_stream_equals_the_parallel_pass(trained, clip, capsys):
+    assert main(["stream", str(trained), "--input", str(clip), "--check"]) == 0
+    out = capsys.readouterr().out
+    assert float(out.strip().splitlines()[-1].split()[-1]) < 1e-5 and out.count("frame ") == 8
+    assert main(["stream", str(trained), "--input", str(clip), "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["frame"] for line in lines] == list(range(8))
+
+
+def test_inspect_reports_and_draws(trained, capsys, tmp_path):
+    assert main(["inspect", str(trained), "--output", str(tmp_path / "gains.png")]) == 0
+    assert "spectral radius" in capsys.readouterr().out and (tmp_path / "gains.png").stat().st_size > 1000
+
+
+def test_list_names_everything(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("no_gate", "simple", "pathtracker", "demo", "spectral_last"))
+
+
+@pytest.mark.parametrize("command", [[], ["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_help_is_given(command, capsys):
+    try:
+        assert main(command) == 0
+    except SystemExit as stop:  # tyro's own help
+        assert stop.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+def test_help_answers_within_a_second():
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "cssm.cli", "--help"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1.0
+
+
+def test_import_is_lazy():
+    code = "import time; t = time.perf_counter(); import cssm; print(time.perf_counter() - t)"
+    runs = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True) for _ in range(3)]
+    assert min(float(run.stdout) for run in runs) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["trian"], ["unknown command 'trian'", "did you mean 'train'"]),
+        (["train", "dmo"], ["unknown recipe 'dmo'", "did you mean 'demo'"]),
+        (["train", "demo", "--cssm", "no_gat"], ["unknown mixer 'no_gat'", "did you mean 'no_gate'"]),
+        (["train", "demo", "--arch", "simpel"], ["unknown model 'simpel'", "did you mean 'simple'"]),
+        (["train", "demo", "--cssm", "transformer", "--kernel-size", "3"], ["'transformer'", "kernel_size"]),
+        (["train", "demo", "--mixer-options", "gain=3"], ["'no_gate'", "gain"]),
+        (["train", "demo", "--mixer-options", "gain"], ["name=value"]),
+        (["train", "demo", "--pathfinder-difficulty", "9"], ["--pathfinder-difficulty", "pathtracker"]),
+        (["train", "pathfinder", "--distractors", "9"], ["--distractors", "pathfinder"]),
+        (["train", "demo", "--image-size", "64"], ["--image-size", "pathtracker"]),
+        (["train", "demo", "--dataset", "pathtraker"], ["did you mean 'pathtracker'"]),
+        (["train", "demo", "--seq-len", "0"], ["frames 0", "choose 2..326"]),
+        (["train", "demo", "--steps", "5", "--epochs", "2"], ["--steps or --epochs"]),
+        (["bench"], ["--op NAME", "--all"]),
+        (["bench", "--op", "spectral_lst"], ["did you mean 'spectral_last'"]),
+        (["list", "mixer"], ["did you mean 'mixers'"]),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_2(argv, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fails(capsys, argv, 2, *says)
+    assert not list(tmp_path.rglob("*")), "a mistake leaves nothing behind"
+
+
+def test_resume_without_a_run_says_so(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fails(capsys, ["train", "demo", "--resume"], 2, "no run of 'demo'", "--out")
+
+
+def test_wrong_frame_size_is_named_and_can_be_allowed(trained, tmp_path, capsys):
+    path = tmp_path / "large.npy"
+    np.save(path, np.zeros((3, 40, 24, 3), np.uint8))
+    fails(capsys, ["stream", trained, "--input", path], 2, "40x24", "32x32", "--any-size")
+    assert main(["stream", str(trained), "--input", str(path), "--any-size", "--check"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("video", "says"),
+    [
+        (np.full((2, 32, 32, 3), np.nan, np.float32), "NaN"),
+        (np.zeros((0, 32, 32, 3), np.uint8), "zero frames"),
+        (np.zeros((2, 32, 3), np.uint8), "(T, H, W, 3)"),
+        (np.zeros((2, 32, 32, 3), np.int64), "int64"),
+        (np.array([{"a": 1}], object), "not a readable"),
+    ],
+)
+def test_bad_clips_are_named(trained, tmp_path, video, says, capsys):
+    path = tmp_path / "bad.npy"
+    np.save(path, video)
+    fails(capsys, ["stream", trained, "--input", path], 1, "bad.npy", says)
+
+
+def test_missing_truncated_and_ambiguous_clips(trained, clip, tmp_path, capsys):
+    fails(capsys, ["stream", trained, "--input", tmp_path / "none.npz"], 1, "none.npz", "give an")
+    clip.write_bytes(clip.read_bytes()[:-200])
+    fails(capsys, ["stream", trained, "--input", clip], 1, "clip.npz", "not a readable")
+    np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
+    fails(capsys, ["stream", trained, "--input", tmp_path / "two.npz"], 1, "two.npz", "'video'")
+    np.save(tmp_path / "grey.npy", np.zeros((2, 32, 32, 1), np.uint8))
+    fails(capsys, ["stream", trained, "--input", tmp_path / "grey.npy"], 2, "1 channels", "takes 3")
+
+
+def test_a_folder_without_a_run(tmp_path, capsys):
+    for command in (["eval", tmp_path], ["inspect", tmp_path]):
+        fails(capsys, command, 1, "no configuration", str(tmp_path))
+
+
+def test_models_that_cannot_stream_say_why(tmp_path, clip, capsys):
+    attention = ["--cssm", "transformer", "--embed-dim", "8", "--mixer-options", "heads=2"]
+    for options, says in (
+        (attention, "not recurrent"),
+        (["--norm-type", "global_layer"], "cannot stream"),
+    ):
+        run_dir = tmp_path / options[1]
+        assert main(["train", "demo", *TINY, *options, "--steps", "2", "--out", str(run_dir)]) == 0
+        capsys.readouterr()
+        fails(capsys, ["stream", run_dir, "--input", clip], 2, says)
+
+
+def test_a_damaged_only_checkpoint_is_refused(trained, tmp_path, capsys):
+    import shutil
+
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    for path in sorted((copy / "checkpoints").rglob("*")):
+        if path.is_file() and path.stat().st_size > 0 and path.suffix != ".json":
+            path.write_bytes(b"\0" * path.stat().st_size)
+    assert main(["eval", str(copy)]) == 1
+    assert "cssm: error: " in capsys.readouterr().err.strip().splitlines()[-1]
