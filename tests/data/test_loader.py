@@ -7,6 +7,7 @@ from data_helpers import assert_same_batch
 
 from cssm.core.errors import UsageError
 from cssm.data import PathTracker, Source, loader
+from cssm.data.speed import samples_per_second
 
 
 class Counting(Source):
@@ -127,3 +128,8 @@ def test_batches_are_made_in_threads_and_errors_arrive():
 def test_bad_arguments_are_usage_errors(size, options, named):
     with pytest.raises(UsageError, match=named):
         loader(Counting(size), **options)
+
+
+def test_samples_per_second_counts_whole_batches():
+    rate = samples_per_second(PathTracker(frames=8, foil="random"), seconds=0.2, batch_size=32)
+    assert rate > 1000

@@ -4,7 +4,8 @@ from data_helpers import assert_same_batch, marker_table, validate
 from PIL import Image
 
 from cssm.core.errors import UsageError
-from cssm.data import raster
+from cssm.data import pathfinder_contours as contours
+from cssm.data import raster, rng
 from cssm.data.baselines import markers_only
 from cssm.data.pathfinder import PRESETS, Pathfinder
 
@@ -87,6 +88,27 @@ def test_positive_markers_join_one_contour():
     label, distance = marker_table(Pathfinder(difficulty=9).source(size=1000), 1000)
     assert distance[label == 1].max() * 300 / 128 < 93 + 10
     assert distance[label == 0].max() * 300 / 128 > 93 + 10
+
+
+def test_target_contours_do_not_touch():
+    """Paddles of different targets keep twice the margin (3 px at 300), less the rounding of pixels."""
+    layout = PRESETS["published"]
+    mask, pair = np.empty((300, 300), np.uint8), np.empty((2, 14, 4))
+    angles = 2 * np.pi / 64 * np.arange(64)
+    scratch = np.stack((np.sin(angles), np.cos(angles), angles, angles))
+    for i in range(40):
+        state = rng.stream(rng.stream_key(0, "train"), i)
+        contours.grow_pair(state, mask, layout, 3, 4.0, pair, scratch)
+        along = np.linspace(0, 1, 9)[:, None]
+        first, second = ((c[:, None, :2] * (1 - along) + c[:, None, 2:] * along).reshape(-1, 2) for c in pair)
+        assert np.linalg.norm(first[:, None] - second[None], axis=-1).min() > 6
+        gaps = np.linalg.norm(pair[:, 1:, :2] - pair[:, :-1, 2:], axis=-1)
+        assert gaps.min() > 5 and gaps.max() < 6.1  # between paddles of one contour: 6 px when collinear
+        steps = pair[..., 2:] - pair[..., :2]
+        headings = np.arctan2(steps[..., 0], steps[..., 1])
+        turns = np.degrees(np.abs(np.angle(np.exp(1j * np.diff(headings)))))
+        assert turns.max() < 50 + 5 * 4 + 8  # the limit, the noise, the pixel grid
+        assert pair.min() > 22 and pair.max() < 300 - 22
 
 
 def test_labels_are_balanced():

@@ -57,8 +57,9 @@ class Pathfinder:
             far (within 2 px of the window) from the first, so that distance says nothing about the label.
         preset: `published` (a 300 px window), or `lra32`, `lra64`, `lra128` (Path-X).
 
-    Unlike the published code, contours that are stuck backtrack where it starts again, and distractors keep clear
-    of every target paddle. CL 20 and 25 extend the published rule (their own settings are not published).
+    Unlike the published code, contours that are stuck backtrack where it starts again, and nothing crosses a
+    target contour (there, the last paddle of a growing contour was no obstacle). CL 20 and 25 extend the
+    published rule; their own settings are not published.
 
     Raises UsageError when a value is unknown or out of range.
 

@@ -21,28 +21,23 @@ TOLERANCE = 2.0  # window px at most between the two marker distances of a match
 
 @compiled
 @no_type_check
-def taken(mask, paddle, reach):
-    """Whether a pixel within `reach` of the paddle is taken."""
-    return sweep(mask, paddle, reach, 0) > 0
-
-
-@compiled
-@no_type_check
 def sweep(mask, paddle, reach, step):
-    """Add `step` to the mask within `reach` of the paddle; with step 0 look for the first taken pixel instead."""
+    """Add `step` to the mask within `reach` of the paddle; with step 0 say instead whether a pixel there is taken."""
     ty, tx, hy, hx = paddle[0], paddle[1], paddle[2], paddle[3]
     dy, dx = hy - ty, hx - tx
-    scale = 1.0 / (dy * dy + dx * dx)
+    scale, limit = 1.0 / (dy * dy + dx * dx), reach * reach
     left, right = max(0, int(min(tx, hx) - reach)), min(mask.shape[1], int(max(tx, hx) + reach) + 2)
     for y in range(max(0, int(min(ty, hy) - reach)), min(mask.shape[0], int(max(ty, hy) + reach) + 2)):
         for x in range(left, right):
+            if step == 0 and mask[y, x] == 0:
+                continue
             t = min(1.0, max(0.0, ((y - ty) * dy + (x - tx) * dx) * scale))
             ey, ex = y - ty - t * dy, x - tx - t * dx
-            if ey * ey + ex * ex <= reach * reach:
-                if step == 0 and mask[y, x] > 0:
-                    return 1
+            if ey * ey + ex * ex <= limit:
+                if step == 0:
+                    return True
                 mask[y, x] += step
-    return 0
+    return False
 
 
 @compiled
@@ -66,7 +61,7 @@ def seed_paddle(state, mask, layout, reach, y, x, paddle):
     paddle[0], paddle[1] = y, x
     paddle[2] = np.rint(y + layout.length * math.sin(angle))
     paddle[3] = np.rint(x + layout.length * math.cos(angle))
-    return not taken(mask, paddle, reach)
+    return not sweep(mask, paddle, reach, 0)
 
 
 @compiled
@@ -98,7 +93,7 @@ def extend(state, mask, layout, margin, reach, tries, last, paddle, scratch):
         sine, cosine = math.sin(angle), math.cos(angle)
         paddle[0], paddle[1] = py + margin * sine, px + margin * cosine
         paddle[2], paddle[3] = np.rint(py + radius * sine), np.rint(px + radius * cosine)
-        if not taken(mask, paddle, reach):
+        if not sweep(mask, paddle, reach, 0):
             return True
     return False
 
@@ -123,7 +118,11 @@ def seed_pair(state, mask, layout, reach, pair):
 def extend_pair(state, mask, layout, margin, reach, n, pair, scratch):
     """Paddle n of both targets in turn; on failure the mask is as before."""
     for s in range(2):
-        if not extend(state, mask, layout, margin, reach, TRIES, pair[s, n - 1], pair[s, n], scratch):
+        head = pair[1 - s, n - 1 + s]  # the other's last paddle, not in the mask yet, is in the way too
+        sweep(mask, head, reach, 1)
+        grown = extend(state, mask, layout, margin, reach, TRIES, pair[s, n - 1], pair[s, n], scratch)
+        sweep(mask, head, reach, -1)
+        if not grown:
             if s == 1:
                 sweep(mask, pair[0, n - 1], reach, -1)
             return False

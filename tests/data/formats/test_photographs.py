@@ -1,6 +1,7 @@
 """ImageFolder, Imagenette and ImageNet in miniature, with grey, palette, CMYK and broken files."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -59,8 +60,6 @@ def test_other_formats_and_giants_are_refused():
         decode_image(jpeg(kind="BMP"), "here")
     giant = bytearray(jpeg(kind="PNG"))
     giant[16:24] = (60000).to_bytes(4, "big") * 2
-    import zlib
-
     giant[29:33] = zlib.crc32(bytes(giant[12:29])).to_bytes(4, "big")
     with pytest.raises(DataError, match=r"60000 x 60000 px, more than|not a whole PNG .*exceeds"):
         decode_image(bytes(giant), "here")
