@@ -1,6 +1,7 @@
 """Benchmark results as a table and as JSON that says on what they were measured."""
 
 import dataclasses
+import itertools
 import json
 import platform
 from pathlib import Path
@@ -13,15 +14,17 @@ from .harness import Timing
 
 
 def show(timings: list[Timing], console: Console) -> None:
-    table = Table("comparison", "contender", "compile", "median", "ratio", "quartiles", "wanted")
-    for t in timings:
-        ok = t.wanted is None or t.ratio <= t.wanted
-        wanted = "" if t.wanted is None else f"[{'green' if ok else 'red'}]<= {t.wanted}[/]"
-        table.add_row(
-            t.comparison, t.contender, f"{t.compile:.2f} s", f"{t.median * 1e3:.2f} ms", f"{t.ratio:.2f}",
-            f"{t.ratio_low:.2f}-{t.ratio_high:.2f}", wanted,
-        )  # fmt: skip
-    console.print(table)
+    """One table per comparison, the baseline first."""
+    for name, group in itertools.groupby(timings, lambda t: t.comparison):
+        table = Table(title=name, title_justify="left", width=92)
+        for column in ("", "compile", "median", "ratio", "quartiles", "wanted"):
+            table.add_column(column, justify="left" if not column else "right", ratio=3 if not column else 1)
+        for t in group:
+            color = "green" if t.wanted is None or t.ratio <= t.wanted else "red"
+            wanted = "" if t.wanted is None else f"[{color}]<= {t.wanted}[/]"
+            times = f"{t.compile:.2f} s", f"{t.median * 1e3:.2f} ms"
+            table.add_row(t.contender, *times, f"{t.ratio:.2f}", f"{t.ratio_low:.2f}-{t.ratio_high:.2f}", wanted)
+        console.print(table)
 
 
 def save(timings: list[Timing], path: Path, revision: str | None) -> None:

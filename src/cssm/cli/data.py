@@ -108,7 +108,7 @@ def _preview(name: str, flags: Preview, data) -> int:
 
     path = flags.output or Path(f"{name}.png")
     source = data.source(flags.split, size=64 * flags.samples, seed=flags.seed)
-    title = f"{name}  {data}"
+    title = f"{name}, {flags.split} split"
     contact_sheet(source, path, samples=flags.samples, title=title)
     print(f"wrote {path}")
     return 0

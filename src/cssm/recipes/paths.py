@@ -1,7 +1,9 @@
 """The path tasks: PathTracker, Pathfinder, FeatureTracker. One function is one row of a results table."""
 
+import dataclasses
+
 from cssm.core.registry import Registry
-from cssm.data import Pathfinder, PathTracker
+from cssm.data import FeatureTracker, Pathfinder, PathTracker
 from cssm.models import SimpleCSSMConfig
 from cssm.tasks import Classify
 from cssm.train import TrainConfig
@@ -67,3 +69,12 @@ def pathfinder() -> Run:
         val_size=20_000,
         test_size=20_000,
     )
+
+
+@RECIPES.register("featuretracker")
+def featuretracker() -> Run:
+    """FeatureTracker: follow a dot that changes hue, 32 frames, 10 distractors; the protocol of PathTracker.
+
+    Command: `cssm train featuretracker`. Hardware: one GPU. Expected: not yet measured here.
+    """
+    return dataclasses.replace(pathtracker(), recipe="featuretracker", data=FeatureTracker())

@@ -1,0 +1,90 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cssm.core.errors import ShapeError, UnknownNameError
+from cssm.nn.norm import NORMS, create_norm
+from cssm.nn.position import interpolate_table, rotary_angles, rotate
+from tolerances import assert_close
+
+
+def clip(t=5):
+    return 3 + 2 * jax.random.normal(jax.random.key(0), (2, t, 4, 3, 6))
+
+
+def moved(name):
+    """A norm with scale and bias that are not 1 and 0."""
+    norm = create_norm(name, 6)
+    if name != "none":
+        norm.affine.scale[...] = 1 + jnp.arange(6.0)
+        norm.affine.bias[...] = jnp.arange(6.0) - 2
+    return norm
+
+
+@pytest.mark.parametrize(("name", "axes"), [("layer", (-1,)), ("global_layer", (1, 2, 3, 4))])
+def test_statistics_are_over_the_axes_that_the_name_says(x64, name, axes):
+    x = np.asarray(clip(), np.float64)
+    mean, variance = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    expected = (x - mean) / np.sqrt(variance + 1e-6) * (1 + np.arange(6.0)) + np.arange(6.0) - 2
+    np.testing.assert_allclose(moved(name)(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_causal_norm_uses_the_frames_so_far():
+    norm, joint, x = moved("global_layer_causal"), moved("global_layer"), clip()
+    for t in range(x.shape[1]):
+        assert_close(norm(x)[:, t], joint(x[:, : t + 1])[:, t], 1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in NORMS.names() if NORMS[n].streams])
+def test_chunks_and_steps_equal_the_whole(name):
+    norm, x = moved(name), clip()
+    state, first = norm.scan(norm.init_state(2), x[:, :2])
+    state, second = norm.scan(state, x[:, 2:4])
+    state, third = norm.step(state, x[:, 4])
+    assert_close(jnp.concatenate([first, second, third[:, None]], 1), norm(x), 1e-5)
+
+
+@pytest.mark.parametrize("name", NORMS.names())
+def test_repeating_a_frame_does_not_change_its_norm(name):
+    x = clip(1)
+    repeated = jnp.broadcast_to(x, (2, 7, 4, 3, 6))
+    assert_close(moved(name).static(x[:, 0]), moved(name)(repeated)[:, -1], 1e-5)
+
+
+def test_unknown_norm_is_named():
+    with pytest.raises(UnknownNameError, match="did you mean 'global_layer'"):
+        create_norm("global_layr", 4)
+
+
+def test_rotary_angles_split_the_pairs_between_time_height_and_width():
+    angles = rotary_angles(3, 4, 5, 14)  # 7 pairs: 2 time, 2 height, 3 width
+    frequency = 10000.0 ** (-2.0 * np.arange(7) / 14)
+    t, y, x = np.meshgrid(np.arange(3), np.arange(4), np.arange(5), indexing="ij")
+    position = np.stack([t, t, y, y, x, x, x], -1)
+    np.testing.assert_allclose(angles, position * frequency, rtol=1e-6)
+
+
+def test_rotation_keeps_norms_and_products_depend_on_differences_alone():
+    q, k = jax.random.normal(jax.random.key(1), (2, 8))
+    angles = rotary_angles(6, 1, 1, 8)[:, 0, 0]
+    turned_q, turned_k = rotate(jnp.tile(q, (6, 1)), angles), rotate(jnp.tile(k, (6, 1)), angles)
+    np.testing.assert_allclose(jnp.linalg.norm(turned_q, axis=-1), jnp.linalg.norm(q), rtol=1e-5)
+    products = turned_q @ turned_k.T
+    np.testing.assert_allclose(jnp.diag(products, 2), products[0, 2], rtol=1e-4)
+
+
+def test_a_later_start_continues_the_angles():
+    assert_close(rotary_angles(2, 2, 2, 12, start=3), rotary_angles(5, 2, 2, 12)[3:], 1e-6)
+
+
+def test_odd_channels_are_refused():
+    with pytest.raises(ShapeError, match="7 is odd"):
+        rotary_angles(1, 1, 1, 7)
+
+
+def test_a_table_is_itself_on_its_own_grid_and_smooth_elsewhere():
+    table = jnp.arange(12.0).reshape(3, 4, 1)
+    assert interpolate_table(table, (3, 4)) is table
+    assert interpolate_table(table, (6, 8)).shape == (6, 8, 1)
+    np.testing.assert_allclose(interpolate_table(jnp.ones((3, 4, 1)), (5, 7)), 1.0, rtol=1e-6)
