@@ -130,6 +130,15 @@ def test_bad_arguments_are_usage_errors(size, options, named):
         loader(Counting(size), **options)
 
 
+def test_samples_that_the_source_leaves_out_stay_invalid():
+    class Holes(Counting):
+        def batch(self, indices):
+            return {**super().batch(indices), "valid": np.asarray(indices) % 3 != 0}
+
+    batches = list(loader(Holes(6), batch_size=4))
+    assert [b["valid"].tolist() for b in batches] == [[False, True, True, False], [True, True, False, False]]
+
+
 def test_samples_per_second_counts_whole_batches():
     rate = samples_per_second(PathTracker(frames=8, foil="random"), seconds=0.2, batch_size=32)
     assert rate > 1000

@@ -139,6 +139,10 @@ def test_damage_is_found(tmp_path, format):
         verify(folder)
     with pytest.raises(DataError, match=shard.name):
         whole(StoredFiles(root=folder).source("train"))
+    lenient = StoredFiles(root=folder, skip_corrupt=True).source("train")
+    kept = lenient.batch(np.arange(len(lenient)))
+    assert len(lenient) == (4 if format == "arrayrecord" else 6) and kept["valid"].all()
+    assert len(lenient.left_out) == 1 and shard.name in lenient.left_out[0]
     shard.unlink()
     for read in (verify, lambda root: StoredFiles(root=root).source("train")):
         with pytest.raises(DataError, match=rf"{shard.name}: missing"):

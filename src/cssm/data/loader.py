@@ -38,7 +38,8 @@ def loader(
             number of processor cores, 4 at most.
         process: (index, count): this process gets row block `index` of `count` of every batch.
 
-    Returns batches {"input", "label", ..., "valid": bool (b / count,)}: the source's keys and `valid`.
+    Returns batches {"input", "label", ..., "valid": bool (b / count,)}: the source's keys and `valid`, which is
+    also False for samples that the source itself marks (unreadable files, with skip_corrupt).
 
     Raises UsageError when the source is empty or the sizes do not fit together.
 
@@ -103,7 +104,8 @@ class Batches(Iterator[Batch]):
     def _make(self, indices: np.ndarray, rows: slice) -> Batch:
         valid = np.arange(self.batch_size) < len(indices)
         indices = np.pad(indices, (0, self.batch_size - len(indices)), mode="edge")
-        return {**self.source.batch(indices[rows]), "valid": valid[rows]}
+        batch = self.source.batch(indices[rows])
+        return {**batch, "valid": valid[rows] & batch.get("valid", True)}
 
     def __len__(self) -> int:
         """Batches of one epoch, a partial last one included."""

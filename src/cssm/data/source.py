@@ -7,6 +7,7 @@ A sample is a dict of NumPy values; a batch is the same dict with a leading axis
 | `input`   | uint8 (t, h, w, 3) or (h, w, 3)        | a video or a still image, 0..255                    |
 | `label`   | int32 ()                               | the class                                           |
 | `markers` | float32 (2, 2), in synthetic sets only | (y, x) of the two markers, px; pixel centres at +.5 |
+| `valid`   | bool (), in files with skip_corrupt    | False: could not be read, counts for nothing        |
 """
 
 import abc

@@ -10,7 +10,7 @@ import numpy as np
 from cssm.core.errors import DataError
 
 # a group is read and unpacked whole: more than one record in it makes random access some ten times slower
-WRITER = "group_size:1"
+WRITER = "group_size:1,zstd:3"
 READER = "readahead_buffer_size:0,max_parallelism:0"
 ERRORS = (ValueError, RuntimeError, IndexError, OSError)
 
@@ -32,22 +32,25 @@ def write_array_records(path: Path, records: Iterable[bytes]) -> int:
 class ArrayRecordFiles:
     """The records of several files, in order, by number; safe to use from several threads (each has its readers).
 
-    Raises DataError naming file and record for a truncated or foreign file.
+    Raises DataError naming file and record for a truncated or foreign file; with `skip_corrupt` a file that is not
+    whole (it has lost its index) is left out, with a message in `left_out`.
     """
 
-    left_out: Sequence[str] = ()
-
-    def __init__(self, paths: Sequence[Path]):
-        self.paths = list(paths)
+    def __init__(self, paths: Sequence[Path], *, skip_corrupt: bool = False):
+        self.paths, self.left_out = list(paths), []
         self._local = threading.local()
-        counts = [self._count(i) for i in range(len(self.paths))]
+        counts = [self._count(i, skip_corrupt) for i in range(len(self.paths))]
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
-    def _count(self, file: int) -> int:
+    def _count(self, file: int, skip_corrupt: bool) -> int:
         reader = self._reader(file)
-        if not reader.ok():
-            raise DataError(f"{self.paths[file]}: not a whole ArrayRecord file")
-        return reader.num_records()
+        if reader.ok():
+            return reader.num_records()
+        wrong = f"{self.paths[file]}: not a whole ArrayRecord file"
+        if not skip_corrupt:
+            raise DataError(wrong)
+        self.left_out.append(f"{wrong}; left out")
+        return 0
 
     def _reader(self, file: int) -> Any:
         from array_record.python.array_record_module import ArrayRecordReader

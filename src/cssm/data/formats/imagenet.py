@@ -62,7 +62,7 @@ class ImageNet:
         if self.layout == "tfrecord":
             files = TFRecordFiles(paths, skip_corrupt=self.skip_corrupt)
         else:
-            files = ArrayRecordFiles(paths)
+            files = ArrayRecordFiles(paths, skip_corrupt=self.skip_corrupt)
 
         def read(i: int) -> Sample:
             return photo_sample(Example(files.read(i), files.where(i)), self.size)

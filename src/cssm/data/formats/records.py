@@ -40,6 +40,8 @@ class FileSource(Source):
         self._size, self._read, self._where, self._skip = size, read, where, skip_corrupt
         self._messages: dict[int, str] = {-1 - i: message for i, message in enumerate(already_left_out)}
         self._template: Sample | None = None
+        for message in already_left_out:
+            log.warning("left out: %s", message)
 
     def __len__(self) -> int:
         return self._size

@@ -50,7 +50,7 @@ class StoredFiles:
             if not path.is_file():
                 raise DataError(f"{path}: missing, {where} lists it")
         if metadata["format"] == "arrayrecord":
-            files, sample = ArrayRecordFiles(paths), raw_sample
+            files, sample = ArrayRecordFiles(paths, skip_corrupt=self.skip_corrupt), raw_sample
         else:
             files = TFRecordFiles(paths, skip_corrupt=self.skip_corrupt)
             sample = image_sample if metadata["dataset"] == "pathfinder" else video_sample
