@@ -16,10 +16,10 @@ demo: venv
 	$(BIN)/cssm train demo
 
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: venv
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto
 
 lint: venv
 	$(BIN)/ruff check .

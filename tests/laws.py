@@ -36,8 +36,18 @@ def clip(t=T, grid=GRID, seed=2, batch=B):
 
 def carried_state(graph, params, grid=GRID):
     """A state with a past."""
-    mixer = nnx.merge(graph, params)
-    return mixer.scan(mixer.init_state(B, grid), clip(3, grid, seed=5))[0]
+
+    def past(params):
+        mixer = nnx.merge(graph, params)
+        return mixer.scan(mixer.init_state(B, grid), clip(3, grid, seed=5))[0]
+
+    return jax.jit(past)(params)
+
+
+def compiled(name):
+    """clip -> y, under jit."""
+    graph, params = build(name)
+    return jax.jit(lambda x: nnx.merge(graph, params)(x))
 
 
 def by_step(mixer, state, x):
@@ -98,22 +108,27 @@ def test_2_cutting_changes_nothing(name, cuts):
 @pytest.mark.parametrize("readout", ["all", "last", "mean"])
 def test_2_reset_restarts(name, readout):
     graph, params = build(name)
-    mixer, x = nnx.merge(graph, params), clip()
     reset = jnp.zeros((B, T), bool).at[0, 4].set(True).at[1, 0].set(True)
-    state, y = mixer.scan(carried_state(graph, params), x, reset=reset, readout="all")
-    fresh = lambda row, start: mixer.scan(mixer.init_state(1, GRID), x[row : row + 1, start:])  # noqa: E731
-    assert_close(y[0, 4:], fresh(0, 4)[1][0])
-    assert_close(y[1], fresh(1, 0)[1][0])
-    assert_close(jax.tree.map(lambda v: v[1:], state), fresh(1, 0)[0])
-    shown = mixer.scan(carried_state(graph, params), x, reset=reset, readout=readout)[1]
+
+    @jax.jit
+    def run(params, x):
+        mixer, past = nnx.merge(graph, params), carried_state(graph, params)
+        fresh = lambda row, start: mixer.scan(mixer.init_state(1, GRID), x[row : row + 1, start:])  # noqa: E731
+        shown = mixer.scan(past, x, reset=reset, readout=readout)[1]
+        return *mixer.scan(past, x, reset=reset), fresh(0, 4), fresh(1, 0), shown
+
+    state, y, late, whole, shown = run(params, clip())
+    assert_close(y[0, 4:], late[1][0])
+    assert_close(y[1], whole[1][0])
+    assert_close(jax.tree.map(lambda v: v[1:], state), whole[0])
     assert_close(shown, {"all": y, "last": y[:, -1], "mean": y.mean(1)}[readout], 1e-5)
 
 
 @pytest.mark.parametrize("name", RECURRENT)
 def test_3_causality_is_exact(name):
-    mixer = nnx.merge(*build(name))
+    graph, params = build(name)
     for t in (1, 4):
-        slope = jax.grad(lambda x: weighted(mixer(x)[:, :t]))(clip())  # noqa: B023
+        slope = jax.jit(jax.grad(lambda x: weighted(nnx.merge(graph, params)(x)[:, :t])))(clip())  # noqa: B023
         assert float(jnp.abs(slope[:, t:]).max()) == 0.0
         assert float(jnp.abs(slope[:, :t]).max()) > 0.0
     assert MIXERS[name].causal
@@ -121,9 +136,10 @@ def test_3_causality_is_exact(name):
 
 @pytest.mark.parametrize("name", RECURRENT + CONTROLS)
 def test_4_batch_rows_never_mix(name):
-    mixer, x = nnx.merge(*build(name)), clip()
-    poisoned = mixer(x.at[0].set(jnp.nan))
-    np.testing.assert_array_equal(poisoned[1], mixer(x)[1])
+    run, x = compiled(name), clip()
+    poisoned = run(x.at[0].set(jnp.nan))
+    assert bool(jnp.isnan(poisoned[0]).any())
+    np.testing.assert_array_equal(poisoned[1], run(x)[1])
 
 
 @pytest.mark.parametrize("name", RECURRENT)
@@ -142,7 +158,7 @@ def test_5_state_is_a_fixed_point_of_step(name):
 def test_5_any_grid(name, t, grid):
     if name in CONTROLS and grid == (97, 61):
         grid = (17, 13)  # attention is quadratic in the number of pixels
-    y = nnx.merge(*build(name))(clip(t, grid, batch=1))
+    y = compiled(name)(clip(t, grid, batch=1))
     assert y.shape == (1, t, *grid, CHANNELS) and bool(jnp.isfinite(y).all())
 
 
@@ -164,8 +180,8 @@ def test_6_bfloat16_gradients_are_finite(name):
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
     x = clip().astype(jnp.bfloat16)
     loss = lambda p, x: nnx.merge(graph, p)(x).astype(jnp.float32).sum()  # noqa: E731
-    assert nnx.merge(graph, params)(x).dtype == jnp.bfloat16
-    gradients = jax.grad(loss, (0, 1))(params, x)
+    assert jax.eval_shape(lambda p, x: nnx.merge(graph, p)(x), params, x).dtype == jnp.bfloat16
+    gradients = jax.jit(jax.grad(loss, (0, 1)))(params, x)
     assert all(bool(jnp.isfinite(g.astype(jnp.float32)).all()) for g in jax.tree.leaves(gradients))
 
 

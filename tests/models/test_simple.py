@@ -21,6 +21,11 @@ def clip(t=5, size=8, seed=1):
     return jax.random.normal(jax.random.key(seed), (2, t, size, size, 3))
 
 
+@jax.jit
+def run(model, x, key=None):
+    return model(x, key=key)
+
+
 def streamed(model, x):
     step = jax.jit(lambda model, state, frame: model.step(state, frame))
     state, logits = model.init_state(x.shape[0], x.shape[2:4]), []
@@ -36,25 +41,26 @@ def streamed(model, x):
 def test_streaming_gives_the_logits_of_the_parallel_pass(mixer, readout, pool):
     model, x = build(mixer=mixer, readout=readout, pool=pool, depth=2), clip()
     logits = streamed(model, x)
-    assert_close(logits[-1], jax.jit(lambda m, x: m(x))(model, x), 1e-5)
-    assert_close(logits[2], jax.jit(lambda m, x: m(x))(model, x[:, :3]), 1e-5)
+    assert_close(logits[-1], run(model, x), 1e-5)
+    assert_close(logits[2], run(model, x[:, :3]), 1e-5)
 
 
 def test_streaming_an_affine_stem_and_a_pooling_stem():
     for options in ({"norm": "none", "act": "none", "position": "none"}, {"stem": "default", "norm": "layer"}):
         model, x = build(**options), clip()
-        assert_close(streamed(model, x)[-1], model(x), 1e-5)
+        assert_close(streamed(model, x)[-1], run(model, x), 1e-5)
 
 
 def test_affine_stem_takes_the_lifted_path_and_equals_the_plain_one():
     options = {"norm": "none", "act": "none", "position": "none"}
     model, x = build(**options), clip()
     assert model.affine
-    gradients = [nnx.state(jax.grad(lambda m: jnp.square(m(x)).sum())(model), nnx.Param)]
-    fast = model(x)
+    slope = jax.jit(jax.grad(lambda m: jnp.square(m(x)).sum()))
+    gradients = [nnx.state(slope(model), nnx.Param)]
+    fast = run(model, x)
     model.affine = False
-    gradients.append(nnx.state(jax.grad(lambda m: jnp.square(m(x)).sum())(model), nnx.Param))
-    assert_close(fast, model(x), 1e-5)
+    gradients.append(nnx.state(slope(model), nnx.Param))
+    assert_close(fast, run(model, x), 1e-5)
     assert_close(*map(jax.tree.leaves, gradients), 2e-5)
 
 
@@ -64,12 +70,12 @@ def test_a_static_image_equals_the_repeated_frame(mixer, readout):
     model = build(mixer=mixer, readout=readout, position="none", seq_len=6, norm="global_layer", image_size=8)
     image = clip()[:, 0]
     video = jnp.broadcast_to(image[:, None], (2, 6, 8, 8, 3))
-    assert_close(model(image), model(video), 1e-5)
+    assert_close(run(model, image), run(model, video), 1e-5)
 
 
 def test_static_image_stands_at_time_zero_under_mrope():
     model, image = build(position="mrope", seq_len=1), clip()[:, 0]
-    assert_close(model(image), model(image[:, None]), 1e-5)
+    assert_close(run(model, image), run(model, image[:, None]), 1e-5)
 
 
 def test_mrope_changes_the_output_of_every_mixer():
@@ -77,7 +83,7 @@ def test_mrope_changes_the_output_of_every_mixer():
         options = {"mixer": mixer, "embed_dim": 24, "image_size": 8, "readout": "all"}
         options["mixer_options"] = {"layer_scale": None} if mixer in ("spatial_attn", "transformer") else {}
         turned, plain = (build(position=position, **options) for position in ("mrope", "none"))
-        assert not np.allclose(turned(clip()), plain(clip()), atol=1e-4), mixer
+        assert not np.allclose(run(turned, clip()), run(plain, clip()), atol=1e-4), mixer
 
 
 def test_global_layer_is_joint_over_time_at_depth_one():
@@ -89,19 +95,19 @@ def test_global_layer_is_joint_over_time_at_depth_one():
 
 def test_another_resolution_at_test_time():
     for mixer in MIXERS.names():
-        assert build(mixer=mixer, image_size=8)(clip(size=11)).shape == (2, 2)
+        assert run(build(mixer=mixer, image_size=8), clip(size=11)).shape == (2, 2)
 
 
 def test_drop_path_needs_a_key_and_changes_training_only():
     model, x = build(drop_path=0.5), clip()
-    assert_close(model(x), model(x))
-    assert not np.allclose(model(x, key=jax.random.key(0)), model(x, key=jax.random.key(3)))
+    assert_close(run(model, x), run(build(), x))
+    assert not np.allclose(run(model, x, jax.random.key(0)), run(model, x, jax.random.key(3)))
 
 
 def test_every_model_has_a_forward_and_finite_gradients():
     for name in list_models():
         model = create_model(name, rngs=nnx.Rngs(0), embed_dim=8)
-        gradient = jax.grad(lambda m: jnp.square(m(clip(size=16))).sum())(model)
+        gradient = jax.jit(jax.grad(lambda m: jnp.square(m(clip(size=16))).sum()))(model)
         assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(nnx.state(gradient, nnx.Param)))
 
 

@@ -84,7 +84,11 @@ def _show(t, chances, as_json: bool) -> None:
 
 
 def _compare(run, model, video, logits) -> None:
+    import jax
     import numpy as np
+    from flax import nnx
 
-    parallel = np.asarray(model(run.task.prepare({"input": video[None]})["input"]))
+    graph, params = nnx.split(model)
+    whole = jax.jit(lambda params, x: nnx.merge(graph, params)(x))
+    parallel = np.asarray(whole(params, run.task.prepare({"input": video[None]})["input"]))
     print(f"largest difference from the parallel pass {np.abs(parallel - logits).max():.2e}")

@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from cssm.data import Source
 
@@ -16,7 +17,9 @@ FRAMES = 5  # frames of a video that are shown, beside the maximum over time
 def draw_predictions(model, task, source: Source, path: Path, *, samples: int = 8) -> None:
     """Draw the first `samples` of a source, one a row: frames, maximum over time, and class probabilities as bars."""
     batch = source.batch(np.arange(min(samples, len(source))))
-    probabilities = np.asarray(jax.nn.softmax(model(task.prepare(batch)["input"]), -1))
+    graph, params = nnx.split(model)
+    predict = jax.jit(lambda params, x: jax.nn.softmax(nnx.merge(graph, params)(x), -1))
+    probabilities = np.asarray(predict(params, task.prepare(batch)["input"]))
     panels = [_panels(x) for x in batch["input"]]
     columns = len(panels[0]) + 1
     with figure(path, figsize=(1.25 * columns + 0.6, 1.25 * len(panels) + 0.4)) as fig:
