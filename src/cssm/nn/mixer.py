@@ -119,6 +119,13 @@ def check_channels(x, channels: int, mixer: Any) -> None:
         raise ShapeError(f"{type(mixer).__name__} was built for {channels} channels, got an input of shape {x.shape}")
 
 
+def check_static(steps: int, readout: str, mixer: Any) -> None:
+    if steps < 1:
+        raise ShapeError(f"{type(mixer).__name__}.static: steps is {steps}, expected at least one frame")
+    if readout not in ("last", "mean"):
+        raise UsageError(f"{type(mixer).__name__}.static: unknown readout {readout!r}, use last or mean")
+
+
 def select(y: Video, readout: str) -> Video | Frame:
     """All frames, the last one, or their mean: for mixers without a shortcut."""
     if readout not in ("all", "last", "mean"):

@@ -15,8 +15,9 @@ from flax import nnx
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import linear_scan
+from cssm.ops.spectral.static import geometric
 
-from ..mixer import MIXERS, Mixer, check_channels, repeat_frame, select
+from ..mixer import MIXERS, Mixer, check_channels, check_static, select
 
 
 class ConvSSMState(NamedTuple):
@@ -68,13 +69,14 @@ class ConvSSM(Mixer):
         return ConvSSMState(memory[:, -1]), select(self._output(x, memory), readout)
 
     def static(self, state: ConvSSMState, x: Frame, steps: int, *, readout="last") -> tuple[ConvSSMState, Frame]:
-        if readout != "last":
-            return self.scan(state, repeat_frame(x, steps), readout=readout)
+        check_static(steps, readout, self)
         check_channels(x, self.channels, self)
-        a = self._decay()
-        power = a**steps
-        memory = power * state.memory + (1 - power) / (1 - a) * self._input(x)
-        return ConvSSMState(memory), self._output(x, memory)
+        decay, frame = self._decay(), self._input(x)
+        power, total, cumulative = geometric(decay, steps)  # no division: a saturates at 1 in float32
+        memory = total * frame + power * state.memory
+        # y is linear in the memory, so the mean y is the y of the mean memory
+        shown = memory if readout == "last" else (cumulative * frame + decay * total * state.memory) / steps
+        return ConvSSMState(memory), self._output(x, shown)
 
     def _input(self, x):
         return (self.write(x) * self.conv(x)).astype(jnp.float32)

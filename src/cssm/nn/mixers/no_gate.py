@@ -17,7 +17,7 @@ from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Vi
 from cssm.ops import kernel_spectrum, spectral_pooled, spectral_scan, spectral_static, stable_spectrum
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
-from ..mixer import MIXERS, Mixer, check_channels
+from ..mixer import MIXERS, Mixer, check_channels, check_static
 
 
 class NoGateState(NamedTuple):
@@ -85,6 +85,7 @@ class NoGate(Mixer):
         return NoGateState(final), self.out(self._crop(y, x))
 
     def static(self, state: NoGateState, x: Frame, steps: int, *, readout="last") -> tuple[NoGateState, Frame]:
+        check_static(steps, readout, self)
         check_channels(x, self.channels, self)
         spectrum, padded = self.transition(x.shape[1:3]), self._pad(x)
         final, y = spectral_static(padded, spectrum, steps, state=state.spectrum, readout=readout)
