@@ -118,6 +118,16 @@ def test_import_is_lazy():
         (["train", "demo", "--dataset", "pathtraker"], ["did you mean 'pathtracker'"]),
         (["train", "demo", "--seq-len", "0"], ["frames 0", "choose 2..326"]),
         (["train", "demo", "--steps", "5", "--epochs", "2"], ["--steps or --epochs"]),
+        (["train", "demo", "--steps", "3000", "--epochs", "2"], ["--steps or --epochs"]),
+        (["train", "demo", "--val-size", "0"], ["--val-size is 0", "at least 9"]),
+        (["train", "demo", "--skip-corrupt"], ["--skip-corrupt", "--data-dir"]),
+        (["train", "demo", "--embed-dim", "5", "--pos-embed", "mrope"], ["5 is odd"]),
+        (["train", "demo", "--kernel-size", "3", "--mixer-options", "kernel_size=5"], ["--kernel-size"]),
+        (["data", "clip", "pathtracker", "--output", "c.npz", "--index", "-1"], ["--index is -1"]),
+        (["data", "check", "pathtracker", "--samples", "3"], ["--samples is 3"]),
+        (["data", "preview", "pathtracker", "--output", "p.foo"], [".png"]),
+        (["data", "mak"], ["did you mean 'make'"]),
+        (["data", "make", "--out", "x"], ["name a data set"]),
         (["bench"], ["--op NAME", "--all"]),
         (["bench", "--op", "spectral_lst"], ["did you mean 'spectral_last'"]),
         (["list", "mixer"], ["did you mean 'mixers'"]),
@@ -165,6 +175,91 @@ def test_missing_truncated_and_ambiguous_clips(trained, clip, tmp_path, capsys):
     fails(capsys, ["stream", trained, "--input", tmp_path / "two.npz"], 1, "two.npz", "'video'")
     np.save(tmp_path / "grey.npy", np.zeros((2, 32, 32, 1), np.uint8))
     fails(capsys, ["stream", trained, "--input", tmp_path / "grey.npy"], 2, "1 channels", "takes 3")
+
+
+def test_a_damaged_byte_in_a_compressed_clip(trained, tmp_path, capsys):
+    path = tmp_path / "clip.npz"
+    np.savez_compressed(path, video=np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3)).astype(np.uint8))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 255
+    path.write_bytes(data)
+    fails(capsys, ["stream", trained, "--input", path], 1, "clip.npz", "not a readable")
+
+
+def test_a_path_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    fails(capsys, ["data", "make", "pathtracker", "--out", tmp_path / "file", "--train", "10"], 1, "file")
+    fails(capsys, ["bench", "--op", "spectral_last", "--output", tmp_path / "file" / "b.json"], 1, "file")
+
+
+def copied(trained, tmp_path):
+    import shutil
+
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+def files(folder):
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--embed-dim", "16"], ["--embed-dim is 4, not 16"]),
+        (["--normalization", "imagenet"], ["--normalization"]),
+        (["--distractors", "14"], ["--distractors is 0, not 14"]),
+        (["--mixer-options", "rho=0.5"], ["--mixer-options"]),
+        (["--frame-readout", "mean"], ["--frame-readout"]),
+    ],
+)
+def test_resume_refuses_another_run_and_changes_nothing(trained, tmp_path, flags, says, capsys):
+    run_dir = copied(trained, tmp_path)
+    before = files(run_dir)
+    fails(capsys, ["train", "demo", "--out", run_dir, "--resume", *flags], 2, "continues the run as it was", *says)
+    assert files(run_dir) == before
+
+
+def test_resume_takes_the_runs_own_values_and_can_go_further(trained, tmp_path, capsys):
+    run_dir = copied(trained, tmp_path)
+    assert main(["train", "demo", "--out", str(run_dir), "--resume", "--steps", "9"]) == 0
+    steps = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert max(steps) == 9
+    assert main(["inspect", str(run_dir)]) == 0
+
+
+def test_resume_of_nothing_leaves_nothing(tmp_path, capsys):
+    fails(capsys, ["train", "demo", "--resume", "--out", tmp_path / "none"], 1, "no configuration")
+    assert not (tmp_path / "none").exists()
+
+
+def test_epochs_on_a_recipe_in_steps_evaluate_every_epoch(tmp_path):
+    from cssm.cli.overrides import flag_values, overridden
+    from cssm.cli.train import Flags
+    from cssm.recipes import RECIPES
+
+    run = RECIPES["demo"]()
+    flags = Flags(**{**flag_values(run), "epochs": 4})
+    train = overridden(run, flags, {"epochs"}).train
+    assert (train.steps, train.epochs, train.eval_every) == (None, 4, None)
+
+
+@pytest.mark.parametrize("form", ["arrayrecord", "tfrecord"])
+def test_training_from_made_files(tmp_path, form, capsys):
+    folder = tmp_path / "made"
+    make = ["data", "make", "pathtracker", "--out", folder, "--train", 24, "--val", 10, "--test", 9, "--frames", 8]
+    assert main([str(a) for a in [*make, "--distractors", 0, "--format", form, "--shard-size", 10]]) == 0
+    assert main(["data", "verify", str(folder)]) == 0
+    tiny = ["--steps", "2", "--batch-size", "8", "--embed-dim", "4", "--logger", "jsonl", "--data-dir", str(folder)]
+    for flags, says in (
+        (["--seq-len", "16"], "made with frames 8"),
+        (["--distractors", "5"], "made with distractors 0"),
+        (["--dataset", "pathfinder"], "--dataset pathtracker"),
+    ):
+        capsys.readouterr()
+        fails(capsys, ["train", "demo", *tiny, "--out", tmp_path / "refused", *flags], 2, says)
+    assert main(["train", "demo", *tiny, "--out", str(tmp_path / "run")]) == 0
+    assert main(["eval", str(tmp_path / "run")]) == 0
+    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["count"] == 9
 
 
 def test_a_folder_without_a_run(tmp_path, capsys):

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import platform
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def save(timings: list[Timing], path: Path, revision: str | None) -> None:
     record = {
         "device": device.device_kind,
         "platform": device.platform,
-        "cores": len(jax.devices()),
+        "cores": os.cpu_count(),
         "machine": platform.machine(),
         "python": platform.python_version(),
         "jax": jax.__version__,

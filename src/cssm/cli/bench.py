@@ -30,6 +30,9 @@ def main(argv: list[str]) -> int:
         raise UsageError("cssm bench: give --op NAME [NAME ...] or --all")
     if flags.repeats < 1:
         raise UsageError(f"--repeats is {flags.repeats}: give at least 1")
+    if flags.output:
+        flags.output.parent.mkdir(parents=True, exist_ok=True)
+        flags.output.touch()  # a path that cannot be written is told before the timing
     import jax
     from rich.console import Console
     from rich.progress import track

@@ -1,7 +1,9 @@
 """Shared by the commands: the compilation cache, parsing, reading clips."""
 
+import inspect
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +18,7 @@ def parse(kind: type[T] | Any, argv: list[str], command: str, description: str, 
     import tyro
 
     options = {} if default is None else {"default": default}
-    return tyro.cli(kind, args=argv, prog=f"cssm {command}", description=description, **options)
+    return tyro.cli(kind, args=argv, prog=f"cssm {command}", description=inspect.cleandoc(description), **options)
 
 
 def enable_compilation_cache() -> None:
@@ -43,11 +45,11 @@ def read_clip(path: Path):
         _refuse_large(path)
         loaded = np.load(path, allow_pickle=False)
         video = loaded if isinstance(loaded, np.ndarray) else _only_array(path, loaded)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise DataError(
             f"{path} is not a readable .npz or .npy clip ({error}); write one with `cssm data clip`"
         ) from None
-    if video.ndim != 4 or video.dtype.kind not in "uf" or (video.dtype.kind == "u" and video.dtype != np.uint8):
+    if video.ndim != 4 or video.dtype not in (np.uint8, np.float16, np.float32, np.float64):
         raise DataError(f"{path} holds {video.dtype} of shape {video.shape}; expected uint8 or float (T, H, W, 3)")
     if 0 in video.shape:
         raise DataError(f"{path} has zero frames or pixels (shape {video.shape}): give at least one frame")

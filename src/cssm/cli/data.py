@@ -107,6 +107,8 @@ def _preview(name: str, flags: Preview, data) -> int:
     from cssm.viz.contact_sheet import contact_sheet
 
     path = flags.output or Path(f"{name}.png")
+    if path.suffix != ".png":
+        raise UsageError(f"--output {path}: the sheet is a PNG, give a name that ends in .png")
     source = data.source(flags.split, size=64 * flags.samples, seed=flags.seed)
     title = f"{name}, {flags.split} split"
     contact_sheet(source, path, samples=flags.samples, title=title)
@@ -117,6 +119,8 @@ def _preview(name: str, flags: Preview, data) -> int:
 def _check(name: str, flags: Check, data) -> int:
     from cssm.data.baselines import histogram, markers_only
 
+    if flags.samples < 9:
+        raise UsageError(f"--samples is {flags.samples}: give at least 9, a third of them is held out")
     source = data.source("train", size=flags.samples, seed=flags.seed)
     if "markers" in source.batch([0]):
         print(f"markers only      {markers_only(source, flags.samples)}")
@@ -138,6 +142,8 @@ def _verify(argv: list[str]) -> int:
 def _clip(name: str, flags: Clip, data) -> int:
     import numpy as np
 
+    if flags.index < 0:
+        raise UsageError(f"--index is {flags.index}: samples are counted from 0")
     sample = data.source(flags.split, size=flags.index + 1, seed=flags.seed)[flags.index]
     if sample["input"].ndim != 4:
         raise UsageError(f"{name} has still images, not videos: there is nothing to stream")

@@ -6,13 +6,12 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cssm.core.errors import UsageError
 
 from .common import enable_compilation_cache, parse
-
-FRAME_DATASETS = ("pathtracker", "featuretracker")
+from .overrides import continued, flag_values, given_flags, overridden
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,20 +96,28 @@ class Flags:
 
 
 def main(argv: list[str]) -> int:
-    from cssm.recipes import RECIPES
+    from cssm.recipes import RECIPES, load_saved
 
     if not argv or argv[0].startswith("-"):
         print(_usage(RECIPES))
         if argv and argv[0] in ("-h", "--help"):
             return 0
         raise UsageError(f"cssm train: name a recipe first: {', '.join(RECIPES.names())}")
-    recipe = RECIPES[argv[0]]
+    recipe, given = RECIPES[argv[0]], given_flags(argv[1:])
     run = recipe()
-    default = flags_of(run)
-    flags = parse(Flags, argv[1:], f"train {argv[0]}", recipe.__doc__, default)
+    flags = _parse(run, argv, recipe.__doc__)
     run_dir = _run_dir(argv[0], flags)
+    if flags.resume:  # the run goes on as it was saved; flags change how it is trained, not what
+        run = load_saved(run_dir)
+        run = continued(run, _parse(run, argv, recipe.__doc__), given)
+    else:
+        run = overridden(run, flags, given)
     enable_compilation_cache()
-    return _train(apply(flags, default, run), run_dir, flags.resume, argv)
+    return _train(run, run_dir, flags.resume, argv)
+
+
+def _parse(run, argv: list[str], description: str | None) -> Flags:
+    return parse(Flags, argv[1:], f"train {argv[0]}", description or "", Flags(**flag_values(run)))
 
 
 def _usage(recipes) -> str:
@@ -118,131 +125,6 @@ def _usage(recipes) -> str:
     return "usage: cssm train RECIPE [options]    (cssm train RECIPE --help shows them all)\n\nrecipes:\n" + "\n".join(
         lines
     )
-
-
-def flags_of(run) -> Flags:
-    """The recipe's values as flags."""
-    model, train, task = run.model, run.train, run.task
-    options = tuple(f"{name}={value}" for name, value in model.mixer_options.items() if name != "kernel_size")
-    return Flags(
-        arch="simple", cssm=model.mixer, embed_dim=model.embed_dim, depth=model.depth, seq_len=model.seq_len,
-        image_size=model.image_size, kernel_size=model.mixer_options.get("kernel_size"), mixer_options=options,
-        stem_mode=model.stem, pos_embed=model.position, norm_type=model.norm, act=model.act, pool_type=model.pool,
-        frame_readout=model.readout, drop_path=model.drop_path, dataset=_dataset_name(run.data), data_dir=None,
-        pathfinder_difficulty=_field(run.data, "difficulty"), distractors=_field(run.data, "distractors"),
-        skip_corrupt=False, train_size=run.train_size, val_size=run.val_size, steps=train.steps, epochs=train.epochs,
-        batch_size=train.batch_size, lr=train.lr, weight_decay=train.weight_decay, grad_clip=train.grad_clip,
-        warmup_steps=train.warmup_steps, ema=train.ema, accumulate=train.accumulate, compute_dtype=train.compute_dtype,
-        eval_every=train.eval_every, label_smoothing=task.label_smoothing, normalization=task.normalization,
-        logger=train.logger, seed=train.seed,
-    )  # fmt: skip
-
-
-def apply(flags: Flags, default: Flags, run):
-    """The recipe with every flag that differs from its default put in."""
-    from cssm.models import MODELS
-
-    if type(MODELS[flags.arch]) is not type(run.model):
-        raise UsageError(
-            f"recipe {run.recipe!r} trains a {type(run.model).__name__}; --arch {flags.arch} is another kind"
-        )
-    data = _data(flags, default, run)
-    mixer_options = _mixer_options(flags, default)
-    if flags.kernel_size is not None:
-        mixer_options["kernel_size"] = flags.kernel_size
-    model = dataclasses.replace(
-        run.model, mixer=flags.cssm, mixer_options=mixer_options, embed_dim=flags.embed_dim, depth=flags.depth,
-        seq_len=flags.seq_len, image_size=flags.image_size, stem=flags.stem_mode, position=flags.pos_embed,
-        norm=flags.norm_type, act=flags.act, pool=flags.pool_type, readout=flags.frame_readout,
-        drop_path=flags.drop_path, num_classes=data.num_classes,
-    )  # fmt: skip
-    steps, epochs = _length(flags, default)
-    train = dataclasses.replace(
-        run.train, steps=steps, epochs=epochs, batch_size=flags.batch_size, lr=flags.lr,
-        weight_decay=flags.weight_decay, grad_clip=flags.grad_clip, warmup_steps=flags.warmup_steps, ema=flags.ema,
-        accumulate=flags.accumulate, compute_dtype=flags.compute_dtype, eval_every=flags.eval_every,
-        logger=flags.logger, seed=flags.seed,
-    )  # fmt: skip
-    task = dataclasses.replace(
-        run.task, label_smoothing=flags.label_smoothing, normalization=flags.normalization, num_classes=data.num_classes
-    )
-    return dataclasses.replace(run, data=data, model=model, task=task, train=train, **_sizes(flags, default))
-
-
-def _mixer_options(flags: Flags, default: Flags) -> dict[str, Any]:
-    """Name -> number or word. Another mixer does not inherit the recipe's options."""
-    if flags.cssm != default.cssm and flags.mixer_options == default.mixer_options:
-        return {}
-    options = {}
-    for pair in flags.mixer_options:
-        name, equals, text = pair.partition("=")
-        if not (name and equals and text):
-            raise UsageError(f"--mixer-options {pair!r}: expected name=value, such as memory=8.0")
-        try:
-            options[name] = json.loads(text)
-        except ValueError:
-            options[name] = text
-    return options
-
-
-def _field(config, name: str):
-    """The value of a dataclass field, None where there is no such field."""
-    return getattr(config, name) if name in {field.name for field in dataclasses.fields(config)} else None
-
-
-def _sizes(flags: Flags, default: Flags) -> dict[str, int | None]:
-    """Samples of each split: files give all they have, unless a size was asked for."""
-    sizes = {"train_size": flags.train_size, "val_size": flags.val_size}
-    if flags.data_dir is None:
-        return sizes
-    return {k: None if v == getattr(default, k) else v for k, v in sizes.items()} | {"test_size": None}
-
-
-def _length(flags: Flags, default: Flags) -> tuple[int | None, int | float | None]:
-    """Whichever of --steps and --epochs was given replaces the recipe's."""
-    if flags.steps != default.steps and flags.epochs != default.epochs:
-        raise UsageError("give --steps or --epochs, not both")
-    if flags.steps != default.steps:
-        return flags.steps, None
-    if flags.epochs != default.epochs:
-        return None, flags.epochs
-    return default.steps, default.epochs
-
-
-def _dataset_name(data) -> str:
-    from cssm.data import datasets
-
-    return next(name for name in datasets.names() if datasets[name] is type(data))
-
-
-def _data(flags: Flags, default: Flags, run):
-    """The data set's configuration; a flag that it does not have is an error."""
-    from cssm.data import datasets
-    from cssm.data.formats.detect import detect
-
-    kind = datasets[flags.dataset]
-    base = run.data if flags.dataset == default.dataset else kind()
-    known = {field.name for field in dataclasses.fields(kind)}
-    wanted = {"frames": flags.seq_len} if "frames" in known else {}
-    if flags.image_size != default.image_size or "size" in known:
-        wanted["size"] = flags.image_size
-    for flag, option in (("pathfinder_difficulty", "difficulty"), ("distractors", "distractors")):
-        value = getattr(flags, flag)
-        if option in known and value is not None:
-            wanted[option] = value
-        elif value != getattr(default, flag):
-            raise UsageError(f"--{flag.replace('_', '-')} does not apply to data set {flags.dataset!r}: leave it out")
-    if flags.data_dir is not None:
-        options = {"difficulty": wanted.get("difficulty", _field(base, "difficulty")), "size": wanted.get("size")}
-        return detect(
-            flags.data_dir, flags.dataset, frames=wanted.get("frames"), skip_corrupt=flags.skip_corrupt, **options
-        )
-    if flags.skip_corrupt:
-        raise UsageError("--skip-corrupt is for files: give --data-dir too")
-    unknown = set(wanted) - known
-    if unknown:
-        raise UsageError(f"--image-size does not apply to data set {flags.dataset!r}, whose frames have one size")
-    return dataclasses.replace(base, **wanted)
 
 
 def _run_dir(recipe: str, flags: Flags) -> Path:

@@ -22,6 +22,7 @@ def demo() -> Run:
     """
     return Run(
         recipe="demo",
+        dataset="pathtracker",
         data=PathTracker(frames=8, distractors=0),
         model=SimpleCSSMConfig(
             mixer_options={"memory": 8.0, "init_scale": 0.1}, embed_dim=24, seq_len=8, stem="pathtracker",
@@ -42,6 +43,7 @@ def pathtracker() -> Run:
     """
     return Run(
         recipe="pathtracker",
+        dataset="pathtracker",
         data=PathTracker(),
         model=SimpleCSSMConfig(seq_len=32, stem="pathtracker", image_size=32),
         task=Classify(),
@@ -61,6 +63,7 @@ def pathfinder() -> Run:
     """
     return Run(
         recipe="pathfinder",
+        dataset="pathfinder",
         data=Pathfinder(difficulty=14),
         model=SimpleCSSMConfig(seq_len=8, stem="pathtracker", image_size=128),
         task=Classify(),
@@ -77,4 +80,4 @@ def featuretracker() -> Run:
 
     Command: `cssm train featuretracker`. Hardware: one GPU. Expected: not yet measured here.
     """
-    return dataclasses.replace(pathtracker(), recipe="featuretracker", data=FeatureTracker())
+    return dataclasses.replace(pathtracker(), recipe="featuretracker", dataset="featuretracker", data=FeatureTracker())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from cssm.core.errors import UsageError
@@ -22,13 +23,14 @@ BASELINE_SAMPLES = 3000
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One full run. `data` is a data set configuration with `.source(split, size=)`.
+    """One full run. `data` is a configuration of data set `dataset` (or of its files) with `.source(split, size=)`.
 
     Sizes count samples; None takes all that files hold. Generated splits never share a sample. Validation picks the
     best checkpoint; the test split is touched by `cssm eval` alone.
     """
 
     recipe: str
+    dataset: str
     data: Any
     model: SimpleCSSMConfig
     task: Classify
@@ -69,9 +71,19 @@ def prepare(run: Run, run_dir: Path, resume: bool) -> nnx.Module:
     classes = {run.data.num_classes, run.model.num_classes, run.task.num_classes}
     if len(classes) > 1:
         raise UsageError(f"data, model and task disagree on the number of classes: {sorted(classes)}")
-    if not resume and (run_dir / "metrics.jsonl").exists():
+    if not resume and _has_run(run_dir):
         raise UsageError(f"{run_dir} holds a run already: continue it with --resume, or choose another --out")
-    return run.build()
+    model = run.build()
+    example = run.source("train").batch([0])
+    batch = {"input": example["input"], "label": example["label"], "valid": np.ones(1, bool)}
+    jax.eval_shape(lambda: run.task.loss(model, batch, None)[0])  # shapes that do not fit are told before a step
+    return model
+
+
+def _has_run(run_dir: Path) -> bool:
+    """A run that failed before its first step has nothing to lose."""
+    steps = (path.name.removeprefix("step_") for path in (run_dir / "checkpoints").glob("step_*"))
+    return any(step.isdigit() and int(step) for step in steps)
 
 
 def execute(run: Run, run_dir: Path, *, resume: bool = False, resume_hint: str = "") -> Report:
@@ -84,19 +96,22 @@ def execute(run: Run, run_dir: Path, *, resume: bool = False, resume_hint: str =
     batch = run.train.batch_size
     train_data = loader(train_source, batch_size=batch, seed=run.train.seed, shuffle=True, repeat=True)
     baseline = baseline_of(val_source, train_source)
-    save_config(run_dir, run)
     curves = _Curves(run_dir / "curves.png", baseline)
-    options = {"resume": resume, "callbacks": (curves,), "resume_hint": resume_hint}
+    # only when a resumed run has been restored, or a new one can start, is its configuration written
+    save = lambda event: save_config(run_dir, run) if event.kind == "start" else None  # noqa: E731
+    options = {"resume": resume, "callbacks": (save, curves), "resume_hint": resume_hint}
     result = train(model, run.task, train_data, loader(val_source, batch_size=batch), run.train, run_dir, **options)
     load_model(run_dir, model, "best")
-    accuracy = evaluate(model, run.task, loader(val_source, batch_size=batch), compute_dtype=run.train.compute_dtype)[
-        "accuracy"
-    ]
+    figures = evaluate(model, run.task, loader(val_source, batch_size=batch), compute_dtype=run.train.compute_dtype)
     parameters = sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param)))
     artifacts = {"curves": curves.draw(run_dir), "predictions": run_dir / "predictions.png"}
     draw_predictions(model, run.task, val_source, artifacts["predictions"])
     report = Report(
-        result=result, val_accuracy=accuracy, markers_only=baseline, parameters=parameters, artifacts=artifacts
+        result=result,
+        val_accuracy=figures["accuracy"],
+        markers_only=baseline,
+        parameters=parameters,
+        artifacts=artifacts,
     )
     (run_dir / "summary.json").write_text(json.dumps(report.summary()) + "\n")
     return report
@@ -110,14 +125,20 @@ def baseline_of(source: Source, fallback: Source) -> Baseline | None:
     return markers_only(larger, min(BASELINE_SAMPLES, len(larger)))
 
 
+def load_saved(run_dir: Path) -> Run:
+    """The run that a folder describes. Raises DataError when it describes none."""
+    run = load_config(run_dir)
+    if not isinstance(run, Run):
+        raise UsageError(f"{run_dir}/config.json describes no run: give the folder that `cssm train` wrote")
+    return run
+
+
 def load_run(run_dir: Path) -> tuple[Run, nnx.Module]:
     """The run of a folder, and its model with the best parameters.
 
     Raises DataError when the folder holds no run, CheckpointError when no whole checkpoint fits.
     """
-    run = load_config(run_dir)
-    if not isinstance(run, Run):
-        raise UsageError(f"{run_dir}/config.json describes no run: give the folder that `cssm train` wrote")
+    run = load_saved(run_dir)
     model = run.build()
     load_model(run_dir, model, "best")
     return run, model

@@ -8,7 +8,7 @@ from cssm.core.errors import DataError, UsageError
 
 from .pathfinder import PathfinderFiles
 from .pathtracker import PathTrackerFiles
-from .stored import METADATA, StoredFiles
+from .stored import METADATA, StoredFiles, read_metadata
 
 
 def detect(
@@ -31,6 +31,9 @@ def detect(
         raise DataError(f"no folder {root}: give the data set's folder as --data-dir")
     made = root / f"difficulty_{difficulty}" if (root / f"difficulty_{difficulty}" / METADATA).exists() else root
     if (made / METADATA).exists() and _is_made(made):
+        stored = read_metadata(made)["dataset"]
+        if stored != dataset:
+            raise UsageError(f"{made} holds {stored}, not {dataset}: give --dataset {stored}")
         return StoredFiles(root=made, skip_corrupt=skip_corrupt)
     if dataset == "pathtracker":
         layout = _first(root, dataset, {"tfrecord": "train/*.tfrecord", "flat": "train-*", "npy": "[01]/*.npy"})
@@ -43,6 +46,15 @@ def detect(
         options |= {} if layout == "tfrecord" else {"size": size}
         return PathfinderFiles(root=root, layout=layout, **options)
     raise UsageError(f"data set {dataset!r} has no published files to read: leave out --data-dir to generate it")
+
+
+def made_options(data: Any) -> dict[str, Any]:
+    """frames, distractors, difficulty, size of a made set, as far as it has them; {} for other files."""
+    if not isinstance(data, StoredFiles):
+        return {}
+    metadata = read_metadata(Path(data.root))
+    options = dict(metadata.get("options", {})) | {"size": metadata.get("image_size")}
+    return {name: options[name] for name in ("frames", "distractors", "difficulty", "size") if options.get(name) is not None}
 
 
 def _is_made(folder: Path) -> bool:
