@@ -156,12 +156,16 @@ def test_stable_spectrum_is_inside_the_disc_with_a_finite_gradient_at_zero(x64):
     np.testing.assert_allclose(slope, 0.999 * np.cos(0.3))
 
 
-def test_last_frame_gradient_saves_nothing_that_grows_with_time():
+@pytest.mark.parametrize("implementation", FAST)
+@pytest.mark.parametrize("readout", ["last", "mean"])
+@pytest.mark.parametrize("with_reset", [False, True])
+def test_reduced_gradient_saves_nothing_that_grows_with_time(implementation, readout, with_reset):
     def saved(steps):
-        x = jnp.zeros((1, steps, 8, 8, 2))
+        x, reset = jnp.zeros((1, steps, 8, 8, 2)), jnp.zeros((1, steps), bool) if with_reset else None
         spectrum = jnp.zeros((2, 8, 5), jnp.complex64)
-        run = lambda x, k: spectral_scan(x, k, readout="last", implementation="stream")[1]  # noqa: E731
-        return sum(leaf.size for leaf in jax.tree.leaves(jax.vjp(run, x, spectrum)[1]))
+        run = lambda x, k: spectral_scan(x, k, readout=readout, reset=reset, implementation=implementation)  # noqa: E731
+        leaves = jax.tree.leaves(jax.vjp(run, x, spectrum)[1])
+        return sum(leaf.nbytes for leaf in leaves if leaf.dtype != bool)  # the resets themselves aside
 
     assert saved(64) == saved(2)
 

@@ -40,13 +40,15 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
       x: (B, T, H, W, C) real.
       spectrum: (C, H, W // 2 + 1) complex, of a real kernel: see `kernel_spectrum`, `stable_spectrum`.
       readout: "all" (y has x's shape), "last" (the last frame: one inverse FFT, gradient memory independent of T) or
-        "mean" (the mean over frames: the same).
+        "mean" (the mean over frames: the same). With `lift` the gradient keeps the R-channel spectra and one state
+        per chunk of frames.
       state: (B, C, H, W // 2 + 1) complex, the state before the first frame; zeros when omitted.
       reset: (B, T) bool; True forgets all frames before that one.
       lift: (R, C) real; x then has R channels and stands for x @ lift. Without resets, the last and mean readouts
         transform R channels instead of C and advance whole chunks of frames by one matrix product per frequency.
       implementation: "stream" (frame by frame in cache: picked on CPU), "parallel" (whole clip, log2 T passes: picked
-        on GPU and TPU), "reference" (slow, obvious), or None to pick.
+        on GPU and TPU; with resets, last and mean go frame by frame), "reference" (slow, obvious; its gradient keeps
+        every state), or None to pick.
 
     Returns:
       (state, y): the state after the last frame, complex64 (complex128 for float64 input); y in x's dtype.

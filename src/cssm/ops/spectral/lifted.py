@@ -2,6 +2,7 @@
 
 Over a chunk of L frames the recurrence is then one matrix product per frequency, for all channels and frames at once:
 S_L = K^L S_0 + sum_{s, r} (K^(L-s) W_r) u_{s, r}. The weights are shared by the batch and by all chunks.
+Memory for the gradient: the spectra of u (the lift's gradient needs them) and one state per chunk.
 """
 
 import jax.numpy as jnp
@@ -51,6 +52,6 @@ def _powers(spectrum, size):
 
 def _contract(chunk, lift, weights):
     """sum over frames s and channels r of chunk[s, r] lift[r] weights[L - 1 - s]: (B, C, F)."""
-    weights = jnp.einsum("rc,lcf->lrcf", lift, weights[::-1])
+    weights = jnp.einsum("rc,lcf->lrcf", lift, weights[::-1], precision="highest")
     merged = chunk.reshape(chunk.shape[0], -1, chunk.shape[-1])
-    return jnp.einsum("bkf,kcf->bcf", merged, weights.reshape(-1, *weights.shape[2:]))
+    return jnp.einsum("bkf,kcf->bcf", merged, weights.reshape(-1, *weights.shape[2:]), precision="highest")

@@ -21,9 +21,9 @@ def stream(x, spectrum, state, reset, readout):
 def _forward(x, spectrum, state, reset, readout):
     if readout == "all":
         final, y, before = _scan_all(x, spectrum, state, reset, keep=True)
-        return (final, y), (spectrum, reset, before, _witness(x))
+        return (final, y), (spectrum, reset, before, witness(x))
     out, slopes = _reduce_with_slopes(x, spectrum, state, reset, readout)
-    return out, (spectrum, reset, slopes, _witness(x))
+    return out, (spectrum, reset, slopes, witness(x))
 
 
 def _backward(readout, saved, cotangents):
@@ -34,7 +34,7 @@ def _backward(readout, saved, cotangents):
 stream.defvjp(_forward, _backward)
 
 
-def _witness(x):
+def witness(x):
     """A zero-size array that remembers x's width, length and dtype in the residuals."""
     return jnp.zeros((0, *x.shape[1:4]), x.dtype)
 
@@ -105,9 +105,9 @@ def _reduce_with_slopes(x, spectrum, state, reset, readout):
 
 
 def _backward_all(saved, state_cotangent, g):
-    spectrum, reset, before, witness = saved
-    weight = adjoint_weight(spectrum.shape[-2], witness.shape[3], spectrum.dtype)
-    steps = witness.shape[1]
+    spectrum, reset, before, like = saved
+    steps, width = like.shape[1], like.shape[3]
+    weight = adjoint_weight(spectrum.shape[-2], width, spectrum.dtype)
 
     def body(i, carry):
         carried, dx, dspectrum = carry  # carried: conj(K) s_{t+1}
@@ -115,30 +115,39 @@ def _backward_all(saved, state_cotangent, g):
         s = carried + _frame(g, t)
         past = _keep(reset, t, s.conj())
         dspectrum = dspectrum + (past * lax.dynamic_index_in_dim(before, t, 1, keepdims=False)).sum(0)
-        return past.conj() * spectrum.conj(), _put(dx, to_space(s, witness.shape[3]), t), dspectrum
+        return past.conj() * spectrum.conj(), _put(dx, to_space(s, width), t), dspectrum
 
-    dx = jnp.zeros((g.shape[0], *witness.shape[1:], g.shape[-1]), witness.dtype)
+    dx = jnp.zeros((g.shape[0], *like.shape[1:], g.shape[-1]), like.dtype)
     init = (state_cotangent.conj() / weight, dx, jnp.zeros_like(spectrum))
     carried, dx, dspectrum = lax.fori_loop(0, steps, body, init)
     return dx, dspectrum * weight, carried.conj() * weight, None
 
 
+def frame_cotangents(readout, steps, weight, state_cotangent, g):
+    """s of the last frame but for g, and the g that the mean adds to s at every frame (None for last)."""
+    carried, g = state_cotangent.conj() / weight, to_spectrum(g)
+    return (carried + g, None) if readout == "last" else (carried, g / steps)
+
+
+def kernel_cotangent(last, g, slopes):
+    """sum over the batch of s* dS/dK: through the last state, and through the sum of all states for the mean."""
+    slope, slope_total = slopes
+    through = last.conj() * slope
+    return (through if g is None else through + g.conj() * slope_total).sum(0)
+
+
 def _backward_reduced(readout, saved, state_cotangent, g):
-    spectrum, reset, (slope, slope_total), witness = saved
-    weight = adjoint_weight(spectrum.shape[-2], witness.shape[3], spectrum.dtype)
-    steps, width = witness.shape[1], witness.shape[3]
-    g = to_spectrum(g) / (steps if readout == "mean" else 1)
-    last = state_cotangent.conj() / weight + (0 if readout == "mean" else g)
-    dspectrum = (last.conj() * slope).sum(0)
-    if readout == "mean":
-        dspectrum = dspectrum + (g.conj() * slope_total).sum(0)
+    spectrum, reset, slopes, like = saved
+    steps, width = like.shape[1], like.shape[3]
+    weight = adjoint_weight(spectrum.shape[-2], width, spectrum.dtype)
+    last, g = frame_cotangents(readout, steps, weight, state_cotangent, g)
 
     def body(i, carry):
         carried, dx = carry
         t = steps - 1 - i
-        s = carried + g if readout == "mean" else carried
+        s = carried if g is None else carried + g
         return _keep(reset, t, spectrum.conj() * s), _put(dx, to_space(s, width), t)
 
-    dx = jnp.zeros((g.shape[0], *witness.shape[1:], g.shape[1]), witness.dtype)
+    dx = jnp.zeros((last.shape[0], *like.shape[1:], last.shape[1]), like.dtype)
     carried, dx = lax.fori_loop(0, steps, body, (last, dx))
-    return dx, dspectrum * weight, carried.conj() * weight, None
+    return dx, kernel_cotangent(last, g, slopes) * weight, carried.conj() * weight, None
