@@ -56,22 +56,23 @@ def _stream(run, model, video, flags):
     import numpy as np
     from flax import nnx
 
-    state = model.init_state(1, video.shape[1:3])
     graph, params = nnx.split(model)
-    prepare = lambda frame: run.task.prepare({"input": frame})["input"]  # noqa: E731
-    step = jax.jit(lambda params, state, frame: nnx.merge(graph, params).step(state, prepare(frame)))
-    # untimed frames compile the step, for a first and for a carried state; what they return is dropped
-    jax.block_until_ready(step(params, step(params, state, video[None, 0])[0], video[None, 0]))
+
+    @jax.jit
+    def step(params, state, frame):
+        state, logits = nnx.merge(graph, params).step(state, run.task.prepare({"input": frame})["input"])
+        return state, logits, jax.nn.softmax(logits[0])
+
+    state = model.init_state(1, video.shape[1:3])
+    jax.block_until_ready(step(params, state, video[None, 0]))  # compiles; what it returns is dropped
     start = time.perf_counter()
     for t, frame in enumerate(video):
-        state, logits = step(params, state, frame[None])
-        chances = np.asarray(jax.nn.softmax(logits[0]))
-        _show(t, chances, flags.json)
+        state, logits, chances = step(params, state, frame[None])
+        _show(t, np.asarray(chances), flags.json)
     seconds = time.perf_counter() - start
     memory = sum(v.nbytes for v in jax.tree.leaves(state))
     if not flags.json:
-        rate = len(video) / seconds
-        print(f"{len(video)} frames, {rate:.0f} frames/s, state {memory:,} bytes whatever the length")
+        print(f"{len(video)} frames, {len(video) / seconds:.0f} frames/s, state {memory:,} bytes whatever the length")
     return np.asarray(logits)
 
 
