@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
+from cssm.core.errors import ShapeError
 from cssm.nn import MIXERS, Control, Mixer, create_mixer
 from cssm.nn.mixer import SpatiallyPooled, repeat_frame
 from tolerances import assert_close
@@ -151,6 +152,19 @@ def test_5_state_is_a_fixed_point_of_step(name):
     assert spec(after) == spec(state)
     assert y.shape == (B, *GRID, CHANNELS)
     assert all(v.dtype in (jnp.float32, jnp.complex64, jnp.int32) for v in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_5_a_state_of_another_batch_or_grid_is_refused(name):
+    mixer, frame = nnx.merge(*build(name)), clip()[:, 0]
+    for state in (mixer.init_state(1, GRID), mixer.init_state(B, (1, 1))):
+        for call in (
+            lambda s: mixer.step(s, frame),
+            lambda s: mixer.scan(s, clip()),
+            lambda s: mixer.static(s, frame, 2),
+        ):
+            with pytest.raises(ShapeError, match="state"):
+                call(state)
 
 
 @pytest.mark.parametrize("name", RECURRENT + CONTROLS)

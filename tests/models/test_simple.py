@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from flax import nnx
@@ -123,7 +124,11 @@ def test_every_model_has_a_forward_and_finite_gradients():
         (lambda: build(readout="first"), UsageError, "last, mean, all"),
         (lambda: build(stem="big"), UsageError, "pathtracker or default"),
         (lambda: build(act="tanh"), UsageError, "softplus"),
-        (lambda: build(depth=0), UsageError, "at least 1"),
+        (lambda: build(depth=0), UsageError, "depth is 0, expected at least 1"),
+        (lambda: build(num_classes=0), UsageError, "num_classes is 0, expected at least 1"),
+        (lambda: build(in_channels=0), UsageError, "in_channels is 0, expected at least 1"),
+        (lambda: build(drop_path=1.0), UsageError, "drop_path is 1.0"),
+        (lambda: build(stem="default", stem_layers=0), UsageError, "stem_layers is 0, expected at least 1"),
         (lambda: build(embed_dim=7)(clip()), ShapeError, "7 is odd"),
         (lambda: build()(clip()[..., :2]), ShapeError, "clips"),
         (lambda: build()(clip(t=0)), ShapeError, "zero frames"),
@@ -137,3 +142,15 @@ def test_every_model_has_a_forward_and_finite_gradients():
 def test_bad_input_is_named(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+@pytest.mark.parametrize("mixer", RECURRENT)
+def test_step_refuses_what_does_not_fit_the_state(mixer, monkeypatch):
+    model, x = build(mixer=mixer), clip()
+    state = model.init_state(2, (8, 8))
+    for wrong in (clip(size=6)[:, 0], x[:1, 0]):
+        with pytest.raises(ShapeError, match=r"state shapes .* do not fit"):
+            model.step(state, wrong)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # past the type check that only tests have
+    with pytest.raises(ShapeError, match=r"one frame .* got shape \(2, 5, 8, 8, 3\)"):
+        model.step(state, x)

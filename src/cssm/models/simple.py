@@ -16,7 +16,17 @@ from flax import nnx
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Grid, Logits, RawFrame, RawVideo, Video
-from cssm.nn.mixer import Control, Mixer, SpatiallyPooled, create_mixer, has_option, repeat_frame, select, takes_lift
+from cssm.nn.mixer import (
+    Control,
+    Mixer,
+    SpatiallyPooled,
+    check_state,
+    create_mixer,
+    has_option,
+    repeat_frame,
+    select,
+    takes_lift,
+)
 from cssm.nn.norm import create_norm, require_streaming
 from cssm.nn.position import rotary_angles, rotate
 from cssm.nn.readout import Readout
@@ -46,7 +56,7 @@ class SimpleCSSMConfig:
     stem: str = "default"
     """pathtracker (one 1x1 convolution) or default (3x3 convolutions with pooling)."""
     stem_layers: int = 2
-    """Layers of the default stem; each halves the resolution."""
+    """Layers of the default stem, which each halve the resolution; the pathtracker stem has none."""
     position: str = "mrope"
     """mrope (rotary over time, height, width) or none."""
     norm: str = "global_layer"
@@ -86,8 +96,12 @@ class SimpleCSSM(nnx.Module):
     ):  # fmt: skip
         if position not in POSITIONS:
             raise UsageError(f"unknown position {position!r}: use {' or '.join(POSITIONS)}")
-        if min(embed_dim, depth, seq_len, image_size) < 1 or not 0 <= drop_path < 1:
-            raise UsageError("embed_dim, depth, seq_len, image_size must be at least 1 and drop_path in [0, 1)")
+        sizes = {"embed_dim": embed_dim, "depth": depth, "seq_len": seq_len, "image_size": image_size}
+        for name, size in (sizes | {"num_classes": num_classes, "in_channels": in_channels}).items():
+            if size < 1:
+                raise UsageError(f"{name} is {size}, expected at least 1")
+        if not 0 <= drop_path < 1:
+            raise UsageError(f"drop_path is {drop_path}, expected a probability 0 <= drop_path < 1")
         self.stem = Stem(stem, in_channels, embed_dim, layers=stem_layers, act=act, rngs=rngs)
         grid = (-(-image_size // self.stem.stride),) * 2
         # attention turns its own q and k; every other mixer gets features turned before it
@@ -188,9 +202,16 @@ class SimpleCSSM(nnx.Module):
         )
 
     def step(self, state: SimpleState, x: RawFrame) -> tuple[SimpleState, Logits]:
-        """One more frame (B, H, W, C): the new state, and the logits of the clip so far."""
+        """One more frame (B, H, W, C): the new state, and the logits of the clip so far.
+
+        Raises:
+          ShapeError: a clip, or a frame whose channels, batch or grid are not those of the state.
+        """
+        if x.ndim != 4:
+            raise ShapeError(f"step takes one frame (B, H, W, {self.in_channels}), got shape {x.shape}: give x[:, t]")
         self._check(x)
         x = self._embed(x[:, None], state.frame)[:, 0]
+        check_state(state.mixers[0], x, self.mixers[0])  # before a norm broadcasts
         norms, mixers = [], []
         for i, (norm, mixer) in enumerate(zip(self.norms, self.mixers, strict=True)):
             norm_state, x = norm.step(state.norms[i], activation(self.act)(x) if i else x)

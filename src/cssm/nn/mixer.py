@@ -119,6 +119,24 @@ def check_channels(x, channels: int, mixer: Any) -> None:
         raise ShapeError(f"{type(mixer).__name__} was built for {channels} channels, got an input of shape {x.shape}")
 
 
+def check_state(state, x, mixer: Any) -> None:
+    """The state must be one of `init_state` for the batch and grid of x, a clip or a frame."""
+    expected = jax.eval_shape(lambda: mixer.init_state(x.shape[0], x.shape[-3:-1]))
+    got, fits = ([leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (state, expected))
+    if got != fits:
+        shapes = f"state shapes {got} do not fit an input of shape {x.shape}, expected {fits}"
+        raise ShapeError(f"{type(mixer).__name__}: {shapes}; start from init_state(batch, grid)")
+
+
+def check_step(state, x, mixer: Any) -> None:
+    if x.ndim != 4:
+        raise ShapeError(
+            f"{type(mixer).__name__}.step takes a frame (B, H, W, C), got shape {x.shape}; scan takes clips"
+        )
+    check_channels(x, mixer.channels, mixer)
+    check_state(state, x, mixer)
+
+
 def check_static(steps: int, readout: str, mixer: Any) -> None:
     if steps < 1:
         raise ShapeError(f"{type(mixer).__name__}.static: steps is {steps}, expected at least one frame")

@@ -35,6 +35,8 @@ class Stem(nnx.Module):
     ):
         if mode not in STEMS:
             raise UsageError(f"unknown stem {mode!r}: use {' or '.join(STEMS)}")
+        if mode == "default" and layers < 1:
+            raise UsageError(f"stem_layers is {layers}, expected at least 1; a stem without pooling is pathtracker")
         activation(act)
         self.in_channels, self.pools, self.act = in_channels, 0 if mode == "pathtracker" else layers, act
         if mode == "pathtracker":

@@ -17,7 +17,7 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import linear_scan
 from cssm.ops.spectral.static import geometric
 
-from ..mixer import MIXERS, Mixer, check_channels, check_static, select
+from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, select
 
 
 class ConvSSMState(NamedTuple):
@@ -56,12 +56,13 @@ class ConvSSM(Mixer):
         return ConvSSMState(jnp.zeros((batch, *grid, self.channels), jnp.float32))
 
     def step(self, state: ConvSSMState, x: Frame) -> tuple[ConvSSMState, Frame]:
-        check_channels(x, self.channels, self)
+        check_step(state, x, self)
         memory = self._decay() * state.memory + self._input(x)
         return ConvSSMState(memory), self._output(x, memory)
 
     def scan(self, state: ConvSSMState, x: Video, *, reset=None, readout="all") -> tuple[ConvSSMState, Video | Frame]:
         check_channels(x, self.channels, self)
+        check_state(state, x, self)
         frames = self._input(x.reshape(-1, *x.shape[2:])).reshape(x.shape)
         memory = linear_scan(self._decay(), frames, state.memory, reset=reset)
         if readout == "last":
@@ -71,6 +72,7 @@ class ConvSSM(Mixer):
     def static(self, state: ConvSSMState, x: Frame, steps: int, *, readout="last") -> tuple[ConvSSMState, Frame]:
         check_static(steps, readout, self)
         check_channels(x, self.channels, self)
+        check_state(state, x, self)
         decay, frame = self._decay(), self._input(x)
         power, total, cumulative = geometric(decay, steps)  # no division: a saturates at 1 in float32
         memory = total * frame + power * state.memory

@@ -17,7 +17,7 @@ from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Vi
 from cssm.ops import kernel_spectrum, spectral_pooled, spectral_scan, spectral_static, stable_spectrum
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
-from ..mixer import MIXERS, Mixer, check_channels, check_static
+from ..mixer import MIXERS, Mixer, check_channels, check_static, check_step
 
 
 class NoGateState(NamedTuple):
@@ -71,7 +71,7 @@ class NoGate(Mixer):
         return NoGateState(spectral_zero_state(batch, self.channels, padded))
 
     def step(self, state: NoGateState, x: Frame) -> tuple[NoGateState, Frame]:
-        check_channels(x, self.channels, self)
+        check_step(state, x, self)
         spectrum = self.transition(x.shape[1:3]) * state.spectrum + to_spectrum(self._pad(x))
         y = to_space(spectrum, x.shape[2] + self.margin).astype(x.dtype)
         return NoGateState(spectrum), self.out(self._crop(y, x))
