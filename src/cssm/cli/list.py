@@ -47,31 +47,29 @@ def _models():
     return table
 
 
+def _described(title: str, registry):
+    table = _table(title, "name", "what")
+    for name in registry.names():
+        table.add_row(name, _first_line(registry[name]))
+    return table
+
+
 def _datasets():
     from cssm.data import datasets
 
-    table = _table("datasets", "name", "what")
-    for name in datasets.names():
-        table.add_row(name, _first_line(datasets[name]))
-    return table
+    return _described("datasets", datasets)
 
 
 def _recipes():
     from cssm.recipes import RECIPES
 
-    table = _table("recipes", "name", "what")
-    for name in RECIPES.names():
-        table.add_row(name, _first_line(RECIPES[name]))
-    return table
+    return _described("recipes", RECIPES)
 
 
 def _benches():
     from cssm.bench import BENCHES
 
-    table = _table("benchmarks", "name", "what")
-    for name in BENCHES.names():
-        table.add_row(name, _first_line(BENCHES[name]))
-    return table
+    return _described("benchmarks", BENCHES)
 
 
 SECTIONS = {"mixers": _mixers, "models": _models, "datasets": _datasets, "recipes": _recipes, "benchmarks": _benches}
