@@ -137,6 +137,7 @@ def test_every_model_has_a_forward_and_finite_gradients():
         (lambda: build(mixer="transformer").init_state(1, (8, 8)), UsageError, "not recurrent"),
         (lambda: build(mixer_options={"boundary": "open"}), UsageError, "circular or zero"),
         (lambda: build(mixer_options={"margin": 3}), UsageError, "boundary='zero'"),
+        (lambda: build(mixer="transformer", mixer_options={"rotary": False}), UsageError, "position decides"),
     ],
 )
 def test_bad_input_is_named(call, error, says):

@@ -37,3 +37,30 @@ def test_static_names_bad_steps_and_readouts(name):
         mixer.static(state, x, 0)
     with pytest.raises(UsageError, match="'all', use last or mean"):
         mixer.static(state, x, 3, readout="all")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("no_gate", {"memory": "abc"}, "mixer 'no_gate': memory is 'abc', expected float"),
+        ("no_gate", {"kernel_size": 2.5}, "kernel_size is 2.5, expected int"),
+        ("no_gate", {"boundary": 3}, "boundary is 3, expected str"),
+        ("no_gate", {"boundary": "zero", "margin": "x"}, r"margin is 'x', expected int \| None"),
+        ("no_gate", {"boundary": "zero", "margin": -1}, "margin is -1, expected 0 or more"),
+        ("no_gate", {"rho": 1.5}, "rho is 1.5"),
+        ("no_gate", {"rho": 0.0}, "rho is 0.0"),
+        ("conv_ssm", {"kernel_size": True}, "kernel_size is True, expected int"),
+        ("transformer", {"heads": "x"}, "heads is 'x', expected int"),
+        ("transformer", {"rotary": 1}, "rotary is 1, expected bool"),
+        ("spatial_attn", {"heads": 0, "rotary": True}, "heads is 0, expected at least 1"),
+        ("spatial_attn", {"mlp_ratio": 0, "rotary": True, "heads": 2}, "mlp_ratio is 0, expected at least 1"),
+    ],
+)
+def test_a_bad_option_is_named(name, options, says):
+    with pytest.raises(UsageError, match=says):
+        build(name, **options)
+
+
+def test_none_passes_where_it_may():
+    build("no_gate", rho=1.0, boundary="zero", margin=None)
+    build("spatial_attn", layer_scale=None, rotary=True, heads=2)

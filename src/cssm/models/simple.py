@@ -106,7 +106,9 @@ class SimpleCSSM(nnx.Module):
         grid = (-(-image_size // self.stem.stride),) * 2
         # attention turns its own q and k; every other mixer gets features turned before it
         inside = position == "mrope" and has_option(mixer, "rotary")
-        options = {"rotary": True, **mixer_options} if inside else mixer_options
+        if inside and "rotary" in mixer_options:
+            raise UsageError("rotary in mixer_options: position decides, leave rotary out")
+        options = {**mixer_options, "rotary": True} if inside else mixer_options
         build = lambda: create_mixer(mixer, channels=embed_dim, grid=grid, rngs=rngs, **options)  # noqa: E731
         self.mixers: nnx.List[Mixer | Control] = nnx.List([build() for _ in range(depth)])
         self.norms = nnx.List([create_norm(norm, embed_dim) for _ in range(depth)])

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from cssm.core.annotations import describe, fits
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.registry import Registry
 from cssm.core.typing import Frame, Grid, Video
@@ -87,7 +88,8 @@ def create_mixer(name: str, *, channels: int, grid: Grid | None = None, rngs: nn
       rngs: nnx.Rngs for the initial parameters. options: the mixer's own keyword arguments.
 
     Raises:
-      UnknownNameError: no such mixer (with "did you mean"). UsageError: an option the mixer does not have.
+      UnknownNameError: no such mixer (with "did you mean"). UsageError: an option the mixer does not have, or of
+        a wrong type.
 
     >>> from flax import nnx
     >>> create_mixer("no_gate", channels=4, kernel_size=3, rngs=nnx.Rngs(0)).recurrence_kernel.shape
@@ -99,6 +101,10 @@ def create_mixer(name: str, *, channels: int, grid: Grid | None = None, rngs: nn
     if unknown:
         offered = sorted(set(known) - {"self", "channels", "grid", "rngs"})
         raise UsageError(f"mixer {name!r} cannot honour {', '.join(unknown)}; its options are {', '.join(offered)}")
+    for option, value in options.items():
+        expected = known[option].annotation
+        if not fits(value, expected):
+            raise UsageError(f"mixer {name!r}: {option} is {value!r}, expected {describe(expected)}")
     if "grid" in known:
         options["grid"] = grid
     return cls(channels=channels, rngs=rngs, **options)

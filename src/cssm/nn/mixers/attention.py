@@ -22,6 +22,8 @@ class Attention(nnx.Module):
     """Multi-head attention over the tokens of "... n c", with optional rotary angles "... n c/2" on q and k."""
 
     def __init__(self, channels: int, heads: int, *, rngs: nnx.Rngs):
+        if heads < 1:
+            raise UsageError(f"attention: heads is {heads}, expected at least 1")
         if channels % (2 * heads):
             raise UsageError(f"attention: {channels} channels do not split into {heads} heads of even width")
         self.heads = heads
@@ -51,6 +53,8 @@ class Branch(nnx.Module):
 
 class MLP(nnx.Module):
     def __init__(self, channels: int, ratio: int, *, rngs: nnx.Rngs):
+        if ratio < 1:
+            raise UsageError(f"attention: mlp_ratio is {ratio}, expected at least 1")
         self.up = nnx.Linear(channels, ratio * channels, rngs=rngs)
         self.down = nnx.Linear(ratio * channels, channels, rngs=rngs)
 

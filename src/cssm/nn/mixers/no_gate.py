@@ -52,6 +52,10 @@ class NoGate(Mixer):
             raise UsageError(f"no_gate: unknown boundary {boundary!r}, use circular or zero")
         if margin is not None and boundary == "circular":
             raise UsageError("no_gate: margin is for boundary='zero'; a circular boundary has none")
+        if margin is not None and margin < 0:
+            raise UsageError(f"no_gate: margin is {margin}, expected 0 or more empty pixels")
+        if not 0 < rho <= 1:
+            raise UsageError(f"no_gate: rho is {rho}, expected a bound 0 < rho <= 1 on the gain")
         self.channels, self.rho, self.kernel_origin = channels, rho, kernel_origin
         self.margin = 0 if boundary == "circular" else kernel_size if margin is None else margin
         kernel = init_scale * jax.random.normal(rngs.params(), (channels, kernel_size, kernel_size))
