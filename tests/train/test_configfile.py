@@ -93,6 +93,33 @@ def test_a_hostile_file_is_refused(tmp_path, content):
         load_config(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name, fields, says",
+    [
+        ("cssm.models.simple.SimpleCSSMConfig", {"embed_dim": "x"}, "SimpleCSSMConfig.embed_dim is 'x', expected int"),
+        ("cssm.models.simple.SimpleCSSMConfig", {"mixer_options": [1]}, "SimpleCSSMConfig.mixer_options"),
+        ("cssm.train.config.TrainConfig", {"steps": 2.5}, r"TrainConfig.steps is 2.5, expected int \| None"),
+        (
+            "cssm.train.config.TrainConfig",
+            {"steps": 1, "progress": "yes"},
+            "TrainConfig.progress is 'yes', expected bool",
+        ),
+        ("cssm.train.config.TrainConfig", {"steps": 1, "compute_dtype": "int8"}, "TrainConfig.compute_dtype is 'int8'"),
+        ("cssm.tasks.classify.Classify", {"num_classes": None}, "Classify.num_classes is None, expected int"),
+    ],
+)
+def test_a_field_of_a_wrong_type_is_named(tmp_path, name, fields, says):
+    (tmp_path / "config.json").write_text(json.dumps({"__dict__": {"x": {"__class__": name} | fields}}))
+    with pytest.raises(DataError, match=rf"config\.json: {says}"):
+        load_config(tmp_path)
+
+
+def test_an_int_loads_as_a_float_field(tmp_path):
+    content = {"__class__": "cssm.train.config.TrainConfig", "epochs": 2, "grad_clip": None}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert load_config(tmp_path) == TrainConfig(epochs=2, grad_clip=None)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[" * 5000 + "]" * 5000, '"' + "x" * 2**20 + '"'], ids=len)
 def test_a_broken_file_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text)

@@ -34,6 +34,7 @@ BAD = {
     "weight_decay": [{"weight_decay": -1e-4}],
     "grad_clip": [{"grad_clip": 0.0}],
     "warmup_steps": [{"warmup_steps": -1}],
+    "seed": [{"seed": -1}],
     "b1": [{"b1": 1.0}],
     "ema": [{"ema": 1.0}, {"ema": 0.0}],
     "accumulate": [{"accumulate": 0}, {"batch_size": 4, "accumulate": 8}],

@@ -67,7 +67,7 @@ class TrainConfig:
             _require(value is None or (value > 0 and math.isfinite(value)), name, value, "a positive number")
         for name in ("batch_size", "accumulate", "keep", "log_every", "prefetch"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer of at least 1")
-        for name in ("weight_decay", "warmup_steps"):
+        for name in ("weight_decay", "warmup_steps", "seed"):
             _require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "0 or more")
         for name in ("b1", "b2"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 <= value < 1")

@@ -16,8 +16,9 @@ import json
 import os
 import re
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, get_type_hints
 
+from cssm.core.annotations import describe, fits
 from cssm.core.errors import DataError, UsageError
 
 from .manifest import write_json
@@ -48,7 +49,8 @@ def load_config(run_dir: str | os.PathLike) -> Any:
     """What `save_config` was given, equal and of the same types.
 
     Safe on a hostile file: only frozen dataclasses of installed cssm modules are built, from fields they declare.
-    Raises DataError when the file is missing, is not such a configuration, or holds a value the class refuses.
+    Raises DataError when the file is missing, is not such a configuration, or holds a value of a
+    wrong type (the field is named) or one that the class refuses.
     """
     path = Path(run_dir) / "config.json"
     try:
@@ -133,4 +135,15 @@ def _build(cls: type, fields: dict[str, Any]) -> Any:
     known = {field.name for field in dataclasses.fields(cls) if field.init}
     if unknown := sorted(set(fields) - known):
         raise DataError(f"{cls.__qualname__} has no field {unknown[0]!r}: it was saved by another version of cssm")
+    types = _field_types(cls)
+    for name, value in fields.items():
+        if not fits(value, types.get(name, Any)):
+            raise DataError(f"{cls.__qualname__}.{name} is {value!r}, expected {describe(types[name])}: edit the file")
     return cls(**fields)
+
+
+def _field_types(cls: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls)
+    except NameError:  # a name that is imported for type checkers only: the class judges its values itself
+        return {}
