@@ -16,6 +16,7 @@ from tolerances import assert_close
 
 RECURRENT = [name for name in MIXERS.names() if issubclass(MIXERS[name], Mixer)]
 CONTROLS = [name for name in MIXERS.names() if issubclass(MIXERS[name], Control)]
+VARIANTS = {"no_gate, zero boundary": ("no_gate", {"boundary": "zero", "margin": 3})}  # options that change the path
 CHANNELS = 8
 B, T, GRID = 2, 7, (6, 9)
 GRADIENT_LIMIT = 2e-5  # float32 sums over all pixels and frames
@@ -23,7 +24,8 @@ GRADIENT_LIMIT = 2e-5  # float32 sums over all pixels and frames
 
 def build(name, seed=0):
     """A mixer whose parameters have been moved away from their initial values."""
-    mixer = create_mixer(name, channels=CHANNELS, grid=GRID, rngs=nnx.Rngs(seed))
+    name, options = VARIANTS.get(name, (name, {}))
+    mixer = create_mixer(name, channels=CHANNELS, grid=GRID, rngs=nnx.Rngs(seed), **options)
     graph, params = nnx.split(mixer)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
@@ -83,14 +85,14 @@ def same_with_gradients(graph, params, state, x, fast, plain):
     assert_close(gradient, expected_gradient, GRADIENT_LIMIT, what="gradients")
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("name", [*RECURRENT, *VARIANTS])
 def test_1_scan_equals_step(name):
     graph, params = build(name)
     state = carried_state(graph, params)
     same_with_gradients(graph, params, state, clip(), lambda m, s, x: m.scan(s, x), by_step)
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("name", [*RECURRENT, *VARIANTS])
 @pytest.mark.parametrize("cuts", [[3], [1, 2], [6]])
 def test_2_cutting_changes_nothing(name, cuts):
     graph, params = build(name)
@@ -199,7 +201,7 @@ def test_6_bfloat16_gradients_are_finite(name):
     assert all(bool(jnp.isfinite(g.astype(jnp.float32)).all()) for g in jax.tree.leaves(gradients))
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("name", [*RECURRENT, *VARIANTS])
 @pytest.mark.parametrize("readout", ["last", "mean"])
 def test_7_readouts_equal_the_plain_path(name, readout):
     graph, params = build(name)
@@ -212,7 +214,7 @@ def test_7_readouts_equal_the_plain_path(name, readout):
     same_with_gradients(graph, params, carried_state(graph, params), clip(), fast, plain)
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("name", [*RECURRENT, *VARIANTS])
 @pytest.mark.parametrize("readout", ["last", "mean"])
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_7_static_equals_the_repeated_frame(name, readout, steps):
