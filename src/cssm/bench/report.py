@@ -17,9 +17,9 @@ from .harness import Timing
 def show(timings: list[Timing], console: Console) -> None:
     """One table per comparison, the baseline first."""
     for name, group in itertools.groupby(timings, lambda t: t.comparison):
-        table = Table(title=name, title_justify="left", width=92)
+        table = Table(title=name, title_justify="left")
         for column in ("", "compile", "median", "ratio", "quartiles", "wanted"):
-            table.add_column(column, justify="left" if not column else "right", ratio=3 if not column else 1)
+            table.add_column(column, justify="right" if column else "left", no_wrap=True)
         for t in group:
             color = "green" if t.wanted is None or t.ratio <= t.wanted else "red"
             wanted = "" if t.wanted is None else f"[{color}]<= {t.wanted}[/]"

@@ -54,7 +54,8 @@ def made_options(data: Any) -> dict[str, Any]:
         return {}
     metadata = read_metadata(Path(data.root))
     options = dict(metadata.get("options", {})) | {"size": metadata.get("image_size")}
-    return {name: options[name] for name in ("frames", "distractors", "difficulty", "size") if options.get(name) is not None}
+    names = ("frames", "distractors", "difficulty", "size")
+    return {name: options[name] for name in names if options.get(name) is not None}
 
 
 def _is_made(folder: Path) -> bool:
