@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     source = run.source(flags.split)
     batches = loader(source, batch_size=flags.batch_size)
     figures = evaluate(model, run.task, batches, compute_dtype=run.train.compute_dtype)
-    baseline = baseline_of(source, run.source("train"))
+    baseline = baseline_of(source)
     error = (figures["accuracy"] * (1 - figures["accuracy"]) / figures["count"]) ** 0.5
     print(f"{flags.split} accuracy {figures['accuracy']:.4f} ± {error:.4f} (n = {figures['count']:.0f})")
     print(f"markers only {'no markers in this data' if baseline is None else baseline}")

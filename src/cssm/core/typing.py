@@ -14,7 +14,7 @@ array type, so that the same legend serves NumPy, JAX and PyTorch.
 
 from typing import Any
 
-from jaxtyping import Bool, Complex, Float, Inexact, Int
+from jaxtyping import Bool, Complex, Float, Int
 
 Video = Float[Any, "b t h w c"]
 Frame = Float[Any, "b h w c"]
@@ -23,13 +23,10 @@ RawFrame = Float[Any, "b height width rgb"]
 Kernel = Float[Any, "c k k"]
 HalfSpectrum = Complex[Any, "c h wf"]
 SpectralState = Complex[Any, "b c h wf"]
-SpectralVideo = Complex[Any, "b t c h wf"]
-Reset = Bool[Any, "b t"]
 Logits = Float[Any, "b p"]
-Labels = Int[Any, "b"]
 Grid = tuple[int, int]
 
 __all__ = [
-    "Bool", "Complex", "Float", "Frame", "Grid", "HalfSpectrum", "Inexact", "Int", "Kernel", "Labels",
-    "Logits", "RawFrame", "RawVideo", "Reset", "SpectralState", "SpectralVideo", "Video",
+    "Bool", "Complex", "Float", "Frame", "Grid", "HalfSpectrum", "Int", "Kernel",
+    "Logits", "RawFrame", "RawVideo", "SpectralState", "Video",
 ]  # fmt: skip
