@@ -1,6 +1,8 @@
 # Everything a newcomer types. Each target builds .venv from pyproject.toml when it is missing or out of date.
 
 PYTHON ?= python3
+# For the tests and the benchmark of cssm.torch (the CPU build where pip finds one); `make test TORCH=` leaves it out.
+TORCH ?= torch==2.13.0 triton
 BIN := .venv/bin
 
 .PHONY: venv demo test test-slow lint bench docs constraints clean
@@ -12,22 +14,26 @@ venv: .venv/.built
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	touch $@
 
+.venv/.torch: .venv/.built
+	$(if $(TORCH),$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH))
+	touch $@
+
 demo: venv
 	$(BIN)/cssm train demo
 
-test: venv
+test: .venv/.torch
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-slow: venv
+test-slow: .venv/.torch
 	$(BIN)/python -m pytest -m slow -n auto
 
-lint: venv
+lint: .venv/.torch
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: venv
+bench: .venv/.torch
 	$(BIN)/cssm bench --all
 
 docs: venv

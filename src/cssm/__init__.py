@@ -10,7 +10,7 @@ _WHERE = {
     "create_mixer": "cssm.nn", "list_mixers": "cssm.nn", "create_model": "cssm.models", "list_models": "cssm.models",
     "create_dataset": "cssm.data", "list_datasets": "cssm.data",
 }  # fmt: skip
-_MODULES = ("bench", "core", "data", "models", "nn", "ops", "recipes", "tasks", "train", "viz")
+_MODULES = ("bench", "core", "data", "models", "nn", "ops", "recipes", "tasks", "torch", "train", "viz")
 
 __all__ = [*_WHERE, *_MODULES]
 
