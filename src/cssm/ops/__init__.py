@@ -1,8 +1,9 @@
 """Pure functions on arrays, one folder per operator."""
 
+from . import goom
 from .scan import linear_scan
 from .spectral import kernel_spectrum, spectral_pooled, spectral_scan, spectral_static, stable_spectrum
 
 __all__ = [
-    "kernel_spectrum", "linear_scan", "spectral_pooled", "spectral_scan", "spectral_static", "stable_spectrum",
+    "goom", "kernel_spectrum", "linear_scan", "spectral_pooled", "spectral_scan", "spectral_static", "stable_spectrum",
 ]  # fmt: skip

@@ -8,16 +8,15 @@ Source: MATH.md sections 0 and 2; 003 Methods, section 1.1 (`no_gate`, `NoGateCS
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Video
 from cssm.ops import kernel_spectrum, spectral_pooled, spectral_scan, spectral_static, stable_spectrum
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
 from ..mixer import MIXERS, Mixer, check_channels, check_static, check_step
+from ..spectral import checked_margin, crop, initial_kernel, pad, widen
 
 
 class NoGateState(NamedTuple):
@@ -46,54 +45,39 @@ class NoGate(Mixer):
         init_scale: float = 0.02, boundary: str = "circular", margin: int | None = None,
         kernel_origin: str = "center", rngs: nnx.Rngs,
     ):  # fmt: skip
-        if kernel_size < 1:
-            raise UsageError(f"no_gate: kernel_size is {kernel_size}, expected at least one tap")
-        if boundary not in ("circular", "zero"):
-            raise UsageError(f"no_gate: unknown boundary {boundary!r}, use circular or zero")
-        if margin is not None and boundary == "circular":
-            raise UsageError("no_gate: margin is for boundary='zero'; a circular boundary has none")
-        if margin is not None and margin < 0:
-            raise UsageError(f"no_gate: margin is {margin}, expected 0 or more empty pixels")
-        if not 0 < rho <= 1:
-            raise UsageError(f"no_gate: rho is {rho}, expected a bound 0 < rho <= 1 on the gain")
+        self.margin = checked_margin("no_gate", kernel_size, rho, boundary, margin)
         self.channels, self.rho, self.kernel_origin = channels, rho, kernel_origin
-        self.margin = 0 if boundary == "circular" else kernel_size if margin is None else margin
-        kernel = init_scale * jax.random.normal(rngs.params(), (channels, kernel_size, kernel_size))
-        middle = kernel_size // 2
-        self.recurrence_kernel = nnx.Param(kernel.at[:, middle, middle].add(memory))
+        self.recurrence_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory))
         self.out = nnx.Linear(channels, channels, rngs=rngs)
 
     def transition(self, grid: Grid) -> HalfSpectrum:
         """(C, H, W // 2 + 1): the gain of every channel and frequency per frame, |K| < rho, on the padded grid."""
-        padded = (grid[0] + self.margin, grid[1] + self.margin)
-        return stable_spectrum(
-            kernel_spectrum(self.recurrence_kernel[...], padded, origin=self.kernel_origin), self.rho
-        )
+        kernel = self.recurrence_kernel[...]
+        return stable_spectrum(kernel_spectrum(kernel, widen(grid, self.margin), origin=self.kernel_origin), self.rho)
 
     def init_state(self, batch: int, grid: Grid) -> NoGateState:
-        padded = (grid[0] + self.margin, grid[1] + self.margin)
-        return NoGateState(spectral_zero_state(batch, self.channels, padded))
+        return NoGateState(spectral_zero_state(batch, self.channels, widen(grid, self.margin)))
 
     def step(self, state: NoGateState, x: Frame) -> tuple[NoGateState, Frame]:
         check_step(state, x, self)
-        spectrum = self.transition(x.shape[1:3]) * state.spectrum + to_spectrum(self._pad(x))
+        spectrum = self.transition(x.shape[1:3]) * state.spectrum + to_spectrum(pad(x, self.margin))
         y = to_space(spectrum, x.shape[2] + self.margin).astype(x.dtype)
-        return NoGateState(spectrum), self.out(self._crop(y, x))
+        return NoGateState(spectrum), self.out(crop(y, x))
 
     def scan(
         self, state: NoGateState, x: Float[Any, "b t h w r"], *, reset=None, readout="all", lift=None
     ) -> tuple[NoGateState, Video | Frame]:
         check_channels(x if lift is None else lift, self.channels, self)
-        spectrum, padded = self.transition(x.shape[2:4]), self._pad(x)
+        spectrum, padded = self.transition(x.shape[2:4]), pad(x, self.margin)
         final, y = spectral_scan(padded, spectrum, state=state.spectrum, reset=reset, readout=readout, lift=lift)
-        return NoGateState(final), self.out(self._crop(y, x))
+        return NoGateState(final), self.out(crop(y, x))
 
     def static(self, state: NoGateState, x: Frame, steps: int, *, readout="last") -> tuple[NoGateState, Frame]:
         check_static(steps, readout, self)
         check_channels(x, self.channels, self)
-        spectrum, padded = self.transition(x.shape[1:3]), self._pad(x)
+        spectrum, padded = self.transition(x.shape[1:3]), pad(x, self.margin)
         final, y = spectral_static(padded, spectrum, steps, state=state.spectrum, readout=readout)
-        return NoGateState(final), self.out(self._crop(y, x))
+        return NoGateState(final), self.out(crop(y, x))
 
     def pooled(self, state: NoGateState, x: Video, *, readout="all"):
         """The spatial mean of `scan`'s output, (B, T, C) or (B, C), from the DC bin alone."""
@@ -101,9 +85,3 @@ class NoGate(Mixer):
             return self.scan(state, x, readout=readout)[1].mean((-3, -2))
         check_channels(x, self.channels, self)
         return self.out(spectral_pooled(x, self.transition(x.shape[2:4]), readout=readout, state=state.spectrum))
-
-    def _pad(self, x):
-        return jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(0, self.margin), (0, self.margin), (0, 0)])
-
-    def _crop(self, y, x):
-        return y[..., : x.shape[-3], : x.shape[-2], :]

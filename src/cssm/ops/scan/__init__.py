@@ -63,7 +63,7 @@ def linear_scan(a, b, h0=None, *, axis=1, reverse=False, reset=None, implementat
     h0 = jnp.zeros(shape, carry) if h0 is None else jnp.asarray(h0, carry)
     if reset is not None:
         reset = jnp.asarray(reset).reshape(reset.shape + (1,) * (b.ndim - reset.ndim))
-    h: Any = scan_with_vjp(a, b.astype(carry), h0, reset, axis, reverse, implementation)
+    h: Any = scan_with_vjp(a, b.astype(carry), h0, reset, axis, reverse, IMPLEMENTATIONS[implementation])
     return h.astype(dtype)
 
 

@@ -19,20 +19,20 @@ IMPLEMENTATIONS = {"sequential": sequential, "associative": associative, "chunke
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def scan_with_vjp(a, b, h0, reset, axis, reverse, implementation):
-    return IMPLEMENTATIONS[implementation](a, b, h0, reset, axis, reverse)
+def scan_with_vjp(a, b, h0, reset, axis, reverse, run):
+    return run(a, b, h0, reset, axis, reverse)
 
 
-def _forward(a, b, h0, reset, axis, reverse, implementation):
-    h = IMPLEMENTATIONS[implementation](a, b, h0, reset, axis, reverse)
+def _forward(a, b, h0, reset, axis, reverse, run):
+    h = run(a, b, h0, reset, axis, reverse)
     return h, (a, h0, reset, h)
 
 
-def _backward(axis, reverse, implementation, saved, g):
+def _backward(axis, reverse, run, saved, g):
     a, h0, reset, h = saved
     next_a = a if a.shape[axis] == 1 else _shift(a, axis, not reverse, jnp.zeros_like(at(a, 0, axis)))
     next_reset = None if reset is None else _shift(reset, axis, not reverse, jnp.zeros_like(at(reset, 0, axis)))
-    s = IMPLEMENTATIONS[implementation](next_a, g, jnp.zeros_like(h0), next_reset, axis, not reverse)
+    s = run(next_a, g, jnp.zeros_like(h0), next_reset, axis, not reverse)
     past = _shift(h, axis, reverse, h0)
     if reset is not None:
         past = jnp.where(reset, 0, past)

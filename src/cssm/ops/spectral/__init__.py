@@ -11,6 +11,7 @@ from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Grid
 
 from ..scan import linear_scan
+from .goom import goom
 from .lifted import lifted
 from .parallel import parallel
 from .reference import spectral_scan_reference
@@ -18,7 +19,7 @@ from .static import geometric
 from .stream import stream
 from .transform import adjoint_weight, kernel_spectrum, stable_spectrum, to_space, to_spectrum
 
-IMPLEMENTATIONS = {"stream": stream, "parallel": parallel, "reference": spectral_scan_reference}
+IMPLEMENTATIONS = {"stream": stream, "parallel": parallel, "goom": goom, "reference": spectral_scan_reference}
 READOUTS = ("all", "last", "mean")
 
 __all__ = [
@@ -47,8 +48,8 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
       lift: (R, C) real; x then has R channels and stands for x @ lift. Without resets, the last and mean readouts
         transform R channels instead of C and advance whole chunks of frames by one matrix product per frequency.
       implementation: "stream" (frame by frame in cache: picked on CPU), "parallel" (whole clip, log2 T passes: picked
-        on GPU and TPU; with resets, last and mean go frame by frame), "reference" (slow, obvious; its gradient keeps
-        every state), or None to pick.
+        on GPU and TPU; with resets, last and mean go frame by frame), "goom" (on complex logarithms; its
+        gradient keeps every state), "reference" (slow, obvious; the same), or None to pick.
 
     Returns:
       (state, y): the state after the last frame, complex64 (complex128 for float64 input); y in x's dtype.

@@ -1,0 +1,92 @@
+"""Standard CSSM: the spectral recurrence read out as it is, with no output projection.
+
+S_t = K S_{t-1} + x_t per channel and spatial frequency, with K = rho z / (1 + |z|), z = rfft2(k); y_t = irfft2(S_t).
+|K| < rho < 1, hence |S_t| <= max|x| / (1 - rho): bounded by construction.
+
+Source: MATH.md sections 2 to 4; 002 (`standard`, `StandardCSSM`).
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+
+from cssm.core.errors import UsageError
+from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Video
+from cssm.ops import kernel_spectrum, spectral_pooled, spectral_scan, spectral_static, stable_spectrum
+from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
+
+from ..mixer import MIXERS, Mixer, check_channels, check_static, check_step
+from ..spectral import checked_margin, crop, initial_kernel, pad, widen
+
+IMPLEMENTATIONS = {"direct": None, "goom": "goom"}  # numerics: the implementation of spectral_scan
+
+
+class StandardState(NamedTuple):
+    spectrum: SpectralState
+
+
+@MIXERS.register("standard")
+class Standard(Mixer):
+    """The spectral recurrence with no output projection, on ordinary complex numbers or on their logarithms.
+
+    Args:
+      channels: C. kernel_size, rho, memory, init_scale, boundary, margin, kernel_origin: as in `no_gate`.
+      numerics: how `step`, `scan` and `pooled` run the recurrence: "direct", or "goom" on complex logarithms (ops/goom),
+        slower and less accurate for bounded states such as these. States are ordinary numbers either way, and
+        `static` is a closed form, with no recurrence.
+
+    >>> from flax import nnx
+    >>> Standard(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
+    (1, 3, 8, 8, 4)
+    """
+
+    def __init__(
+        self, channels: int, *, kernel_size: int = 15, rho: float = 0.999, memory: float = 0.0,
+        init_scale: float = 0.02, boundary: str = "circular", margin: int | None = None,
+        kernel_origin: str = "center", numerics: str = "direct", rngs: nnx.Rngs,
+    ):  # fmt: skip
+        if numerics not in IMPLEMENTATIONS:
+            raise UsageError(f"standard: unknown numerics {numerics!r}, use {' or '.join(IMPLEMENTATIONS)}")
+        self.margin = checked_margin("standard", kernel_size, rho, boundary, margin)
+        self.channels, self.rho, self.kernel_origin, self.numerics = channels, rho, kernel_origin, numerics
+        self.recurrence_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory))
+
+    def transition(self, grid: Grid) -> HalfSpectrum:
+        """(C, H, W // 2 + 1): the gain of every channel and frequency per frame, |K| < rho, on the padded grid."""
+        kernel = self.recurrence_kernel[...]
+        return stable_spectrum(kernel_spectrum(kernel, widen(grid, self.margin), origin=self.kernel_origin), self.rho)
+
+    def init_state(self, batch: int, grid: Grid) -> StandardState:
+        return StandardState(spectral_zero_state(batch, self.channels, widen(grid, self.margin)))
+
+    def step(self, state: StandardState, x: Frame) -> tuple[StandardState, Frame]:
+        check_step(state, x, self)
+        if self.numerics == "goom":
+            return self.scan(state, x[:, None], readout="last")
+        spectrum = self.transition(x.shape[1:3]) * state.spectrum + to_spectrum(pad(x, self.margin))
+        return StandardState(spectrum), crop(to_space(spectrum, x.shape[2] + self.margin), x).astype(x.dtype)
+
+    def scan(
+        self, state: StandardState, x: Float[Any, "b t h w r"], *, reset=None, readout="all", lift=None
+    ) -> tuple[StandardState, Video | Frame]:
+        check_channels(x if lift is None else lift, self.channels, self)
+        spectrum, options = self.transition(x.shape[2:4]), {"reset": reset, "readout": readout, "lift": lift}
+        final, y = spectral_scan(
+            pad(x, self.margin), spectrum, state=state.spectrum, implementation=IMPLEMENTATIONS[self.numerics], **options
+        )
+        return StandardState(final), crop(y, x)
+
+    def static(self, state: StandardState, x: Frame, steps: int, *, readout="last") -> tuple[StandardState, Frame]:
+        check_static(steps, readout, self)
+        check_channels(x, self.channels, self)
+        spectrum, padded = self.transition(x.shape[1:3]), pad(x, self.margin)
+        final, y = spectral_static(padded, spectrum, steps, state=state.spectrum, readout=readout)
+        return StandardState(final), crop(y, x)
+
+    def pooled(self, state: StandardState, x: Video, *, readout="all"):
+        """The spatial mean of `scan`'s output, (B, T, C) or (B, C); from the DC bin alone where that is exact."""
+        if self.margin or self.numerics == "goom":  # cropping breaks the DC shortcut, which is direct
+            return self.scan(state, x, readout=readout)[1].mean((-3, -2))
+        check_channels(x, self.channels, self)
+        return spectral_pooled(x, self.transition(x.shape[2:4]), readout=readout, state=state.spectrum)

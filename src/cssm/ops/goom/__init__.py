@@ -1,0 +1,263 @@
+"""Generalised orders of magnitude (GOOM): numbers as complex logarithms, for ranges that floats cannot hold.
+
+A GOOM is a complex array z = log|x| + i arg x. Multiplying is adding, adding is a stable log-add-exp. float32 ends at
+1e38; a complex64 GOOM of it reaches exp(+-1e38), with a relative error of about 6e-8 |log|x||. Zero is log-magnitude -inf
+and phase 0, with no floor and no epsilon; the phase lies in (-pi, pi], and is exactly 0 or pi for real numbers.
+
+For states that stay in range, ordinary complex numbers are faster and more accurate. Gradients, accuracy, costs: README.md.
+
+A product of 10,000 factors of about 1 / 2, of size 10^-3000 (float64 ends at 10^-308):
+
+>>> import jax, jax.numpy as jnp
+>>> x = jax.random.uniform(jax.random.key(0), (10_000,), minval=0.4, maxval=0.6)
+>>> float(jnp.prod(x)), round(float(prod(to_goom(x)).real / jnp.log(10.0)), -1)
+(0.0, -3040.0)
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cssm.core.errors import ShapeError, UsageError
+
+from . import arithmetic
+from .matrix import later_first, matmul_last
+from .recurrence import IMPLEMENTATIONS, recurrence, zeros
+from .tree import halve
+
+__all__ = [
+    "IMPLEMENTATIONS", "add", "from_goom", "matmul", "matrix_prod", "matrix_scan", "mul", "prod", "scan", "sum", "to_goom",
+    "zeros",
+]  # fmt: skip
+
+
+def to_goom(x):
+    """log|x| + i arg x of a finite array.
+
+    Args:
+      x: any shape, real or complex floating (bfloat16 and float16 are taken as float32).
+
+    Returns:
+      x's shape, complex64 (complex128 for double precision). 0 gives -inf + 0i; subnormal numbers may count as 0.
+
+    Gradient: 1 / x; 0 at x = 0, where it is not defined. Infinite input gives an infinite log-magnitude, as in log.
+
+    Raises:
+      ShapeError: an integer or boolean dtype.
+
+    Source: MATH.md section 4; Heinsen and Kozachkov (2025), Generalized orders of magnitude.
+
+    >>> import jax.numpy as jnp
+    >>> from_goom(to_goom(jnp.array([0.0, -2.0, 1e-30])), real=True).round(3).tolist()
+    [0.0, -2.0, 0.0]
+    """
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise ShapeError(f"to_goom takes real or complex floating arrays, got {x.dtype}: cast it")
+    result: Any = arithmetic.log(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+    return result
+
+
+def from_goom(z, *, real: bool = False):
+    """The ordinary numbers exp(z): complex, or with real=True the real part (all there is for GOOMs of real numbers).
+
+    Out of range it gives 0 or infinity, never NaN. Gradient: exp(z), hence 0 at a zero.
+
+    Raises:
+      ShapeError: z is not complex.
+
+    >>> import jax.numpy as jnp
+    >>> float(from_goom(mul(to_goom(jnp.float32(-3)), to_goom(jnp.float32(2))), real=True).round(5))
+    -6.0
+    """
+    (z,) = _gooms("from_goom", z=z)
+    result: Any = arithmetic.exp_real(z) if real else arithmetic.exp(z)
+    return result
+
+
+def mul(a, b):
+    """The product, by NumPy's broadcasting: log-magnitudes and phases add. Gradient: 1 to both; 0 where it is zero.
+
+    Raises:
+      ShapeError: an argument is not complex, or the shapes do not broadcast.
+    """
+    a, b = _broadcast("mul", *_gooms("mul", a=a, b=b))
+    result: Any = arithmetic.product(a, b)
+    return result
+
+
+def add(a, b):
+    """The sum, by NumPy's broadcasting. Adding a zero changes no bit; x + (-x) of real numbers is exactly zero.
+
+    Gradient: the shares exp(a - out) and exp(b - out); 0 where the sum is exactly zero, where they are not defined.
+
+    Raises:
+      ShapeError: an argument is not complex, or the shapes do not broadcast.
+
+    >>> import jax.numpy as jnp
+    >>> big = 1000 + to_goom(jnp.float32(3))  # 3 e^1000
+    >>> round(float((add(big, big) - big).real), 3), float(add(big, mul(big, to_goom(jnp.float32(-1)))).real)
+    (0.693, -inf)
+    """
+    a, b = _broadcast("add", *_gooms("add", a=a, b=b))
+    result: Any = arithmetic.add(a, b)
+    return result
+
+
+def sum(z, axis: int = -1):
+    """The sum over an axis, relative to its largest term. Gradient: as `add`.
+
+    Raises:
+      ShapeError: z is not complex, or is empty along the axis.
+    """
+    (z,) = _gooms("sum", z=z)
+    result: Any = arithmetic.add_last(jnp.moveaxis(_filled("sum", z, axis), axis, -1))
+    return result
+
+
+def prod(z, axis: int = -1):
+    """The product over an axis, by halving: rounding errors grow with log2 of its length.
+
+    Raises:
+      ShapeError: z is not complex, or is empty along the axis.
+    """
+    (z,) = _gooms("prod", z=z)
+    return halve(jnp.moveaxis(_filled("prod", z, axis), axis, 0), arithmetic.product)
+
+
+def matmul(a, b):
+    """The matrix product of (..., n, m) and (..., m, p): for small matrices, at n m p exponentials each.
+
+    Every sum is taken relative to its own largest term, so that no term is lost to another entry's size.
+
+    Raises:
+      ShapeError: an argument is not complex or has fewer than two axes, or the shapes do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> a = to_goom(jnp.array([[1.0, -2.0], [0.0, 4.0]]))
+    >>> from_goom(matmul(a, a), real=True).round(4).tolist()
+    [[1.0, -10.0], [0.0, 16.0]]
+    """
+    a, b = _gooms("matmul", a=a, b=b)
+    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
+        raise ShapeError(f"matmul: shapes {a.shape} and {b.shape} do not fit, expected (..., n, m) and (..., m, p)")
+    return matmul_last(a, b)
+
+
+def scan(a, b, h0=None, *, axis: int = 1, reverse: bool = False, reset=None, implementation: str | None = None):
+    """All states of h_t = a_t h_{t-1} + b_t along `axis`, on GOOMs.
+
+    Args:
+      a: transition, broadcastable to b by NumPy's rules; size 1 (or missing) along `axis` means the same at every step.
+      b: input, time at `axis`, at least one step.
+      h0: the state before the first step, b's shape without `axis`; zeros (log-magnitude -inf) when omitted.
+      reverse: run from the last step to the first.
+      reset: bool, b's axes up to and including `axis`. True makes a_t zero there: h_t = b_t.
+      implementation: "sequential" (T sums, one after another: picked on CPU), "associative" (2 T sums in log2 T
+        passes: picked on GPU and TPU), or None to pick.
+
+    Returns:
+      h, b's shape. Gradient: exact, by the same recurrence run backwards on GOOMs; 0 to and through zeros.
+
+    Raises:
+      ShapeError: an argument is not complex, or shapes do not fit. UsageError: an unknown implementation.
+
+    Source: MATH.md sections 1 and 4.
+
+    >>> import jax.numpy as jnp
+    >>> h = scan(to_goom(jnp.float32(-1e30)), to_goom(jnp.ones((1, 4, 1))))
+    >>> (h.real[0, :, 0] / jnp.log(10.0)).round().tolist()
+    [0.0, 30.0, 60.0, 90.0]
+    """
+    a, b, h0 = _gooms("scan", a=a, b=b, h0=h0)
+    axis = _check_scan(a, b, h0, axis, reset)
+    if implementation is None:
+        implementation = "sequential" if jax.default_backend() == "cpu" else "associative"
+    if implementation not in IMPLEMENTATIONS:
+        raise UsageError(f"unknown implementation {implementation!r} of goom.scan: use {', '.join(IMPLEMENTATIONS)}")
+    a = jnp.moveaxis(a.reshape((1,) * (b.ndim - a.ndim) + a.shape), axis, 0)
+    b = jnp.moveaxis(b, axis, 0)
+    h0 = zeros(b.shape[1:], b.dtype) if h0 is None else h0
+    if reset is not None:
+        reset = jnp.moveaxis(reset.reshape(reset.shape + (1,) * (b.ndim - reset.ndim)), axis, 0)
+        a = jnp.where(reset, zeros((), a.dtype), a)
+    if reverse:
+        a, b = jnp.flip(a, 0), jnp.flip(b, 0)
+    h: Any = recurrence(a, b, h0, implementation)
+    return jnp.moveaxis(jnp.flip(h, 0) if reverse else h, 0, axis)
+
+
+def matrix_scan(a, *, axis: int = -3):
+    """All products A_t .. A_2 A_1 of small matrices (..., n, n) along `axis`, in log2 T passes.
+
+    Raises:
+      ShapeError: a is not complex, not of square matrices, or empty along the axis.
+    """
+    a = _matrices("matrix_scan", a, axis)
+    combined: Any = lax.associative_scan(later_first, a)
+    return jnp.moveaxis(combined, 0, axis)
+
+
+def matrix_prod(a, *, axis: int = -3):
+    """The last of `matrix_scan`, A_T .. A_1, for T - 1 matrix products.
+
+    The 10,001st Fibonacci number, 5.4e2089:
+
+    >>> import jax, jax.numpy as jnp
+    >>> a = jnp.broadcast_to(to_goom(jnp.array([[1.0, 1.0], [1.0, 0.0]])), (10_000, 2, 2))
+    >>> round(float(jax.jit(matrix_prod)(a)[0, 0].real / jnp.log(10.0)))
+    2090
+
+    Raises:
+      ShapeError: as `matrix_scan`.
+    """
+    return halve(_matrices("matrix_prod", a, axis), later_first)
+
+
+def _gooms(function: str, **arrays):
+    """The arguments (None stays None) as arrays of one dtype, or a ShapeError that names the one that is no GOOM."""
+    found = {name: jnp.asarray(array) for name, array in arrays.items() if array is not None}
+    for name, array in found.items():
+        if not jnp.iscomplexobj(array):
+            raise ShapeError(f"goom.{function}: {name} is {array.dtype}, expected a GOOM: take to_goom of it first")
+    dtype = jnp.result_type(*found.values())
+    return [found[name].astype(dtype) if name in found else None for name in arrays]
+
+
+def _broadcast(function: str, a, b):
+    try:
+        return jnp.broadcast_arrays(a, b)
+    except ValueError:
+        raise ShapeError(f"goom.{function}: shapes {a.shape} and {b.shape} do not broadcast together") from None
+
+
+def _filled(function: str, z, axis: int):
+    if not -z.ndim <= axis < z.ndim or z.shape[axis] == 0:
+        raise ShapeError(f"goom.{function}: nothing along axis {axis} of shape {z.shape}; give at least one entry")
+    return z
+
+
+def _matrices(function: str, a, axis: int):
+    (a,) = _gooms(function, a=a)
+    if a.ndim < 3 or a.shape[-1] != a.shape[-2] or axis % a.ndim >= a.ndim - 2:
+        raise ShapeError(f"goom.{function}: expected square matrices (..., T, n, n), got shape {a.shape}, axis {axis}")
+    return jnp.moveaxis(_filled(function, a, axis), axis, 0)
+
+
+def _check_scan(a, b, h0, axis: int, reset) -> int:
+    _filled("scan", b, axis)
+    axis %= b.ndim
+    try:
+        fits = jnp.broadcast_shapes(a.shape, b.shape) == b.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ShapeError(f"goom.scan: a of shape {a.shape} does not broadcast to b of shape {b.shape}")
+    expected = b.shape[:axis] + b.shape[axis + 1 :]
+    if h0 is not None and h0.shape != expected:
+        raise ShapeError(f"goom.scan: h0 has shape {h0.shape}, expected {expected} (b without its time axis)")
+    if reset is not None and reset.shape != b.shape[: axis + 1]:
+        raise ShapeError(f"goom.scan: reset has shape {reset.shape}, expected {b.shape[: axis + 1]}")
+    return axis
