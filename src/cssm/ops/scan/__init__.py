@@ -10,10 +10,15 @@ import jax.numpy as jnp
 
 from cssm.core.errors import ShapeError, UsageError
 
+from .decay import DECAY_IMPLEMENTATIONS, decay_scan, decay_scan_cumsum
+from .decay_reference import decay_scan_reference
 from .reference import linear_scan_reference
 from .vjp import IMPLEMENTATIONS, scan_with_vjp
 
-__all__ = ["IMPLEMENTATIONS", "linear_scan", "linear_scan_reference"]
+__all__ = [
+    "DECAY_IMPLEMENTATIONS", "IMPLEMENTATIONS", "decay_scan", "decay_scan_cumsum", "decay_scan_reference",
+    "linear_scan", "linear_scan_reference",
+]  # fmt: skip
 
 
 def linear_scan(a, b, h0=None, *, axis=1, reverse=False, reset=None, implementation=None):

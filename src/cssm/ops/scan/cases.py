@@ -1,4 +1,4 @@
-"""Named shapes of the linear scan, shared by the tests and the benchmark."""
+"""Named shapes of the linear scan and the decay scan, shared by the tests and the benchmark."""
 
 from typing import NamedTuple
 
@@ -24,4 +24,18 @@ TESTS = {
 BENCHMARKS = {
     "decay": Case((2, 1024, 64, 1), (2, 1024, 64, 64)),
     "spectrum": Case((32, 32, 17), (2, 64, 32, 32, 17), complex_a=True, complex_b=True),
+}
+
+# decay scan: shape (B, T, R, C) of x; log_a has (B, T, R)
+DECAY_TESTS = {
+    "odd": (2, 9, 3, 5),
+    "one_step": (2, 1, 3, 2),
+    "one_row": (1, 17, 1, 4),
+    "one_channel": (2, 13, 5, 1),
+    "prime": (1, 61, 2, 7),
+}
+
+DECAY_BENCHMARKS = {
+    "decay_scan": (2, 1024, 64, 64),
+    "decay_scan_long": (8, 8192, 64, 64),  # far beyond every cache
 }

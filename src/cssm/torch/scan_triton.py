@@ -1,0 +1,81 @@
+"""Launches the Triton decay scan on CUDA tensors (or, under TRITON_INTERPRET=1, on CPU tensors)."""
+
+import contextlib
+import os
+
+import torch
+
+from cssm.core.errors import UsageError
+
+PROCESSORS = 132  # of the interpreter, which has none
+
+
+def require_interpreter() -> None:
+    """The kernels run on CPU tensors only under Triton's interpreter."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        raise UsageError("implementation='triton' needs CUDA tensors (or TRITON_INTERPRET=1): use 'sequential' on CPU")
+
+
+def _kernels():
+    try:
+        from cssm.kernels import decay_scan
+    except ImportError as error:
+        raise UsageError("decay_scan on CUDA needs Triton: pip install 'cssm[triton]'") from error
+    return decay_scan
+
+
+def _plan(x, implementation):
+    split = {"sequential": False, "chunked": True, "triton": None}[implementation]
+    count = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else PROCESSORS
+    return _kernels().plan(tuple(x.shape), count, split)
+
+
+def forward(log_a, x, h0, carry, implementation):
+    """out (B,T,R,C) in x's dtype."""
+    kernels, geometry = _kernels(), _plan(x, implementation)
+    log_a, x = log_a.contiguous(), x.contiguous()
+    out, sizes = torch.empty_like(x), (*x.shape[1:], geometry.chunk)
+    if x.numel() == 0:
+        return out
+    ends, products = _carries(x, geometry, carry)
+    h0_data = x if h0 is None else h0.contiguous()
+    launch = geometry.launch()
+    with _device(x):
+        if geometry.chunks > 1:
+            kernels.forward_ends_kernel[geometry.grid](log_a, x, *sizes, ends, products, **launch)
+        kernels.forward_kernel[geometry.grid](
+            log_a, x, h0_data, ends, products, *sizes, out, HAS_H0=h0 is not None, **launch
+        )
+    return out
+
+
+def backward(log_a, h, h0, g, carry, implementation):
+    """dlog_a (B,T,R), dx (B,T,R,C), dh0 (B,R,C) in the carry's dtype."""
+    kernels, geometry = _kernels(), _plan(h, implementation)
+    log_a, h, g = log_a.contiguous(), h.contiguous(), g.contiguous()
+    dx, sizes = torch.empty_like(h), (*h.shape[1:], geometry.chunk)
+    partial = h.new_empty((geometry.blocks, *log_a.shape), dtype=carry)
+    dh0 = h.new_empty((h.shape[0], *h.shape[2:]), dtype=carry)
+    if h.numel() == 0:
+        return torch.zeros_like(log_a), dx, dh0.zero_()
+    ends, products = _carries(h, geometry, carry)
+    h0_data, launch = h if h0 is None else h0.contiguous(), geometry.launch(backward=True)
+    with _device(h):
+        if geometry.chunks > 1:
+            kernels.backward_ends_kernel[geometry.grid](log_a, g, *sizes, ends, products, **launch)
+        kernels.backward_kernel[geometry.grid](
+            log_a, g, h, h0_data, ends, products, *sizes, partial, dx, dh0, HAS_H0=h0 is not None, **launch
+        )
+    return partial.sum(0).to(log_a.dtype), dx, dh0
+
+
+def _carries(x, geometry, carry):
+    """ends and products; one element where time is not split (then only their dtype is read)."""
+    shapes = [(1,), (1,)]
+    if geometry.chunks > 1:
+        shapes = [(geometry.chunks, geometry.rows, x.shape[3]), (geometry.chunks, geometry.rows, 2)]
+    return x.new_empty(shapes[0], dtype=carry), x.new_empty(shapes[1], dtype=torch.int32)
+
+
+def _device(x):
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
