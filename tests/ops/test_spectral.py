@@ -21,7 +21,7 @@ from cssm.ops.spectral import (
 )
 from tolerances import assert_close
 
-FAST = ("stream", "parallel")
+FAST = ("stream", "clip", "parallel")
 
 
 def arguments(shape, seed=0):

@@ -11,6 +11,7 @@ from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Grid
 
 from ..scan import linear_scan
+from .clip import clip, fits_in_cache
 from .goom import goom
 from .lifted import lifted
 from .parallel import parallel
@@ -19,7 +20,9 @@ from .static import geometric
 from .stream import stream
 from .transform import adjoint_weight, kernel_spectrum, stable_spectrum, to_space, to_spectrum
 
-IMPLEMENTATIONS = {"stream": stream, "parallel": parallel, "goom": goom, "reference": spectral_scan_reference}
+IMPLEMENTATIONS = {
+    "stream": stream, "clip": clip, "parallel": parallel, "goom": goom, "reference": spectral_scan_reference,
+}  # fmt: skip
 READOUTS = ("all", "last", "mean")
 
 __all__ = [
@@ -47,9 +50,11 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
       reset: (B, T) bool; True forgets all frames before that one.
       lift: (R, C) real; x then has R channels and stands for x @ lift. Without resets, the last and mean readouts
         transform R channels instead of C and advance whole chunks of frames by one matrix product per frequency.
-      implementation: "stream" (frame by frame in cache: picked on CPU), "parallel" (whole clip, log2 T passes: picked
-        on GPU and TPU; with resets, last and mean go frame by frame), "goom" (on complex logarithms; its
-        gradient keeps every state), "reference" (slow, obvious; the same), or None to pick.
+      implementation: None picks the fastest; or by name, "stream" (frame by frame in cache: picked on CPU), "clip" (one
+        FFT of the whole clip, one pass over time: picked on CPU for all frames of a clip that fits in cache; last and
+        mean go frame by frame), "parallel" (whole clip, log2 T passes: picked on GPU and TPU; with resets, last and
+        mean go frame by frame), "goom" (on complex logarithms; its gradient keeps every state), "reference" (slow,
+        obvious; its gradient keeps every state).
 
     Returns:
       (state, y): the state after the last frame, complex64 (complex128 for float64 input); y in x's dtype.
@@ -76,12 +81,19 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
         return lifted(x, lift, spectrum.astype(state.dtype), state, readout)
     x = x if lift is None else x @ lift
     if implementation is None:
-        implementation = "stream" if jax.default_backend() == "cpu" else "parallel"
+        implementation = _pick(x, readout, state)
     if implementation not in IMPLEMENTATIONS:
         raise UsageError(
             f"unknown implementation {implementation!r} of spectral_scan: use {', '.join(IMPLEMENTATIONS)}"
         )
     return IMPLEMENTATIONS[implementation](x, spectrum.astype(state.dtype), state, reset, readout)
+
+
+def _pick(x, readout, state) -> str:
+    """The fastest implementation measured on this kind of device."""
+    if jax.default_backend() != "cpu":
+        return "parallel"
+    return "clip" if readout == "all" and fits_in_cache(x, state) else "stream"
 
 
 def spectral_static(x, spectrum, steps: int, *, state=None, readout="last"):

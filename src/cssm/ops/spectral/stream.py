@@ -20,7 +20,7 @@ def stream(x, spectrum, state, reset, readout):
 
 def _forward(x, spectrum, state, reset, readout):
     if readout == "all":
-        final, y, before = _scan_all(x, spectrum, state, reset, keep=True)
+        final, y, before = _scan_all(x, spectrum, state, reset, save=True)
         return (final, y), (spectrum, reset, before, witness(x))
     out, slopes = _reduce_with_slopes(x, spectrum, state, reset, readout)
     return out, (spectrum, reset, slopes, witness(x))
@@ -43,27 +43,27 @@ def _frame(x, t):
     return to_spectrum(lax.dynamic_index_in_dim(x, t, 1, keepdims=False))
 
 
-def _keep(reset, t, value):
+def keep(reset, t, value):
     """value, or 0 in the batch rows that restart at frame t."""
     if reset is None:
         return value
     return jnp.where(lax.dynamic_index_in_dim(reset, t, 1, keepdims=False)[:, None, None, None], 0, value)
 
 
-def _put(array, value, t):
+def put(array, value, t):
     return lax.dynamic_update_index_in_dim(array, value.astype(array.dtype), t, 1)
 
 
-def _scan_all(x, spectrum, state, reset, keep=False):
-    """Final state, y for every frame, and (when kept) the state before every frame."""
+def _scan_all(x, spectrum, state, reset, save=False):
+    """Final state, y for every frame, and (when saved) the state before every frame."""
     steps, width = x.shape[1], x.shape[3]
-    before = jnp.zeros((state.shape[0], steps if keep else 0, *state.shape[1:]), state.dtype)
+    before = jnp.zeros((state.shape[0], steps if save else 0, *state.shape[1:]), state.dtype)
 
     def body(t, carry):
         state, y, before = carry
-        before = _put(before, state, t) if keep else before
-        state = _keep(reset, t, spectrum * state) + _frame(x, t)
-        return state, _put(y, to_space(state, width), t), before
+        before = put(before, state, t) if save else before
+        state = keep(reset, t, spectrum * state) + _frame(x, t)
+        return state, put(y, to_space(state, width), t), before
 
     return lax.fori_loop(0, steps, body, (state, jnp.zeros_like(x), before))
 
@@ -74,7 +74,7 @@ def _reduce(x, spectrum, state, reset, readout):
 
     def body(t, carry):
         state, total = carry
-        state = _keep(reset, t, spectrum * state) + _frame(x, t)
+        state = keep(reset, t, spectrum * state) + _frame(x, t)
         return state, total + state if readout == "mean" else total
 
     total = jnp.zeros_like(state) if readout == "mean" else None
@@ -92,8 +92,8 @@ def _reduce_with_slopes(x, spectrum, state, reset, readout):
 
     def body(t, carry):
         state, slope, totals = carry
-        slope = _keep(reset, t, spectrum * slope + state)
-        state = _keep(reset, t, spectrum * state) + _frame(x, t)
+        slope = keep(reset, t, spectrum * slope + state)
+        state = keep(reset, t, spectrum * state) + _frame(x, t)
         return state, slope, None if totals is None else (totals[0] + state, totals[1] + slope)
 
     zeros = jnp.zeros_like(state)
@@ -113,9 +113,9 @@ def _backward_all(saved, state_cotangent, g):
         carried, dx, dspectrum = carry  # carried: conj(K) s_{t+1}
         t = steps - 1 - i
         s = carried + _frame(g, t)
-        past = _keep(reset, t, s.conj())
+        past = keep(reset, t, s.conj())
         dspectrum = dspectrum + (past * lax.dynamic_index_in_dim(before, t, 1, keepdims=False)).sum(0)
-        return past.conj() * spectrum.conj(), _put(dx, to_space(s, width), t), dspectrum
+        return past.conj() * spectrum.conj(), put(dx, to_space(s, width), t), dspectrum
 
     dx = jnp.zeros((g.shape[0], *like.shape[1:], g.shape[-1]), like.dtype)
     init = (state_cotangent.conj() / weight, dx, jnp.zeros_like(spectrum))
@@ -146,7 +146,7 @@ def _backward_reduced(readout, saved, state_cotangent, g):
         carried, dx = carry
         t = steps - 1 - i
         s = carried if g is None else carried + g
-        return _keep(reset, t, spectrum.conj() * s), _put(dx, to_space(s, width), t)
+        return keep(reset, t, spectrum.conj() * s), put(dx, to_space(s, width), t)
 
     dx = jnp.zeros((last.shape[0], *like.shape[1:], last.shape[1]), like.dtype)
     carried, dx = lax.fori_loop(0, steps, body, (last, dx))
