@@ -1,7 +1,10 @@
 """What both faces of the decay scan and of DecaySSM check, on shapes and names of dtypes."""
 
-from .errors import ShapeError
+import math
 
+from .errors import ShapeError, UsageError
+
+DECAY_SSM_FORMS = ("chunked", "kernel", "naive")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -22,7 +25,8 @@ def check_decay_scan(name: str, log_a, x, h0=None, decay: str = "log_a") -> None
     if len(shape) != 4:
         raise ShapeError(f"{name}: x has shape {shape}, expected (B, T, R, C)")
     if tuple(log_a.shape) != shape[:3]:
-        raise ShapeError(f"{name}: {decay} has shape {tuple(log_a.shape)}, expected {shape[:3]}: (B, T, R) of x {shape}")
+        found = tuple(log_a.shape)
+        raise ShapeError(f"{name}: {decay} has shape {found}, expected {shape[:3]}: (B, T, R) of x {shape}")
     if shape[1] == 0:
         raise ShapeError(f"{name}: x has no steps (shape {shape}): give at least one")
     if h0 is not None and tuple(h0.shape) != (shape[0], *shape[2:]):
@@ -38,3 +42,36 @@ def check_decay_scan(name: str, log_a, x, h0=None, decay: str = "log_a") -> None
             f"{name}: {decay} is {dtype}, expected float32 or float64: in {dtype} the decays are rounded so much that "
             "long memories are wrong; x may stay as it is"
         )
+
+
+def check_decay_ssm(dim: int, rows: int, channels: int, chunk: int, implementation: str) -> None:
+    """Refuse sizes below 1 and unknown forms of DecaySSM with a UsageError."""
+    for what, size in (("dim", dim), ("rows", rows), ("channels", channels), ("chunk", chunk)):
+        if size < 1:
+            raise UsageError(f"DecaySSM: {what} is {size}, expected at least 1")
+    if implementation not in DECAY_SSM_FORMS:
+        raise UsageError(f"unknown implementation {implementation!r} of DecaySSM: use {', '.join(DECAY_SSM_FORMS)}")
+
+
+def check_decay_ssm_input(method: str, u, state, dim: int, rows: int, channels: int) -> None:
+    """Refuse u that is not (B, T, dim), for step (B, dim), and a state that is not (B, rows, channels)."""
+    shape, expected = tuple(u.shape), "(B, D)" if method == "step" else "(B, T, D)"
+    if len(shape) != expected.count(",") + 1 or shape[-1] != dim:
+        raise ShapeError(f"DecaySSM.{method}: u has shape {shape}, expected {expected} with D = {dim}")
+    if 0 in shape:
+        raise ShapeError(f"DecaySSM.{method}: u is empty (shape {shape}): give at least one step")
+    if tuple(state.shape) != (shape[0], rows, channels):
+        raise ShapeError(
+            f"DecaySSM.{method}: state has shape {tuple(state.shape)}, expected {(shape[0], rows, channels)}: "
+            "start from init_state(batch)"
+        )
+
+
+def decay_bias(rows: int) -> list[float]:
+    """softplus^-1 of decay rates from 0.001 to 0.1 per step, evenly spaced in logarithm: memories of 10 to 1000 steps.
+
+    >>> [round(math.log1p(math.exp(bias)), 4) for bias in decay_bias(3)]
+    [0.001, 0.01, 0.1]
+    """
+    rates = [10 ** (-3 + 2 * r / max(1, rows - 1)) for r in range(rows)]
+    return [math.log(math.expm1(rate)) for rate in rates]

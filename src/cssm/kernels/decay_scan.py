@@ -1,16 +1,18 @@
 """Triton decay scan, h_t = exp(l_t) h_{t-1} + x_t, forward and backward: one read and one write of the data.
 
 A program is one warp that owns one row (b, r) and BLOCK_C channels, and walks over time in tiles of BLOCK_T steps. A
-tile is BLOCK_T independent loads into registers; they are issued one tile before they are used, so that
-loads are always in flight (the loop begins one tile early, and only loads there). The carry stays in its register. With too few programs to fill the device, time is split and two
-kernels run: `*_ends_kernel` finds what each chunk adds to the carry, then each chunk starts from the carry its
-predecessors leave. A decay of exactly 0 selects instead of multiplying: it forgets even inf and NaN.
+tile is BLOCK_T independent loads into registers, issued one tile before they are used, so that loads are always in
+flight (the loop begins one tile early, and only loads there). The carry stays in its register. With too few programs
+to fill the device, time is split and two kernels run: `*_ends_kernel` finds what each chunk adds to the carry, then
+each chunk starts from the carry its predecessors leave. A decay of exactly 0 selects instead of multiplying: it
+forgets even inf and NaN.
 
 Backward, with u_t = exp(l_t) s_t: s_t = g_t + u_{t+1}, dx = s, dl_t = sum_c u_t h_{t-1}, dh0 = u_1.
 
 Arguments are inputs, sizes, then outputs: the order in which both torch and jax-triton launch. x, out (B,T,R,C);
 log_a (B,T,R); h0 (B,R,C); ends (chunks, B*R, C) of the carry's dtype; products (chunks, B*R, 2) int32: the two
-halves of a float64, whose range does not run out before float32 does (JAX has no float64 by default). Source: MATH.md section 1.
+halves of a float64, whose range does not run out before float32 does (JAX has no float64 by default).
+Source: MATH.md section 1.
 """
 
 from typing import Any, NamedTuple

@@ -1,6 +1,7 @@
 """Layers: the mixer contract, the mixers, and what stands around them."""
 
 from . import mixers
+from .decay_ssm import DecaySSM
 from .mixer import MIXERS, Control, Mixer, create_mixer, list_mixers
 
-__all__ = ["MIXERS", "Control", "Mixer", "create_mixer", "list_mixers", "mixers"]
+__all__ = ["MIXERS", "Control", "DecaySSM", "Mixer", "create_mixer", "list_mixers", "mixers"]

@@ -5,6 +5,7 @@ are saved. A decay of exactly 0 selects instead of multiplying: it forgets even 
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,15 +47,15 @@ def decay_scan(log_a, x, h0=None, *, implementation=None):
     [1.0, 1.5, 1.75]
     """
     log_a, x = jnp.asarray(log_a), jnp.asarray(x)
-    h0 = None if h0 is None else jnp.asarray(h0)
-    check_decay_scan("decay_scan", log_a, x, h0)
+    start = None if h0 is None else jnp.asarray(h0)
+    check_decay_scan("decay_scan", log_a, x, start)
     if implementation is None:
         implementation = "sequential" if jax.default_backend() == "cpu" else "associative"
     if implementation not in DECAY_IMPLEMENTATIONS:
         known = ", ".join(DECAY_IMPLEMENTATIONS)
         raise UsageError(f"unknown implementation {implementation!r} of decay_scan: use {known}")
-    carry = jnp.promote_types(jnp.promote_types(x.dtype, log_a.dtype), jnp.float32 if h0 is None else h0.dtype)
-    start = jnp.zeros((x.shape[0], *x.shape[2:]), carry) if h0 is None else h0.astype(carry)
+    carry = jnp.promote_types(jnp.promote_types(x.dtype, log_a.dtype), jnp.float32 if start is None else start.dtype)
+    start = jnp.zeros((x.shape[0], *x.shape[2:]), carry) if start is None else start.astype(carry)
     if implementation in ("associative", "chunked"):
         decay = jnp.exp(log_a.astype(carry))[..., None]
         return scan_with_vjp(decay, x.astype(carry), start, None, 1, False, implementation).astype(x.dtype)
@@ -102,16 +103,17 @@ def _scan(log_a, x, h0, implementation):
 
 
 def _forward(log_a, x, h0, implementation):
-    h = _scan(log_a, x, h0, implementation)
+    h: Any = _scan(log_a, x, h0, implementation)
     return h, (log_a, h, h0)
 
 
 def _backward(implementation, saved, g):
+    log_a, h, h0 = saved
     if implementation == "triton":
         from . import triton
 
-        return triton.backward(*saved, g)
-    return _sequential_backward(*saved, g)
+        return triton.backward(log_a, h, h0, g)
+    return _sequential_backward(log_a, h, h0, g)
 
 
 _scan.defvjp(_forward, _backward)

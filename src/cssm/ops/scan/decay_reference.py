@@ -7,12 +7,12 @@ def decay_scan_reference(log_a, x, h0=None):
     """out_t = sum_{j <= t} exp(l_{j+1} + ... + l_t) x_j, plus exp(l_1 + ... + l_t) h0; gradients by autodiff.
 
     The mask sets exponents to -inf *before* exp: after it, exp has overflowed above the diagonal and 0 * inf is NaN.
-    Sums of log_a are taken anew for each pair (t, j), so that log_a = -inf does no harm.
+    Each exponent is summed from its own j on, not as a difference of sums: exact also where log_a = -inf.
     """
-    start, steps = jnp.zeros_like(x[:, :1]) if h0 is None else h0[:, None].astype(x.dtype), x.shape[1]
-    x, log_a = jnp.concatenate([start, x], 1), jnp.pad(log_a, ((0, 0), (1, 0), (0, 0)))
-    j, k, t = jnp.ogrid[: steps + 1, : steps + 1, : steps + 1]
-    between = (j < k) & (k <= t)  # (j, k, t): the decays on the way from j to t
-    log_m = jnp.where(between[None, ..., None], log_a[:, None, :, None], 0).sum(2)  # (B, j, t, R)
-    weights = jnp.exp(jnp.where((j <= t)[:, 0, :, None], log_m, -jnp.inf))
-    return jnp.einsum("bjtr,bjrc->btrc", weights, x)[:, 1:]
+    if h0 is not None:  # as the input of a step before the first, whose own decay meets no past
+        log_a, x = jnp.pad(log_a, ((0, 0), (1, 0), (0, 0))), jnp.concatenate([h0[:, None].astype(x.dtype), x], 1)
+    steps = x.shape[1]
+    j, t = (index[..., None] for index in jnp.ogrid[:steps, :steps])
+    log_m = jnp.where(j < t, log_a[:, None], 0).cumsum(2)  # (B, j, t, R)
+    out = jnp.einsum("bjtr,bjrc->btrc", jnp.exp(jnp.where(j <= t, log_m, -jnp.inf)), x)
+    return out if h0 is None else out[:, 1:]

@@ -21,7 +21,7 @@ def load():
         from jax_triton import triton_call  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UsageError(
-            f"implementation='triton' needs jax-triton beside this jax {jax.__version__}, and its import says: {error}. "
+            f"implementation='triton' needs a jax-triton that fits jax {jax.__version__}; its import says: {error}. "
             "pip install 'cssm[triton]', or use 'associative'"
         ) from error
     from cssm.kernels import decay_scan
