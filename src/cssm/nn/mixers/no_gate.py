@@ -8,7 +8,6 @@ Source: MATH.md sections 0 and 2; 003 Methods, section 1.1 (`no_gate`, `NoGateCS
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from flax import nnx
 
 from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Video
@@ -35,6 +34,7 @@ class NoGate(Mixer):
         kernel_size), run, and cropped.
       kernel_origin: "center", or "corner" to reproduce the reference code's shifted kernels.
 
+    >>> import jax.numpy as jnp
     >>> from flax import nnx
     >>> NoGate(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
     (1, 3, 8, 8, 4)

@@ -8,7 +8,6 @@ Source: MATH.md sections 2 to 4; 002 (`standard`, `StandardCSSM`).
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from flax import nnx
 
 from cssm.core.errors import UsageError
@@ -32,10 +31,11 @@ class Standard(Mixer):
 
     Args:
       channels: C. kernel_size, rho, memory, init_scale, boundary, margin, kernel_origin: as in `no_gate`.
-      numerics: how `step`, `scan` and `pooled` run the recurrence: "direct", or "goom" on complex logarithms (ops/goom),
-        slower and less accurate for bounded states such as these. States are ordinary numbers either way, and
-        `static` is a closed form, with no recurrence.
+      numerics: how `step`, `scan` and `pooled` run the recurrence: "direct", or "goom" on complex logarithms
+        (ops/goom), slower and less accurate for bounded states such as these. States are ordinary numbers either way,
+        and `static` is a closed form, with no recurrence.
 
+    >>> import jax.numpy as jnp
     >>> from flax import nnx
     >>> Standard(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
     (1, 3, 8, 8, 4)
@@ -71,10 +71,9 @@ class Standard(Mixer):
         self, state: StandardState, x: Float[Any, "b t h w r"], *, reset=None, readout="all", lift=None
     ) -> tuple[StandardState, Video | Frame]:
         check_channels(x if lift is None else lift, self.channels, self)
-        spectrum, options = self.transition(x.shape[2:4]), {"reset": reset, "readout": readout, "lift": lift}
-        final, y = spectral_scan(
-            pad(x, self.margin), spectrum, state=state.spectrum, implementation=IMPLEMENTATIONS[self.numerics], **options
-        )
+        spectrum, padded = self.transition(x.shape[2:4]), pad(x, self.margin)
+        options = {"readout": readout, "lift": lift, "implementation": IMPLEMENTATIONS[self.numerics]}
+        final, y = spectral_scan(padded, spectrum, state=state.spectrum, reset=reset, **options)
         return StandardState(final), crop(y, x)
 
     def static(self, state: StandardState, x: Frame, steps: int, *, readout="last") -> tuple[StandardState, Frame]:

@@ -1,10 +1,10 @@
 """Generalised orders of magnitude (GOOM): numbers as complex logarithms, for ranges that floats cannot hold.
 
 A GOOM is a complex array z = log|x| + i arg x. Multiplying is adding, adding is a stable log-add-exp. float32 ends at
-1e38; a complex64 GOOM of it reaches exp(+-1e38), with a relative error of about 6e-8 |log|x||. Zero is log-magnitude -inf
+1e38; a complex64 GOOM reaches exp(+-1e38), with a relative error of about 6e-8 |log|x||. Zero has log-magnitude -inf
 and phase 0, with no floor and no epsilon; the phase lies in (-pi, pi], and is exactly 0 or pi for real numbers.
 
-For states that stay in range, ordinary complex numbers are faster and more accurate. Gradients, accuracy, costs: README.md.
+For states that stay in range, ordinary complex numbers are faster and more accurate: see this folder's README.md.
 
 A product of 10,000 factors of about 1 / 2, of size 10^-3000 (float64 ends at 10^-308):
 
@@ -28,8 +28,8 @@ from .recurrence import IMPLEMENTATIONS, recurrence, zeros
 from .tree import halve
 
 __all__ = [
-    "IMPLEMENTATIONS", "add", "from_goom", "matmul", "matrix_prod", "matrix_scan", "mul", "prod", "scan", "sum", "to_goom",
-    "zeros",
+    "IMPLEMENTATIONS", "add", "from_goom", "matmul", "matrix_prod", "matrix_scan", "mul", "prod", "scan", "sum",
+    "to_goom", "zeros",
 ]  # fmt: skip
 
 
@@ -216,7 +216,7 @@ def matrix_prod(a, *, axis: int = -3):
     return halve(_matrices("matrix_prod", a, axis), later_first)
 
 
-def _gooms(function: str, **arrays):
+def _gooms(function: str, **arrays) -> list[Any]:
     """The arguments (None stays None) as arrays of one dtype, or a ShapeError that names the one that is no GOOM."""
     found = {name: jnp.asarray(array) for name, array in arrays.items() if array is not None}
     for name, array in found.items():

@@ -26,22 +26,25 @@ def is_zero(z):
 
 def polar(phase):
     """(cos, sin); exactly (-1, 0) at the floats nearest to pi and -pi."""
-    turned = jnp.abs(phase) == jnp.asarray(math.pi, phase.dtype)
-    return jnp.where(turned, -1, jnp.cos(phase)), jnp.where(turned, 0, jnp.sin(phase))
+    negative = jnp.abs(phase) == jnp.asarray(math.pi, phase.dtype)
+    return jnp.where(negative, -1, jnp.cos(phase)), jnp.where(negative, 0, jnp.sin(phase))
 
 
-def wrap(phase):
-    """The phase, of at most one turn too many, in (-pi, pi]. Real numbers (multiples of pi) stay exactly real."""
+def turn(p, q):
+    """The phase p + q in (-pi, pi], for p and q in it. Real numbers (multiples of pi) stay exactly real."""
+    phase = p + q
+    part = phase - p
+    lost = (p - (phase - part)) + (q - part)  # by rounding phase (Knuth's two-sum)
     nearest, lacking = two_pi(phase.dtype)
-    turns = jnp.ceil(phase / nearest - 0.5)
+    turns = (phase > nearest / 2).astype(phase.dtype) - (phase <= -nearest / 2).astype(phase.dtype)
     wrapped = phase - turns * nearest
-    real = (wrapped == 0) | (wrapped == nearest / 2)
-    return jnp.where(real, wrapped, wrapped - turns * lacking)
+    real = (lost == 0) & ((wrapped == 0) | (wrapped == nearest / 2))
+    return jnp.where(real, wrapped, wrapped + (lost - turns * lacking))
 
 
-def normal(log, phase):
-    """A GOOM with its phase in (-pi, pi], 0 for a zero."""
-    return lax.complex(log, jnp.where(log == -jnp.inf, 0, wrap(phase)).astype(log.dtype))
+def turned(log, p, q):
+    """The GOOM of that log-magnitude and of phase p + q; 0 for a zero."""
+    return lax.complex(log, jnp.where(log == -jnp.inf, 0, turn(p, q)).astype(log.dtype))
 
 
 def size(x):
@@ -97,8 +100,8 @@ def _times_exp(z, g):
     magnitude = jnp.exp(z.real)
     if not jnp.iscomplexobj(g):
         return lax.complex(_scale(magnitude, cos * g), _scale(magnitude, sin * g))
-    turned = g * lax.complex(cos, sin)
-    return lax.complex(_scale(magnitude, turned.real), _scale(magnitude, turned.imag))
+    value = g * lax.complex(cos, sin)
+    return lax.complex(_scale(magnitude, value.real), _scale(magnitude, value.imag))
 
 
 @jax.custom_vjp
@@ -121,7 +124,7 @@ exp_real.defvjp(lambda z: (exp_real(z), z), lambda z, g: (_times_exp(z, g),))
 
 @jax.custom_vjp
 def product(a, b):
-    return normal(a.real + b.real, a.imag + b.imag)
+    return turned(a.real + b.real, a.imag, b.imag)
 
 
 def _product_backward(zero, g):
@@ -135,7 +138,7 @@ product.defvjp(lambda a, b: (out := product(a, b), is_zero(out)), _product_backw
 def quotient(a, b):
     """a / b, and 0 where b is 0: the share of a part in a whole that may have vanished."""
     log = jnp.where(is_zero(a) | is_zero(b), -jnp.inf, a.real - jnp.where(is_zero(b), 0, b.real))
-    return normal(log, a.imag - b.imag)
+    return turned(log, a.imag, -b.imag)
 
 
 @jax.custom_vjp

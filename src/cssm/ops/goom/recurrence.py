@@ -1,7 +1,8 @@
 """h_t = a_t h_{t-1} + b_t on GOOMs, time first, and its gradient: the recurrence run backwards, on GOOMs too.
 
-A cotangent c of log h is one of c / h of h itself, in JAX's convention (transposed, not conjugated). With g_t = c_t / h_t:
-s_t = g_t + a_{t+1} s_{t+1};  c_b = s b;  c_a = s_t a_t h_{t-1}, summed over the axes a lacks;  c_h0 = s_1 a_1 h_0.
+A cotangent c of log h is one of c / h of h itself, in JAX's convention (transposed, not conjugated). With
+g_t = c_t / h_t: s_t = g_t + a_{t+1} s_{t+1};  c_b = s b;  c_a = s_t a_t h_{t-1}, summed over the axes
+a lacks;  c_h0 = s_1 a_1 h_0.
 """
 
 from functools import partial

@@ -1,7 +1,10 @@
 """The recurrence on complex logarithms: slower and less accurate than ordinary numbers for states that stay bounded.
 
-The gradient is that of ordinary numbers, at zeros too: the same recurrence run backwards. All readouts keep every state.
+The gradient is that of ordinary numbers, at zeros too: the same recurrence run backwards. All readouts keep
+every state.
 """
+
+from typing import Any
 
 from ..goom import from_goom, scan, to_goom
 from ..scan.vjp import scan_with_vjp
@@ -10,7 +13,7 @@ from .transform import to_space, to_spectrum
 
 def goom(x, spectrum, state, reset, readout):
     reset = None if reset is None else reset[:, :, None, None, None]
-    states = scan_with_vjp(spectrum[None, None], to_spectrum(x), state, reset, 1, False, _through_goom)
+    states: Any = scan_with_vjp(spectrum[None, None], to_spectrum(x), state, reset, 1, False, _through_goom)
     shown = {"all": lambda: states, "last": lambda: states[:, -1], "mean": lambda: states.mean(1)}[readout]()
     return states[:, -1], to_space(shown, x.shape[3]).astype(x.dtype)
 

@@ -1,0 +1,68 @@
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from cssm.core.errors import UsageError
+from cssm.nn import create_mixer
+from laws import weighted
+from tolerances import assert_close
+
+B, T, GRID, CHANNELS = 2, 6, (5, 6), 3
+NUMERICS = ("goom", "direct")
+
+
+def build(**options):
+    return create_mixer("standard", channels=CHANNELS, kernel_size=5, init_scale=0.3, rngs=nnx.Rngs(0), **options)
+
+
+def both(call, *args):
+    """Values and gradients of call(mixer, *args) to the kernel and the arguments, on logarithms and directly."""
+
+    def run(numerics, args):
+        graph, params = nnx.split(build(numerics=numerics))
+        function = lambda params, *a: call(nnx.merge(graph, params), *a)  # noqa: E731
+        arguments = tuple(range(len(args) + 1))
+        return function(params, *args), jax.grad(lambda *a: weighted(function(*a)), arguments)(params, *args)
+
+    return jax.jit(lambda args: [run(numerics, args) for numerics in NUMERICS])(args)
+
+
+def clip():
+    x = jax.random.normal(jax.random.key(1), (B, T, *GRID, CHANNELS))
+    return x.at[:, 2].set(0.0).at[1, 0].set(1.0)  # a black frame, and a flat one: zeros in space, zeros in the spectrum
+
+
+@pytest.mark.parametrize("readout", ["all", "last", "mean"])
+@pytest.mark.parametrize("with_reset", [False, True])
+def test_goom_equals_direct_with_every_gradient(readout, with_reset):
+    reset = jnp.zeros((B, T), bool).at[0, 3].set(True).at[1, 0].set(True) if with_reset else None
+
+    def carried(mixer, x):  # from no past, hence from zeros, in two pieces
+        state, first = mixer.scan(mixer.init_state(B, GRID), x[:, :2])
+        return first, mixer.scan(state, x, reset=reset, readout=readout)
+
+    (values, gradients), (expected, expected_gradients) = both(carried, clip())
+    assert_close(values, expected)
+    assert_close(gradients, expected_gradients, 1e-5)
+
+
+def test_goom_steps_and_pools_as_direct():
+    def call(mixer, x):
+        state, y = mixer.step(mixer.init_state(B, GRID), x[:, 0])
+        state, again = mixer.step(state, x[:, 2])  # a black frame
+        return state, y, again, mixer.pooled(state, x, readout="mean")
+
+    (values, gradients), (expected, expected_gradients) = both(call, clip())
+    assert_close(values, expected)
+    assert_close(gradients, expected_gradients, 1e-5)
+
+
+def test_numerics_is_honoured_and_an_unknown_one_named():
+    def traced(numerics):
+        mixer = build(numerics=numerics)
+        return str(jax.make_jaxpr(lambda x: mixer.scan(mixer.init_state(B, GRID), x))(clip()))
+
+    assert "atan2" in traced("goom") and "atan2" not in traced("direct")
+    with pytest.raises(UsageError, match="standard: unknown numerics 'log', use direct or goom"):
+        build(numerics="log")
