@@ -129,7 +129,9 @@ def test_import_is_lazy():
         (["data", "mak"], ["did you mean 'make'"]),
         (["data", "make", "--out", "x"], ["name a data set"]),
         (["bench"], ["--op NAME", "--all"]),
-        (["bench", "--op", "spectral_lst"], ["did you mean 'spectral_last'"]),
+        (["bench", "--op", "spectrl"], ["did you mean 'spectral'"]),
+        (["bench", "--sweep", "scalin"], ["did you mean 'scaling'"]),
+        (["bench", "--op", "spectral", "--all"], ["or --all"]),
         (["list", "mixer"], ["did you mean 'mixers'"]),
     ],
 )
@@ -189,7 +191,7 @@ def test_a_damaged_byte_in_a_compressed_clip(trained, tmp_path, capsys):
 def test_a_path_that_cannot_be_written_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     fails(capsys, ["data", "make", "pathtracker", "--out", tmp_path / "file", "--train", "10"], 1, "file")
-    fails(capsys, ["bench", "--op", "spectral_last", "--output", tmp_path / "file" / "b.json"], 1, "file")
+    fails(capsys, ["bench", "--op", "spectral", "--output", tmp_path / "file" / "b"], 1, "file")
 
 
 def copied(trained, tmp_path):

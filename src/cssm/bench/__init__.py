@@ -1,7 +1,12 @@
-"""The benchmark: interleaved comparisons, checked before they are timed."""
+"""The benchmark: interleaved comparisons in JAX and PyTorch, checked before they are timed."""
 
-from .cases import BENCHES
-from .harness import Comparison, Incorrect, Timing, run
-from .report import save, show
+from . import mechanism, models, scan, spectral  # noqa: F401
+from .frameworks import has_torch
+from .harness import Comparison, Incorrect, Timing, copy_bandwidth, run
+from .registry import MODELS, OPS, SWEEPS
+from .report import record, save, show
 
-__all__ = ["BENCHES", "Comparison", "Incorrect", "Timing", "run", "save", "show"]
+__all__ = [
+    "MODELS", "OPS", "SWEEPS", "Comparison", "Incorrect", "Timing", "copy_bandwidth", "has_torch", "record", "run",
+    "save", "show",
+]  # fmt: skip

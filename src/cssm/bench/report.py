@@ -1,4 +1,4 @@
-"""Benchmark results as a table and as JSON that says on what they were measured."""
+"""Benchmark results as tables and as JSON that says on what they were measured."""
 
 import dataclasses
 import itertools
@@ -6,39 +6,71 @@ import json
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
-import jax
 from rich.console import Console
 from rich.table import Table
 
-from .harness import Timing
+from .frameworks import framework
+from .harness import Timing, copy_bandwidth
+
+COLUMNS = (
+    "",
+    "compile",
+    "median",
+    "quartiles",
+    "ratio",
+    "quartiles",
+    "speed-up",
+    "memory",
+    "of the copy limit",
+    "wanted",
+)
 
 
 def show(timings: list[Timing], console: Console) -> None:
     """One table per comparison, the baseline first."""
-    for name, group in itertools.groupby(timings, lambda t: t.comparison):
-        table = Table(title=name, title_justify="left")
-        for column in ("", "compile", "median", "ratio", "quartiles", "wanted"):
-            table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for (name, side), group in itertools.groupby(timings, lambda t: (t.comparison, t.framework)):
+        table = Table(title=f"{name}  ({side})", title_justify="left")
+        for column in COLUMNS:
+            table.add_column(column, justify="right" if column else "left", no_wrap=bool(not column), overflow="fold")
         for t in group:
-            color = "green" if t.wanted is None or t.ratio <= t.wanted else "red"
-            wanted = "" if t.wanted is None else f"[{color}]<= {t.wanted}[/]"
-            times = f"{t.compile:.2f} s", f"{t.median * 1e3:.2f} ms"
-            table.add_row(t.contender, *times, f"{t.ratio:.2f}", f"{t.ratio_low:.2f}-{t.ratio_high:.2f}", wanted)
+            table.add_row(*_cells(t))
         console.print(table)
 
 
-def save(timings: list[Timing], path: Path, revision: str | None) -> None:
-    device = jax.devices()[0]
-    record = {
-        "device": device.device_kind,
-        "platform": device.platform,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "revision": revision,
-        "timings": [dataclasses.asdict(t) for t in timings],
-    }
+def _cells(t: Timing) -> list[str]:
+    wanted = "" if t.wanted is None else f"[{'green' if t.met else 'red'}]{t.wanted}[/]"
+    return [
+        t.contender,
+        f"{t.compile:.2f} s",
+        _milliseconds(t.median),
+        f"{_milliseconds(t.low)}-{_milliseconds(t.high)}",
+        f"{t.ratio:.3g}",
+        f"{t.ratio_low:.3g}-{t.ratio_high:.3g}",
+        f"{1 / t.ratio:.3g}x",
+        "" if t.peak is None else f"{t.peak / 1e6:,.0f} MB",
+        "" if t.limit is None else f"{t.limit / t.median:.0%}",
+        wanted,
+    ]
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def record(timings: list[Timing], revision: str | None) -> dict[str, Any]:
+    """Everything measured, with device, versions and commit."""
+    sides = sorted({t.framework for t in timings})
+    facts = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+    for side in sides:
+        facts |= framework(side).describe() | {f"{side}_copy_bytes_per_second": copy_bandwidth(side)}
+    return facts | {"revision": revision, "timings": [dataclasses.asdict(t) for t in timings]}
+
+
+def save(measured: dict[str, Any], path: Path) -> None:
+    """Write the record as JSON, through a temporary file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(measured, indent=2) + "\n")
+    partial.replace(path)

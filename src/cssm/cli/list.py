@@ -67,9 +67,13 @@ def _recipes():
 
 
 def _benches():
-    from cssm.bench import BENCHES
+    from cssm.bench import MODELS, OPS, SWEEPS
 
-    return _described("benchmarks", BENCHES)
+    table = _table("benchmarks", "flag", "name", "what")
+    for flag, registry in (("--op", OPS), ("--model", MODELS), ("--sweep", SWEEPS)):
+        for name in registry.names():
+            table.add_row(flag, name, _first_line(registry[name]))
+    return table
 
 
 SECTIONS = {"mixers": _mixers, "models": _models, "datasets": _datasets, "recipes": _recipes, "benchmarks": _benches}

@@ -1,0 +1,89 @@
+"""The linear recurrence and the decay scan, against what one would write without them."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cssm.ops import decay_scan, linear_scan
+from cssm.ops.scan import cases
+
+from .frameworks import DIRECTIONS, gradient, has_torch
+from .harness import Comparison
+from .registry import OPS, SWEEPS
+
+
+def associative(a, b):
+    """lax.associative_scan with the transition broadcast to the input; gradients by autodiff."""
+    combine = lambda p, q: (q[0] * p[0], q[0] * p[1] + q[1])  # noqa: E731
+    return lax.associative_scan(combine, (jnp.broadcast_to(a, b.shape), b), axis=1)[1]
+
+
+def decay_inputs(shape) -> tuple[jax.Array, jax.Array]:
+    log_a = -jax.random.uniform(jax.random.key(0), shape[:3], minval=0.01, maxval=1.0)
+    return log_a, jax.random.normal(jax.random.key(1), shape)
+
+
+def decay_associative(log_a, x):
+    return associative(jnp.exp(log_a)[..., None], x)
+
+
+@OPS.register("linear_scan")
+def linear_scan_bench() -> Iterator[Comparison]:
+    """The implementations of the linear recurrence against lax.associative_scan with a broadcast."""
+    case = cases.BENCHMARKS["decay"]
+    a = jax.random.uniform(jax.random.key(0), case.a, minval=0.5)
+    b = jax.random.normal(jax.random.key(1), case.b)
+    contenders = {"lax.associative_scan": lambda: gradient(associative, a, b)}
+    for name in ("sequential", "chunked", "associative"):
+        contenders[name] = partial(gradient, partial(linear_scan, implementation=name), a, b)
+    yield Comparison(name=f"linear scan {case.b} forward+backward", contenders=contenders, judged="sequential")
+
+
+@OPS.register("decay_scan")
+def decay_scan_bench() -> Iterator[Comparison]:
+    """JAX: against lax.associative_scan with a broadcast. PyTorch: against the source's masked einsum."""
+    shape = cases.DECAY_BENCHMARKS["decay_scan"]
+    yield from (_decay(shape, direction, wanted=1 / 1.5) for direction in DIRECTIONS)
+    if has_torch():
+        from cssm.torch import contenders
+
+        for direction in DIRECTIONS:
+            yield Comparison(
+                name=f"decay scan {shape} {direction}",
+                framework="torch",
+                contenders=contenders.decay_scan(shape, direction),
+                wanted=1 / 60,
+                **_bytes(shape, direction),
+            )
+
+
+@SWEEPS.register("decay_scan")
+def decay_scan_sweep() -> Iterator[Comparison]:
+    """Forward and backward over T, R and C."""
+    for axis, position, values in (("T", 1, (64, 256, 1024, 4096)), ("R", 2, (8, 32, 128)), ("C", 3, (8, 32, 128))):
+        for value in values:
+            shape = [2, 512, 32, 32]
+            shape[position] = value
+            yield _decay(tuple(shape), "forward+backward", sweep="decay_scan", axis=axis, value=value)
+
+
+def _decay(shape, direction, **options) -> Comparison:
+    inputs, build = decay_inputs(shape), DIRECTIONS[direction]
+    contenders = {
+        "lax.associative_scan": lambda: build(decay_associative, *inputs),
+        "decay_scan": lambda: build(decay_scan, *inputs),
+    }
+    return Comparison(
+        name=f"decay scan {shape} {direction}", contenders=contenders, **_bytes(shape, direction), **options
+    )
+
+
+def _bytes(shape, direction) -> dict[str, int]:
+    """The inputs, and the least traffic: x in and h out; then g and h in, dx out, with log_a beside each pass."""
+    batch, steps, rows, columns = shape
+    decay, x = 4 * batch * steps * rows, 4 * batch * steps * rows * columns
+    passes = 2 * x + decay + (3 * x + 2 * decay if direction == "forward+backward" else 0)
+    return {"inputs": decay + x, "traffic": passes}

@@ -1,0 +1,38 @@
+"""Peak memory of a call on the CPU, as Linux counts it: the high-water mark of resident memory."""
+
+import ctypes
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def high_water_mark(function: Callable[[], Any]) -> int | None:
+    """Bytes by which resident memory rises at most while `function` runs, its result included; None outside Linux.
+
+    Memory that earlier calls freed is first handed back, or it would be used again unseen.
+
+    >>> import numpy as np
+    >>> rise = high_water_mark(lambda: np.ones(4_000_000))  # 32 MB
+    >>> rise is None or 31e6 < rise < 40e6
+    True
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        RESET.write_text("5")  # VmHWM starts again from VmRSS
+    except (OSError, AttributeError):
+        return None
+    before = _kilobytes("VmRSS")
+    result = function()
+    peak = _kilobytes("VmHWM")
+    del result
+    return 1024 * max(0, peak - before)
+
+
+def _kilobytes(field: str) -> int:
+    found = re.search(rf"^{field}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    if found is None:
+        raise OSError(f"{STATUS} has no {field}")
+    return int(found[1])

@@ -1,0 +1,69 @@
+"""PyTorch's side of the benchmark harness: waiting, results as NumPy, memory, copy speed."""
+
+import torch
+
+from cssm.core.memory import high_water_mark
+
+
+def device() -> torch.device:
+    """The GPU when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def wait(result) -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def arrays(result) -> list:
+    """The tensors of a (nested) tuple, as NumPy arrays."""
+    if isinstance(result, torch.Tensor):
+        return [result.detach().resolve_conj().cpu().numpy()]
+    return [array for item in result for array in arrays(item)]
+
+
+def peak_memory(function) -> int | None:
+    """Rise of memory while function runs: resident memory on CPU, what the allocator handed out on a GPU."""
+    if not torch.cuda.is_available():
+        return high_water_mark(function)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = function()
+    torch.cuda.synchronize()
+    del result
+    return torch.cuda.max_memory_allocated() - before
+
+
+def copy(size: int):
+    """A callable that reads `size` bytes and writes as many."""
+    source = torch.ones(size // 4, device=device())
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def describe() -> dict[str, str]:
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {"torch": torch.__version__, "torch_device": name, "torch_threads": str(torch.get_num_threads())}
+
+
+def gradient(function, *args):
+    """A callable that runs function forward and backward to every argument, of the sum of squares of its result."""
+    args = [arg.clone().requires_grad_() for arg in args]
+
+    def call():
+        loss = function(*args).abs().square().sum()
+        return loss, *torch.autograd.grad(loss, args)
+
+    return call
+
+
+def forward(function, *args):
+    def call():
+        with torch.no_grad():
+            return function(*args)
+
+    return call
+
+
+DIRECTIONS = {"forward": forward, "forward+backward": gradient}
