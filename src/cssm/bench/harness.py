@@ -31,7 +31,8 @@ class Comparison:
     contenders: name -> a function that builds (compiles) the callable. wanted: the largest acceptable ratio of a
     contender to the baseline; at_least: the smallest. judged: the contender that is meant, all when None.
     same_result: compare the outputs first, to `tolerance` in relative RMS. traffic: bytes that must be read and
-    written, whatever the algorithm. inputs: bytes of the inputs, alive throughout. sweep, axis, value: its place on a curve.
+    written, whatever the algorithm. inputs: bytes of the inputs, alive throughout. sweep, axis, value: where
+    it stands on a curve.
     """
 
     name: str
@@ -82,7 +83,7 @@ class Timing:
 
 
 def run(comparison: Comparison, *, repeats: int = 15, budget: float = 60.0) -> list[Timing]:
-    """Compile, check, then time all contenders round by round; fewer rounds (5 at least) once `budget` seconds are over.
+    """Compile, check, then time all contenders round by round; 5 rounds are enough once `budget` seconds are over.
 
     Raises:
       Incorrect: results differ from the baseline's by more than the comparison's tolerance in relative RMS.
