@@ -28,6 +28,17 @@ class Gather(NamedTuple):
     index: np.ndarray
     scale: np.ndarray
 
+    def transposed(self, size: int) -> "Gather":
+        """The transposed map, to `size` numbers: the gradient of this one."""
+        which, targets = np.nonzero(self.scale)
+        pairs, place = np.unique(self.index[which, targets] * self.scale.shape[1] + targets, return_inverse=True)
+        total = np.bincount(place, self.scale[which, targets])
+        sources, targets = np.divmod(pairs, self.scale.shape[1])  # sorted by source: rank counts within one source
+        rank = np.arange(len(sources)) - np.searchsorted(sources, sources)
+        index, scale = np.zeros((rank.max() + 1, size), np.int32), np.zeros((rank.max() + 1, size), np.float32)
+        index[rank, sources], scale[rank, sources] = targets, total
+        return Gather(index, scale)
+
 
 def slots(size: int) -> int:
     """Slots of an axis, padded to what the kernel's matrix products take: 16 up to 32 pixels, else 32."""

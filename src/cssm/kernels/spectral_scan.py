@@ -119,9 +119,9 @@ def spectral_scan_kernel(
     REVERSE: tl.constexpr, READ: tl.constexpr, START: tl.constexpr, RESET: tl.constexpr, WRITE: tl.constexpr,
     ENDS: tl.constexpr, SLOPES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """S = K S + X_t over a chunk, y_t = the frame of S; or in reverse y_t = the frame of s = X_t + s, then s = conj(K) s.
+    """S = K S + X_t over a chunk, y_t the frame of S; or REVERSE: s = X_t + s, y_t the frame of s, s = conj(K) s.
 
-    x, y (B, T, H, W, C); gain (C, 4, COLUMNS, ROWS); start, ends, slopes (B, chunks, C, 4, COLUMNS, ROWS); reset (B, T).
+    x, y (B, T, H, W, C); gain (C, 4, COLUMNS, ROWS); reset (B, T); start, ends, slopes (B, chunks, and as gain).
     SLOPES carries dS/dK along: P = K P + S of the frame before. Grid: (channel blocks, chunks, B).
     """
     block, chunk, b = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)

@@ -95,7 +95,7 @@ def scan(call, plan, x, gain, basis, start, reset, *, reverse=False, frames=True
 
 
 def gain_gradient(call, plan, x, g, gain, basis, starts, after, reset):
-    """Packed sum over batch and time of s_t conj(S_{t-1}), from the states before and the cotangents after each chunk."""
+    """Packed sum over batch and time of s_t conj(S_{t-1}), from states before and cotangents after every chunk."""
     partial = (plan.batch, plan.chunks, *plan.packed)
     inputs = (x, g, gain, basis, starts, after, gain if reset is None else reset, plan.steps, plan.length)
     constants = {**plan.constants, "RESET": reset is not None}

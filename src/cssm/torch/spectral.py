@@ -182,15 +182,16 @@ def _check(x, spectrum, state, reset, legend):
     if 0 in x.shape[1:]:
         raise ShapeError(f"x of shape {tuple(x.shape)} is empty: give at least one frame, pixel and channel")
     *lead, height, width, channels = x.shape
-    expected = {"spectrum": (channels, height, width // 2 + 1), "state": (lead[0], channels, height, width // 2 + 1)}
-    expected["reset"] = tuple(lead)
-    legends = {"spectrum": "(C, H, W // 2 + 1)", "state": "(B, C, H, W // 2 + 1)", "reset": "(B, T)"}
-    for name, array in {"spectrum": spectrum, "state": state, "reset": reset}.items():
-        if array is not None and tuple(array.shape) != expected[name]:
-            raise ShapeError(
-                f"{name} has shape {tuple(array.shape)}, expected {expected[name]} {legends[name]} for x {tuple(x.shape)}"
-            )
-        if array is not None and array.device != x.device:
-            raise ShapeError(f"{name} is on {array.device} and x on {x.device}: move them to one device")
+    half = (channels, height, width // 2 + 1)
+    _fits(x, "spectrum", spectrum, half, "(C, H, W // 2 + 1)")
+    _fits(x, "state", state, (lead[0], *half), "(B, C, H, W // 2 + 1)")
+    _fits(x, "reset", reset, tuple(lead), "(B, T)")
     dtype = torch.promote_types(torch.promote_types(x.dtype, spectrum.dtype), torch.complex64)
-    return x.new_zeros(expected["state"], dtype=dtype) if state is None else state.to(dtype)
+    return x.new_zeros((lead[0], *half), dtype=dtype) if state is None else state.to(dtype)
+
+
+def _fits(x, name, array, expected, legend):
+    if array is not None and tuple(array.shape) != expected:
+        raise ShapeError(f"{name} has shape {tuple(array.shape)}, expected {expected} {legend} for x {tuple(x.shape)}")
+    if array is not None and array.device != x.device:
+        raise ShapeError(f"{name} is on {array.device} and x on {x.device}: move them to one device")

@@ -1,9 +1,10 @@
 """The Triton implementation of `cssm.torch.spectral_scan`: custom operators, so that torch.compile sees them whole.
 
-Complex arrays enter and leave as real ones (half spectra, flattened, or packed states): autograd never meets a kernel.
+Half spectra enter and leave the operators as real arrays (..., H, Wf, 2) and are packed inside (`spectral_layout`).
 """
 
 import contextlib
+from functools import lru_cache
 
 import torch
 from triton import JITFunction
@@ -11,7 +12,7 @@ from triton import JITFunction
 from cssm.core.errors import UsageError
 from cssm.kernels import spectral_schedule as schedule
 from cssm.kernels.spectral_frequency import frequency_gradient, frequency_scan
-from cssm.kernels.spectral_layout import LARGEST, Gather, layout
+from cssm.kernels.spectral_layout import LARGEST, Layout
 
 Tensor = torch.Tensor
 
@@ -28,30 +29,13 @@ def spectral_triton(x, spectrum, state, reset, readout):
 
 
 def _fused(x, spectrum, state, reset, readout):
-    height, width = x.shape[2:4]
-    plan = layout(height, width)
-    gain, start = _gather(plan.gain, spectrum, plan.shape), _gather(plan.pack, state, plan.shape)
-    y = None
+    gain, start = torch.view_as_real(spectrum.contiguous()), torch.view_as_real(state.contiguous())
     if readout == "last":
         final, _ = spectral_last(x, gain, start, reset, gain.requires_grad and torch.is_grad_enabled())
-    else:
-        y, final, _ = spectral_frames(x, gain, start, reset)
-        y = y.mean(1) if readout == "mean" else y
-    index, scale = (torch.as_tensor(array[0], device=x.device) for array in plan.unpack)
-    final = torch.view_as_complex((final.flatten(2)[..., index] * scale).reshape(*state.shape, 2))
-    if y is None:
-        y = torch.fft.irfft2(final, s=(height, width)).permute(0, 2, 3, 1).to(x.dtype)
-    return final, y
-
-
-def _gather(gather: Gather, spectrum, shape):
-    """Packed (..., 4, columns, rows) from a half spectrum (..., H, Wf)."""
-    flat = torch.view_as_real(spectrum.contiguous()).flatten(-3)
-    parts = [
-        flat[..., torch.as_tensor(index, device=flat.device)] * torch.as_tensor(scale, device=flat.device)
-        for index, scale in zip(*gather, strict=True)
-    ]
-    return sum(parts[1:], parts[0]).reshape(*flat.shape[:-1], *shape)
+        final = torch.view_as_complex(final)
+        return final, torch.fft.irfft2(final, s=tuple(x.shape[2:4])).permute(0, 2, 3, 1).to(x.dtype)
+    y, final, _ = spectral_frames(x, gain, start, reset)
+    return torch.view_as_complex(final), y.mean(1) if readout == "mean" else y
 
 
 def _between_transforms(x, spectrum, state, reset, readout):
@@ -66,114 +50,137 @@ def _between_transforms(x, spectrum, state, reset, readout):
 
 def _call(kernel, inputs, outputs, grid, warps, stages, **constants):
     made = [torch.empty(shape, dtype=like.dtype, device=like.device) for shape, like in outputs]
-    on = torch.cuda.device(made[0].device) if made[0].is_cuda else contextlib.nullcontext()
-    with on:
+    with torch.cuda.device(made[0].device) if made[0].is_cuda else contextlib.nullcontext():
         kernel[grid](*inputs, *made, num_warps=warps, num_stages=stages, **constants)
     return made
 
 
-def _basis(like):
-    return torch.as_tensor(layout(*like.shape[2:4]).basis, device=like.device)
+@lru_cache(maxsize=64)
+class _Tables:
+    """A Layout's constants on a device. `weight`: a packed cotangent is s / weight."""
+
+    def __init__(self, height: int, width: int, device: torch.device):
+        plan = Layout(height, width)
+        self.shape, half = plan.shape, height * (width // 2 + 1) * 2
+        self.basis, self.weight, self.corner = (
+            torch.as_tensor(array, device=device) for array in (plan.basis, plan.weight, plan.corner)
+        )
+        maps = {"gain": plan.gain, "pack": plan.pack, "unpack": plan.unpack}
+        maps["gain_back"], maps["pack_back"] = plan.gain.transposed(half), plan.pack.transposed(half)
+        maps["unpack_back"] = plan.unpack.transposed(plan.weight.size * 4)
+        self._maps = {k: [torch.as_tensor(array, device=device) for array in maps[k]] for k in maps}
+
+    def pack(self, name: str, half: Tensor) -> Tensor:
+        """(..., H, Wf, 2) to (..., 4, columns, rows), by "gain", "pack" or "unpack_back"."""
+        return self._map(name, half.flatten(-3)).reshape(*half.shape[:-3], *self.shape)
+
+    def unpack(self, name: str, packed: Tensor, like: Tensor) -> Tensor:
+        """(..., 4, columns, rows) to like's (..., H, Wf, 2), by "unpack", "gain_back" or "pack_back"."""
+        return self._map(name, packed.flatten(-3)).reshape(*packed.shape[:-3], *like.shape[-3:])
+
+    def _map(self, name, flat):
+        index, scale = self._maps[name]
+        return (flat[..., index] * scale).sum(-2)
 
 
-def _weight(like, gain):
-    """2 inside, 1 on the edges, broadcastable to packed arrays: their cotangents are s / weight."""
-    return torch.as_tensor(layout(*like.shape[2:4]).weight, device=gain.device)
+def _prepare(like, spectrum, steps=None, batch=None):
+    """(plan, tables, packed K) of a call whose x has like's grid and dtype."""
+    shape = (like.shape[0] if batch is None else batch, like.shape[1] if steps is None else steps, *like.shape[2:])
+    tables = _Tables(*like.shape[2:4], like.device)
+    return schedule.make_plan(shape), tables, tables.pack("gain", spectrum)
 
 
 @torch.library.custom_op("cssm::spectral_frames", mutates_args=())
-def spectral_frames(x: Tensor, gain: Tensor, start: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, final state, state before every chunk)."""
-    plan = schedule.make_plan(tuple(x.shape))
-    y, final, starts, _ = schedule.scan(_call, plan, x, gain, _basis(x), start, reset)
-    return y, final, starts if plan.chunks > 1 else starts.clone()  # an operator returns no view of its input
+def spectral_frames(x: Tensor, spectrum: Tensor, state: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, final state, packed state before every chunk)."""
+    plan, tables, gain = _prepare(x, spectrum)
+    start = tables.pack("pack", state)
+    y, final, starts, _ = schedule.scan(_call, plan, x, gain, tables.basis, start, reset)
+    return y, tables.unpack("unpack", final, state), starts
 
 
 @spectral_frames.register_fake
-def _(x, gain, start, reset):
+def _(x, spectrum, state, reset):
     plan = schedule.make_plan(tuple(x.shape))
-    return torch.empty_like(x), torch.empty_like(start), start.new_empty((plan.batch, plan.chunks, *plan.packed))
+    return torch.empty_like(x), torch.empty_like(state), state.new_empty((plan.batch, plan.chunks, *plan.packed))
 
 
 @torch.library.custom_op("cssm::spectral_frames_backward", mutates_args=())
 def spectral_frames_backward(
-    x: Tensor, g: Tensor, gain: Tensor, starts: Tensor, final: Tensor, reset: Tensor | None
+    x: Tensor, g: Tensor, spectrum: Tensor, starts: Tensor, final: Tensor, reset: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cotangents of x, gain and start from those of y and of the final state."""
-    plan, basis, weight = schedule.make_plan(tuple(x.shape)), _basis(x), _weight(x, gain)
-    dx, dstart, after, _ = schedule.scan(_call, plan, g, gain, basis, final * weight, reset, reverse=True)
-    dgain = schedule.gain_gradient(_call, plan, x, g, gain, basis, starts, after, reset)
-    return dx, dgain / weight, dstart / weight
+    """Cotangents of x, the spectrum and the state, from those of y and of the final state."""
+    plan, tables, gain = _prepare(x, spectrum)
+    after = tables.pack("unpack_back", final) * tables.weight
+    dx, dstart, afters, _ = schedule.scan(_call, plan, g, gain, tables.basis, after, reset, reverse=True)
+    dgain = schedule.gain_gradient(_call, plan, x, g, gain, tables.basis, starts, afters, reset)
+    dspectrum = tables.unpack("gain_back", dgain / tables.weight, spectrum)
+    return dx, dspectrum, tables.unpack("pack_back", dstart / tables.weight, final)
 
 
 @spectral_frames_backward.register_fake
-def _(x, g, gain, starts, final, reset):
-    return torch.empty_like(x), torch.empty_like(gain), torch.empty_like(final)
+def _(x, g, spectrum, starts, final, reset):
+    return torch.empty_like(x), torch.empty_like(spectrum), torch.empty_like(final)
 
 
 def _save_frames(ctx, inputs, output):
-    x, gain, _, reset = inputs
-    ctx.save_for_backward(x, gain, output[2], reset)
+    x, spectrum, _, reset = inputs
+    ctx.save_for_backward(x, spectrum, output[2], reset)
 
 
 def _frames_gradient(ctx, g, final, _):
-    x, gain, starts, reset = ctx.saved_tensors
-    return *spectral_frames_backward(x, g.contiguous(), gain, starts, final, reset), None
-
-
-spectral_frames.register_autograd(_frames_gradient, setup_context=_save_frames)
+    x, spectrum, starts, reset = ctx.saved_tensors
+    return *spectral_frames_backward(x, g.contiguous(), spectrum, starts, final.contiguous(), reset), None
 
 
 @torch.library.custom_op("cssm::spectral_last", mutates_args=())
-def spectral_last(x: Tensor, gain: Tensor, start: Tensor, reset: Tensor | None, slopes: bool) -> tuple[Tensor, Tensor]:
-    """(final state, its slope dS/dK or an empty array)."""
-    plan = schedule.make_plan(tuple(x.shape))
-    options = {"frames": False, "slopes": slopes}
-    _, final, _, slope = schedule.scan(_call, plan, x, gain, _basis(x), start, reset, **options)
-    return final, gain.new_empty(0) if slope is None else slope
+def spectral_last(
+    x: Tensor, spectrum: Tensor, state: Tensor, reset: Tensor | None, slopes: bool
+) -> tuple[Tensor, Tensor]:
+    """(final state, its packed slope dS/dK or an empty array)."""
+    plan, tables, gain = _prepare(x, spectrum)
+    start, options = tables.pack("pack", state), {"frames": False, "slopes": slopes}
+    _, final, _, slope = schedule.scan(_call, plan, x, gain, tables.basis, start, reset, **options)
+    return tables.unpack("unpack", final, state), gain.new_empty(0) if slope is None else slope
 
 
 @spectral_last.register_fake
-def _(x, gain, start, reset, slopes):
-    return torch.empty_like(start), torch.empty_like(start) if slopes else gain.new_empty(0)
+def _(x, spectrum, state, reset, slopes):
+    shape = (x.shape[0], *schedule.make_plan(tuple(x.shape)).packed) if slopes else (0,)
+    return torch.empty_like(state), state.new_empty(shape)
 
 
 @torch.library.custom_op("cssm::spectral_last_backward", mutates_args=())
 def spectral_last_backward(
-    like: Tensor, steps: int, gain: Tensor, slope: Tensor, final: Tensor, reset: Tensor | None
+    like: Tensor, steps: int, spectrum: Tensor, slope: Tensor, final: Tensor, reset: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cotangents of x, gain and start; like (0, 0, H, W, C) has x's grid and dtype."""
-    weight, basis = _weight(like, gain), _basis(like)
-    after = final * weight
-    plan = schedule.make_plan((final.shape[0], steps, *like.shape[2:]))
+    """Cotangents of x, the spectrum and the state; like (0, 0, H, W, C) has x's grid and dtype."""
+    plan, tables, gain = _prepare(like, spectrum, steps, final.shape[0])
+    after = tables.pack("unpack_back", final) * tables.weight
     options = {"reverse": True, "like": like}
-    dx, dstart, _, _ = schedule.scan(_call, plan, None, gain, basis, after, reset, **options)
-    corner = torch.as_tensor(layout(*like.shape[2:4]).corner, device=gain.device)
-    dgain = (
-        schedule.conjugate_product(after, slope, corner, torch.stack).sum(0)
-        if slope.numel()
-        else gain.new_zeros(gain.shape)
-    )
-    return dx, dgain / weight, dstart / weight
+    dx, dstart, _, _ = schedule.scan(_call, plan, None, gain, tables.basis, after, reset, **options)
+    dspectrum = torch.zeros_like(spectrum)
+    if slope.numel():
+        dgain = schedule.conjugate_product(after, slope, tables.corner, torch.stack).sum(0)
+        dspectrum = tables.unpack("gain_back", dgain / tables.weight, spectrum)
+    return dx, dspectrum, tables.unpack("pack_back", dstart / tables.weight, final)
 
 
 @spectral_last_backward.register_fake
-def _(like, steps, gain, slope, final, reset):
-    return like.new_empty((final.shape[0], steps, *like.shape[2:])), torch.empty_like(gain), torch.empty_like(final)
+def _(like, steps, spectrum, slope, final, reset):
+    dx = like.new_empty((final.shape[0], steps, *like.shape[2:]))
+    return dx, torch.empty_like(spectrum), torch.empty_like(final)
 
 
 def _save_last(ctx, inputs, output):
-    x, gain, _, reset, _ = inputs
+    x, spectrum, _, reset, _ = inputs
     ctx.steps = x.shape[1]
-    ctx.save_for_backward(x.new_empty((0, 0, *x.shape[2:])), gain, output[1], reset)
+    ctx.save_for_backward(x.new_empty((0, 0, *x.shape[2:])), spectrum, output[1], reset)
 
 
 def _last_gradient(ctx, final, _):
-    like, gain, slope, reset = ctx.saved_tensors
-    return *spectral_last_backward(like, ctx.steps, gain, slope, final, reset), None, None
-
-
-spectral_last.register_autograd(_last_gradient, setup_context=_save_last)
+    like, spectrum, slope, reset = ctx.saved_tensors
+    return *spectral_last_backward(like, ctx.steps, spectrum, slope, final.contiguous(), reset), None, None
 
 
 @torch.library.custom_op("cssm::spectral_frequencies", mutates_args=())
@@ -210,12 +217,12 @@ def _frequencies_gradient(ctx, g):
     return *spectral_frequencies_backward(g.contiguous(), gain, start, states, reset), None
 
 
-spectral_frequencies.register_autograd(_frequencies_gradient, setup_context=_save_frequencies)
-
-
 def _refuse(ctx, *cotangents):
     raise UsageError("spectral_scan has no second derivative here: use implementation='reference'")
 
 
+spectral_frames.register_autograd(_frames_gradient, setup_context=_save_frames)
+spectral_last.register_autograd(_last_gradient, setup_context=_save_last)
+spectral_frequencies.register_autograd(_frequencies_gradient, setup_context=_save_frequencies)
 for _operator in (spectral_frames_backward, spectral_last_backward, spectral_frequencies_backward):
     _operator.register_autograd(_refuse)
