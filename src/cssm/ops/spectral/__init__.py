@@ -19,9 +19,11 @@ from .reference import spectral_scan_reference
 from .static import geometric
 from .stream import stream
 from .transform import adjoint_weight, kernel_spectrum, stable_spectrum, to_space, to_spectrum
+from .triton import LARGEST, available, spectral_triton
 
 IMPLEMENTATIONS = {
-    "stream": stream, "clip": clip, "parallel": parallel, "goom": goom, "reference": spectral_scan_reference,
+    "stream": stream, "clip": clip, "parallel": parallel, "triton": spectral_triton, "goom": goom,
+    "reference": spectral_scan_reference,
 }  # fmt: skip
 READOUTS = ("all", "last", "mean")
 
@@ -53,7 +55,9 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
       implementation: None picks the fastest; or by name, "stream" (frame by frame in cache: picked on CPU), "clip" (one
         FFT of the whole clip, one pass over time: picked on CPU for all frames of a clip that fits in cache; last and
         mean go frame by frame), "parallel" (whole clip, log2 T passes: picked on GPU and TPU; with resets, last and
-        mean go frame by frame), "goom" (on complex logarithms; its gradient keeps every state), "reference" (slow,
+        mean go frame by frame), "triton" (fused kernel, float32 and below, `spectrum` and `state` read as irfft2 reads
+        them; above 64 pixels FFT and a scan per frequency: picked on GPU for all frames up to 64 x 64 where jax-triton
+        can be imported), "goom" (on complex logarithms; its gradient keeps every state), "reference" (slow,
         obvious; its gradient keeps every state).
 
     Returns:
@@ -61,7 +65,7 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
 
     Raises:
       ShapeError: shapes that do not fit together, an integer dtype, or zero frames.
-      UsageError: an unknown readout or implementation.
+      UsageError: an unknown readout or implementation, or one that cannot run here.
 
     Source: MATH.md section 2; 003 Methods, section 1.1.
 
@@ -92,7 +96,8 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
 def _pick(x, readout, state) -> str:
     """The fastest implementation measured on this kind of device."""
     if jax.default_backend() != "cpu":
-        return "parallel"
+        fits = readout == "all" and max(x.shape[2:4]) <= LARGEST and state.dtype == jnp.complex64
+        return "triton" if fits and jax.default_backend() == "gpu" and available() else "parallel"
     return "clip" if readout == "all" and fits_in_cache(x, state) else "stream"
 
 
