@@ -127,7 +127,7 @@ def spectral_sweep() -> Iterator[Comparison]:
 
 @SWEEPS.register("scaling")
 def scaling_sweep() -> Iterator[Comparison]:
-    """Time against the number of frames: all frames, the last one, and a repeated one, which costs the same for any T."""
+    """Time against the number of frames: all frames, the last one, a repeated one (the same for any T)."""
     longest = 4096 if jax.default_backend() == "cpu" else 16384
     for steps in (t for t in (16, 64, 256, 1024, 4096, 16384) if t <= longest):
         x, spectrum = clip_and_spectrum((1, steps, 32, 32, 8))

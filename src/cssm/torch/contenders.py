@@ -6,7 +6,12 @@ from typing import Any
 
 import torch
 
-from .measure import DIRECTIONS, device
+from cssm.core.fft_plan import SSM_STRATEGIES
+
+from .fftconv import opt_ssm_forward as our_opt_ssm_forward
+from .fftconv_nd import fft_conv2d as our_fft_conv2d
+from .fftconv_reference import opt_ssm_forward_reference
+from .measure import DIRECTIONS, device, forward
 from .scan import decay_scan as our_decay_scan
 
 Makers = dict[str, Callable[[], Callable[[], Any]]]
@@ -32,4 +37,28 @@ def decay_scan(shape: tuple[int, ...], direction: str) -> Makers:
     return {
         "masked einsum": partial(build, masked_einsum, log_a, x),
         "decay_scan": partial(build, our_decay_scan, log_a, x),
+    }
+
+
+def opt_ssm_forward(case) -> Makers:
+    """The reference algorithm, the automatic strategy and each one forced, on a case of cssm.ops.fftconv.cases."""
+    x = random(case.batch, case.length, case.inputs)
+    complex_random = partial(random, dtype=torch.complex64)
+    K, B_ = complex_random(case.taps, case.states, seed=1), complex_random(case.states, case.inputs, seed=2)
+    arguments = x, K, B_, complex_random(case.outputs, case.states, seed=3)
+    makers = {
+        "reference": partial(forward, opt_ssm_forward_reference, *arguments),
+        "automatic": partial(forward, our_opt_ssm_forward, *arguments),
+    }
+    return makers | {
+        name: partial(forward, partial(our_opt_ssm_forward, strategy=name), *arguments) for name in SSM_STRATEGIES
+    }
+
+
+def fft_conv2d(case, direction: str) -> Makers:
+    """Direct, FFT and the automatic choice, on a spatial case of cssm.ops.fftconv.cases."""
+    x, kernel = random(*case.x), random(case.x[-1], *case.taps, seed=1)
+    return {
+        label: partial(DIRECTIONS[direction], partial(our_fft_conv2d, strategy=strategy), x, kernel)
+        for label, strategy in (("direct", "direct"), ("fft", "fft"), ("automatic", None))
     }
