@@ -2,9 +2,15 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from cssm.data import FeatureTracker, Pathfinder, PathTracker
+from cssm.ops import goom
 from cssm.recipes import load_run
 from cssm.viz.contact_sheet import contact_sheet
+from cssm.viz.figure import BLUE, RED, figure, plain
 from cssm.viz.predictions import draw_predictions
 
 ROOT = Path(__file__).parents[1]
@@ -16,7 +22,28 @@ SHEETS = {
 }
 
 
+def draw_goom(path: Path, factors: int = 400) -> Path:
+    """Running products of small and of large factors: float32 ends, GOOM goes on."""
+    small = jax.random.uniform(jax.random.key(0), (factors,), minval=0.3, maxval=0.9)
+    with figure(path, figsize=(7, 3.4)) as fig:
+        axes = fig.subplots()
+        for x in (small, 1 / small):
+            nothing = goom.to_goom(jnp.zeros_like(x))
+            running = goom.scan(goom.to_goom(x), nothing, goom.to_goom(jnp.ones(())), axis=0)
+            direct = np.asarray(jnp.cumprod(x))
+            held = direct[np.isfinite(direct) & (direct > 0)]
+            axes.plot(running.real / np.log(10), color=BLUE, linewidth=1.5)
+            axes.plot(np.log10(held), color=RED, linewidth=4, alpha=0.6)
+            axes.plot(len(held) - 1, np.log10(held[-1]), "x", color=RED, markersize=9)
+        axes.annotate("GOOM", (factors * 0.7, 45), color=BLUE)
+        axes.annotate("float32: inf", (len(held) + 8, 25), color=RED)
+        axes.annotate("float32: 0", (len(held) + 8, -35), color=RED)
+        plain(axes, xlabel="factors", ylabel="log10 of their product")
+    return path
+
+
 def main() -> None:
+    print(draw_goom(IMAGES / "goom.png"))
     for name, (title, data) in SHEETS.items():
         source = data.source("train", size=256)
         print(contact_sheet(source, IMAGES / f"{name}.png", title=title, samples=2, frames=6))
