@@ -15,7 +15,7 @@ halves of a float64, whose range does not run out before float32 does (JAX has n
 Source: MATH.md section 1.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, no_type_check
 
 import triton
 import triton.language as tl
@@ -67,6 +67,7 @@ def plan(shape: tuple[int, ...], processors: int, split: bool | None = None) -> 
 
 
 @triton.jit
+@no_type_check
 def _place(steps, rows, channels, chunk, BLOCK_C: tl.constexpr):
     """Offset of (b, first step of the chunk, r) in log_a; channels and their mask; first step; steps in the chunk."""
     row, first = tl.program_id(0).to(tl.int64), tl.program_id(1) * chunk
@@ -76,6 +77,7 @@ def _place(steps, rows, channels, chunk, BLOCK_C: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def _zeros(like, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr):
     tile = ()
     for _ in tl.static_range(BLOCK_T):
@@ -84,6 +86,7 @@ def _zeros(like, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def _tile(pointers, t, bound, stride, BLOCK_T: tl.constexpr):
     """Steps t .. t + BLOCK_T - 1 of (time, BLOCK_C), as a tuple of vectors; 0 from `bound` (BLOCK_C,) on."""
     tile, at = (), pointers + tl.cast(t, tl.int64) * stride
@@ -94,6 +97,7 @@ def _tile(pointers, t, bound, stride, BLOCK_T: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def _logs(log_a, t, length, stride, BLOCK_T: tl.constexpr):
     """log_a of BLOCK_T steps, one or two per lane; 0 from `length` on."""
     t = t + tl.arange(0, BLOCK_T)
@@ -101,22 +105,26 @@ def _logs(log_a, t, length, stride, BLOCK_T: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def _pick(values, i: tl.constexpr, BLOCK_C: tl.constexpr):
     """Element i of a vector, on every lane."""
     return tl.gather(values, tl.full([BLOCK_C], i, tl.int32), 0)
 
 
 @triton.jit
+@no_type_check
 def _carried(carry, ends, products, k, c, mask, channels):
     """The carry after chunk k: product carry + end. 0 times an overflowed product is 0."""
     at = tl.cast(k, tl.int64) * tl.num_programs(0) + tl.program_id(0)
-    low, high = tl.load(products + 2 * at).to(tl.int64), tl.load(products + 2 * at + 1).to(tl.int64)
-    product = ((high << 32) | (low & 0xFFFFFFFF)).to(tl.float64, bitcast=True)
+    both = products + 2 * at + c * 0
+    low, high = tl.load(both).to(tl.int64), tl.load(both + 1).to(tl.int64)
+    product = (high * 4294967296 + tl.where(low < 0, low + 4294967296, low)).to(tl.float64, bitcast=True)
     grown = tl.where((product == 0) | (carry == 0), 0.0, product * carry.to(tl.float64))
     return grown.to(carry.dtype) + tl.load(ends + at * channels + c, mask=mask, other=0.0)
 
 
 @triton.jit
+@no_type_check
 def _store_end(ends, products, end, product, c, mask, channels):
     at = tl.cast(tl.program_id(1), tl.int64) * tl.num_programs(0) + tl.program_id(0)
     tl.store(ends + at * channels + c, end, mask=mask)
@@ -126,6 +134,7 @@ def _store_end(ends, products, end, product, c, mask, channels):
 
 
 @triton.jit
+@no_type_check
 def forward_ends_kernel(
     log_a, x, steps, rows, channels, chunk, ends, products, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr
 ):
@@ -150,6 +159,7 @@ def forward_ends_kernel(
 
 
 @triton.jit
+@no_type_check
 def forward_kernel(
     log_a, x, h0, ends, products, steps, rows, channels, chunk, out,
     HAS_H0: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -179,6 +189,7 @@ def forward_kernel(
 
 
 @triton.jit
+@no_type_check
 def backward_ends_kernel(
     log_a, g, steps, rows, channels, chunk, ends, products, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr
 ):
@@ -204,6 +215,7 @@ def backward_ends_kernel(
 
 
 @triton.jit
+@no_type_check
 def backward_kernel(
     log_a, g, h, h0, ends, products, steps, rows, channels, chunk, dlog_a, dx, dh0,
     HAS_H0: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr,

@@ -13,6 +13,8 @@ H_t = exp(log_a_t) H_{t-1} + v_t k_t^T, y_t = Dense(H_t q_t). |H_t| stays below 
 All are equal, in values and gradients. Source: source 001 (`ssm.py`); MATH.md section 1.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,7 +107,7 @@ def chunked(log_a, v, k, q, state, chunk):
     scores = jnp.einsum("bnjc,bntc->bnjt", k, q)
     inside = (weights * scores[..., None] * v[:, :, :, None]).sum(2)
     ends = jnp.einsum("bnjr,bnjc->bnrc", weights[:, :, :, -1] * v, k)  # what each chunk adds to the state
-    states = decay_scan(log_a.sum(2), ends, state)
+    states: Any = decay_scan(log_a.sum(2), ends, state)
     before = jnp.concatenate([state.astype(states.dtype)[:, None], states[:, :-1]], 1)
     y = inside + jnp.exp(log_a.cumsum(2)) * jnp.einsum("bnrc,bntc->bntr", before, q)
     return states[:, -1], y.reshape(y.shape[0], -1, y.shape[3])[:, :steps]

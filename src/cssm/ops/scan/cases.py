@@ -32,7 +32,6 @@ DECAY_TESTS = {
     "one_step": (2, 1, 3, 2),
     "one_row": (1, 17, 1, 4),
     "one_channel": (2, 13, 5, 1),
-    "prime": (1, 61, 2, 7),
 }
 
 DECAY_BENCHMARKS = {

@@ -14,7 +14,7 @@ from jax import lax
 from cssm.core.decay import check_decay_scan
 from cssm.core.errors import UsageError
 
-from .vjp import scan_with_vjp
+from .vjp import IMPLEMENTATIONS, scan_with_vjp
 
 DECAY_IMPLEMENTATIONS = ("sequential", "chunked", "associative", "triton")
 
@@ -47,7 +47,7 @@ def decay_scan(log_a, x, h0=None, *, implementation=None):
     [1.0, 1.5, 1.75]
     """
     log_a, x = jnp.asarray(log_a), jnp.asarray(x)
-    start = None if h0 is None else jnp.asarray(h0)
+    start: Any = None if h0 is None else jnp.asarray(h0)
     check_decay_scan("decay_scan", log_a, x, start)
     if implementation is None:
         implementation = "sequential" if jax.default_backend() == "cpu" else "associative"
@@ -58,7 +58,8 @@ def decay_scan(log_a, x, h0=None, *, implementation=None):
     start = jnp.zeros((x.shape[0], *x.shape[2:]), carry) if start is None else start.astype(carry)
     if implementation in ("associative", "chunked"):
         decay = jnp.exp(log_a.astype(carry))[..., None]
-        return scan_with_vjp(decay, x.astype(carry), start, None, 1, False, implementation).astype(x.dtype)
+        h: Any = scan_with_vjp(decay, x.astype(carry), start, None, 1, False, IMPLEMENTATIONS[implementation])
+        return h.astype(x.dtype)
     return _scan(log_a, x, start, implementation)
 
 
