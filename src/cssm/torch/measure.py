@@ -48,12 +48,16 @@ def describe() -> dict[str, str]:
 
 
 def gradient(function, *args):
-    """A callable that runs function forward and backward to every argument, of the sum of squares of its result."""
+    """A callable that runs function forward, and backward to every argument from a fixed cotangent."""
     args = [arg.clone().requires_grad_() for arg in args]
+    with torch.no_grad():
+        result = function(*args)
+    generator = torch.Generator().manual_seed(9)
+    cotangent = torch.randn(result.shape, dtype=result.dtype, generator=generator).to(result.device)
 
     def call():
-        loss = function(*args).abs().square().sum()
-        return loss, *torch.autograd.grad(loss, args)
+        result = function(*args)
+        return result, *torch.autograd.grad(result, args, cotangent)
 
     return call
 
