@@ -1,5 +1,7 @@
 """FFT convolutions, as in `cssm.ops.fftconv`: the same names, shapes and numbers; differentiable more than once."""
 
+from functools import reduce
+
 import torch
 
 from cssm.core.fft_plan import SSM_STRATEGIES, choose_ssm_strategy, fast_length, ssm_length
@@ -7,7 +9,7 @@ from cssm.core.fft_shapes import check_dtypes, check_strategy, conv_equation, ss
 
 from .fftconv_nd import fft_conv2d, fft_conv_nd
 from .fftconv_scan import opt_ssm_scan
-from .fftconv_ssm import STRATEGIES, same_precision, transforms
+from .fftconv_ssm import STRATEGIES, precision_of, same_precision, transforms
 
 __all__ = ["fft_conv", "fft_conv2d", "fft_conv_nd", "opt_ssm_forward", "opt_ssm_scan"]
 
@@ -61,8 +63,8 @@ def fft_conv(equation, input, *args):
     operands = (input, *args)
     check_dtypes("fft_conv", **{f"operand {i}": a.dtype for i, a in enumerate(operands)})
     plan = conv_equation(equation, [tuple(a.shape) for a in operands])
-    dtype = _promoted(operands)
-    signal, kernel, *rest = (a.to(torch.promote_types(a.dtype, _promoted_real(dtype))) for a in operands)
+    dtype, precision = reduce(torch.promote_types, (a.dtype for a in operands)), precision_of(*operands)[0]
+    signal, kernel, *rest = (a.to(torch.promote_types(a.dtype, precision)) for a in operands)
     if plan.project_in:
         signal = _einsum(plan.project_in, signal, rest[0])
     signal = _convolve(plan, signal, kernel)
@@ -80,14 +82,3 @@ def _convolve(plan, signal, kernel):
 def _einsum(equation, a, b):
     dtype = torch.promote_types(a.dtype, b.dtype)
     return torch.einsum(equation, a.to(dtype), b.to(dtype))
-
-
-def _promoted(arrays):
-    dtype = arrays[0].dtype
-    for array in arrays[1:]:
-        dtype = torch.promote_types(dtype, array.dtype)
-    return dtype
-
-
-def _promoted_real(dtype):
-    return torch.promote_types(dtype.to_real(), torch.float32)

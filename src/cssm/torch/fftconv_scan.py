@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from cssm.core.fft_plan import block_of, scan_chunk
 from cssm.core.fft_shapes import check_dtypes, check_scan
 
-from .fftconv_ssm import matrix_product
+from .fftconv_ssm import matrix_product, precision_of
 
 
 def opt_ssm_scan(x, A, B_, C, h0=None, *, return_state=False):
@@ -30,11 +30,8 @@ def opt_ssm_scan(x, A, B_, C, h0=None, *, return_state=False):
     arrays = (x, A, B_, C, *(() if h0 is None else (h0,)))
     check_dtypes("opt_ssm_scan", **{n: a.dtype for n, a in zip(("x", "A", "B_", "C", "h0"), arrays, strict=False)})
     check_scan(x.shape, A.shape, B_.shape, C.shape, None if h0 is None else h0.shape)
-    precision = torch.float32
-    for array in arrays:
-        precision = torch.promote_types(precision, array.dtype.to_real())
-    is_complex = any(a.is_complex() for a in (x, A, B_, *arrays[4:]))
-    dtype = precision.to_complex() if is_complex else precision
+    precision, wide = precision_of(*arrays)
+    dtype = wide if any(a.is_complex() for a in (x, A, B_, *arrays[4:])) else precision
     h0 = x.new_zeros((x.shape[0], A.shape[0]), dtype=dtype) if h0 is None else h0.to(dtype)
     into, out = (M.to(torch.promote_types(M.dtype, precision)).transpose(0, 1) for M in (B_, C))
 

@@ -56,15 +56,18 @@ def same_precision(x, *parameters):
 
     Real where x is real and at most one of them complex: then only their real parts reach the real part of y.
     """
-    precision = torch.float32
-    for array in (x, *parameters):
-        precision = torch.promote_types(precision, array.dtype.to_real())
-    wide = x.is_complex() or sum(p.is_complex() for p in parameters) > 1
-    if wide:
-        parameters = [p.to(precision.to_complex()) for p in parameters]
+    narrow, wide = precision_of(x, *parameters)
+    if x.is_complex() or sum(p.is_complex() for p in parameters) > 1:
+        parameters = [p.to(wide) for p in parameters]
     else:
-        parameters = [(p.real if p.is_complex() else p).to(precision) for p in parameters]
-    return x.to(precision.to_complex() if x.is_complex() else precision), *parameters
+        parameters = [(p.real if p.is_complex() else p).to(narrow) for p in parameters]
+    return x.to(wide if x.is_complex() else narrow), *parameters
+
+
+def precision_of(*arrays):
+    """(real, complex) dtype of the computation: double where an array is."""
+    double = any(a.dtype in (torch.float64, torch.complex128) for a in arrays)
+    return (torch.float64, torch.complex128) if double else (torch.float32, torch.complex64)
 
 
 def transforms(is_complex, n):
