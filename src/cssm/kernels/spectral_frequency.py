@@ -4,6 +4,8 @@ Complex arrays are interleaved float32: x, y, states, g (B, T, F, 2), gain (F, 2
 F = C * H * Wf. Per frequency and frame: one read and one write forward; two reads and one write backward.
 """
 
+from typing import no_type_check
+
 import triton
 import triton.language as tl
 
@@ -11,6 +13,7 @@ BLOCK = 128  # frequencies of one program
 
 
 @triton.jit
+@no_type_check
 def frequency_scan_kernel(
     x, gain, start, reset, T, F, y, BLOCK: tl.constexpr, RESET: tl.constexpr
 ):  # fmt: skip
@@ -33,6 +36,7 @@ def frequency_scan_kernel(
 
 
 @triton.jit
+@no_type_check
 def frequency_gradient_kernel(
     g, gain, start, states, reset, T, F, y, final, out, BLOCK: tl.constexpr, RESET: tl.constexpr
 ):

@@ -5,17 +5,21 @@ owns one batch row, one chunk of frames and BC channels. Per frame it reads a ti
 memory; two matrix products with cosines and sines give its Fourier coefficients, two more the frame of the state.
 """
 
+from typing import no_type_check
+
 import triton
 import triton.language as tl
 
 
 @triton.jit
+@no_type_check
 def _multiply(ar, ai, br, bi, corner):
     """Products of complex numbers; where corner, of two real numbers each."""
     return tl.where(corner, ar * br, ar * br - ai * bi), tl.where(corner, ai * bi, ar * bi + ai * br)
 
 
 @triton.jit
+@no_type_check
 def _past(forget, pr, pi, qr, qi, RESET: tl.constexpr):
     """Zeros where the clip restarts at this frame, whatever the past was, NaN included."""
     if RESET:
@@ -25,6 +29,7 @@ def _past(forget, pr, pi, qr, qi, RESET: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def _to_pairs(frame, rows, columns, edge, column, PRECISION: tl.constexpr):
     """Frame (2 ROWS * BC, 2 COLUMNS) to Re P, Im P, Re Q, Im Q, each (BC * COLUMNS, ROWS)."""
     tall: tl.constexpr = rows.shape[0]
@@ -42,6 +47,7 @@ def _to_pairs(frame, rows, columns, edge, column, PRECISION: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def _to_frame(pr, pi, qr, qi, rows, columns, edge, column, PRECISION: tl.constexpr):
     """Inverse of `_to_pairs`."""
     tall: tl.constexpr = rows.shape[0]
@@ -56,6 +62,7 @@ def _to_frame(pr, pi, qr, qi, rows, columns, edge, column, PRECISION: tl.constex
 
 
 @triton.jit
+@no_type_check
 def _split_blocks(both):
     """Rows in blocks of 8 cosines and 8 sines, which one thread of a matrix unit holds, to cosines and sines."""
     blocks: tl.constexpr = both.shape[0] // 16
@@ -65,6 +72,7 @@ def _split_blocks(both):
 
 
 @triton.jit
+@no_type_check
 def _join_blocks(cos, sin):
     """Inverse of `_split_blocks`."""
     blocks: tl.constexpr = cos.shape[0] // 8
@@ -74,6 +82,7 @@ def _join_blocks(cos, sin):
 
 
 @triton.jit
+@no_type_check
 def _load_basis(basis, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """The orthonormal waves as rows: (2 ROWS, 2 ROWS) of the height, (2 COLUMNS, 2 COLUMNS) of the width."""
     row = tl.arange(0, 2 * ROWS)[:, None] * (2 * ROWS) + tl.arange(0, 2 * ROWS)[None, :]
@@ -82,6 +91,7 @@ def _load_basis(basis, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def _places(first_channel, H, W, C, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BC: tl.constexpr):
     """Offsets and mask of a tile in a frame (H, W, C), and in a packed array (C, 4, COLUMNS, ROWS)."""
     tall = tl.arange(0, 2 * ROWS * BC)[:, None]
@@ -94,6 +104,7 @@ def _places(first_channel, H, W, C, ROWS: tl.constexpr, COLUMNS: tl.constexpr, B
 
 
 @triton.jit
+@no_type_check
 def _load_pairs(source, entry, exists, part):
     """Re P, Im P, Re Q, Im Q of a packed array whose parts lie `part` numbers apart."""
     return (
@@ -105,6 +116,7 @@ def _load_pairs(source, entry, exists, part):
 
 
 @triton.jit
+@no_type_check
 def _store_pairs(target, entry, exists, part, pr, pi, qr, qi):
     tl.store(target + entry, pr, mask=exists)
     tl.store(target + part + entry, pi, mask=exists)
@@ -113,6 +125,7 @@ def _store_pairs(target, entry, exists, part, pr, pi, qr, qi):
 
 
 @triton.jit
+@no_type_check
 def spectral_scan_kernel(
     x, gain, basis, start, reset, T, LENGTH, y, ends, slopes,
     H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BC: tl.constexpr,
@@ -172,6 +185,7 @@ def spectral_scan_kernel(
 
 
 @triton.jit
+@no_type_check
 def spectral_join_kernel(
     gain, ends, slopes, start, reset, T, LENGTH, CHUNKS, starts, final, slope,
     C: tl.constexpr, PLANE: tl.constexpr, BLOCK: tl.constexpr,
@@ -232,6 +246,7 @@ def spectral_join_kernel(
 
 
 @triton.jit
+@no_type_check
 def spectral_gain_gradient_kernel(
     x, g, gain, basis, starts, after, reset, T, LENGTH, out,
     H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BC: tl.constexpr,

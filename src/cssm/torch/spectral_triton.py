@@ -55,7 +55,6 @@ def _call(kernel, inputs, outputs, grid, warps, stages, **constants):
     return made
 
 
-@lru_cache(maxsize=64)
 class _Tables:
     """A Layout's constants on a device. `weight`: a packed cotangent is s / weight."""
 
@@ -83,10 +82,13 @@ class _Tables:
         return (flat[..., index] * scale).sum(-2)
 
 
+_tables = lru_cache(maxsize=64)(_Tables)
+
+
 def _prepare(like, spectrum, steps=None, batch=None):
     """(plan, tables, packed K) of a call whose x has like's grid and dtype."""
     shape = (like.shape[0] if batch is None else batch, like.shape[1] if steps is None else steps, *like.shape[2:])
-    tables = _Tables(*like.shape[2:4], like.device)
+    tables = _tables(*like.shape[2:4], like.device)
     return schedule.make_plan(shape), tables, tables.pack("gain", spectrum)
 
 
