@@ -41,8 +41,7 @@ OPERATIONS = {  # on GOOMs, on ordinary numbers, shapes
     "add": (goom.add, jnp.add, [(3, 4), (4,)]),
     "sum": (partial(goom.sum, axis=1), lambda x: x.sum(1), [(3, 4, 2)]),
     "prod": (partial(goom.prod, axis=0), lambda x: x.prod(0), [(7, 2)]),
-    "matmul": (goom.matmul, jnp.matmul, [(3, 2, 2), (2, 2)]),
-    "matmul 3x4": (goom.matmul, jnp.matmul, [(3, 4), (4, 3)]),
+    "matmul": (goom.matmul, jnp.matmul, [(2, 2, 3), (3, 2)]),
 }
 
 
@@ -63,15 +62,17 @@ def test_gradients_to_logarithms_equal_autodiff_of_the_reference(x64, name):
         "add": reference.add_reference, "sum": partial(reference.sum_reference, axis=1),
         "prod": partial(reference.prod_reference, axis=0), "matmul": reference.matmul_reference,
     }[name]  # fmt: skip
-    if name in ("add", "matmul"):
+    if name == "add":
         args = list(jnp.broadcast_arrays(*args))
     fast, slow = (lambda *v, f=f: from_goom(f(*v)) for f in (operation, slow))
     assert_close(*jax.jit(lambda *v: [values_and_gradients(f, *v) for f in (fast, slow)])(*args))
     assert_close(to_goom(draw((5,))), reference.to_goom_reference(draw((5,))))
 
 
-@pytest.mark.parametrize("is_complex", [False, True])
-@pytest.mark.parametrize("name", ["mul", "add", "sum", "matmul", "scan"])
+@pytest.mark.parametrize(
+    ("name", "is_complex"),
+    [("mul", False), ("add", True), ("sum", False), ("matmul", True), ("scan", False), ("scan", True)],
+)
 def test_gradients_agree_with_finite_differences(x64, name, is_complex):
     operation, _, shapes = {**OPERATIONS, "scan": (goom.scan, None, [(2, 4, 1), (2, 4, 2), (2, 2)])}[name]
     args = [draw(shape, is_complex, i + 7) for i, shape in enumerate(shapes)]
@@ -85,14 +86,16 @@ def test_scan_equals_the_reference_with_every_gradient(x64, name):
     shapes = (case.a, case.b, case.b[:1] + case.b[2:])
     a, b, h0 = (jnp.log(draw(shape, case.complex, i).astype(complex)) for i, shape in enumerate(shapes))
 
+    implementations = ["sequential"] if name in ("one_step", "real") else list(goom.IMPLEMENTATIONS)
+
     @jax.jit
     def run(a, b, h0):
         slow = lambda *v: jnp.exp(reference.scan_reference(*v))  # noqa: E731
-        fast = [lambda *v, i=i: from_goom(goom.scan(*v, implementation=i)) for i in goom.IMPLEMENTATIONS]
+        fast = [lambda *v, i=i: from_goom(goom.scan(*v, implementation=i)) for i in implementations]
         return [values_and_gradients(f, a, b, h0) for f in (slow, *fast)]
 
     expected, *found = run(a, b, h0)
-    assert len(found) == 2
+    assert len(found) == len(implementations)
     for actual in found:
         assert_close(actual, expected)
 
@@ -103,9 +106,9 @@ def test_scan_equals_the_reference_with_every_gradient(x64, name):
 )
 def test_scan_with_zeros_and_resets_equals_ordinary_numbers(x64, implementation, options):
     rng = np.random.default_rng(3)
-    a, b, h0 = draw((2, 6, 6), False), draw((2, 6, 6), False, 1), draw((2, 6), False, 2)
+    a, b, h0 = draw((2, 5, 5), False), draw((2, 5, 5), False, 1), draw((2, 5), False, 2)
     a, b, h0 = (v * (rng.random(v.shape) < 0.6) for v in (a, b, h0))
-    reset = jnp.asarray(rng.random((2, 6, 6)[: options.get("axis", 1) + 1]) < 0.3)
+    reset = jnp.asarray(rng.random((2, 5, 5)[: options.get("axis", 1) + 1]) < 0.3)
 
     @jax.jit
     def run(a, b, h0):
@@ -139,14 +142,13 @@ def test_matrix_scan_and_product_equal_the_reference_with_gradients(x64, shape):
 
 def test_zero_round_trips_with_no_floor():
     for values in (jnp.array([0.0, -0.0, 1e-30, -2e-37, 3e38]), jnp.array([0, -0.0j, 1e-30j, 2e-37 - 1e-37j, -3e38])):
-        z = to_goom(values)
-        back = from_goom(z, real=not jnp.iscomplexobj(values))
+        z, back = jax.jit(lambda x: (to_goom(x), from_goom(to_goom(x), real=not jnp.iscomplexobj(x))))(values)
         assert z[:2].tolist() == [ZERO, ZERO] and back[:2].tolist() == [0, 0]
         np.testing.assert_allclose(back[2:], values[2:], rtol=1e-5)
     assert to_goom(jnp.float32(1e-40)) == ZERO  # subnormal
 
 
-@pytest.mark.parametrize("one", [1.0, 1j, 0.3 - 2.0j])
+@pytest.mark.parametrize("one", [1.0, 0.3 - 2.0j])
 def test_nothing_is_nan_at_zeros_and_cancellations(x64, one):
     one = jnp.asarray(one)
     pairs = jnp.stack([jnp.array(p) for p in ([0, 0], [one, 0], [0, one], [one, -one], [one, one])])  # 5 2
@@ -175,18 +177,26 @@ def test_nothing_is_nan_at_zeros_and_cancellations(x64, one):
 def test_opposite_real_numbers_cancel_exactly_and_zero_changes_no_bit():
     x = to_goom(draw((100,), False).astype(jnp.float32) * 1e30)
     y = to_goom(draw((100,), True, 1).astype(jnp.complex64))
-    minus, nothing = to_goom(jnp.float32(-1)), to_goom(jnp.float32(0))
-    assert bool((goom.add(x, goom.mul(x, minus)) == ZERO).all())
-    both = jnp.stack([y, jnp.full_like(y, ZERO)], -1)
-    for same in (goom.add(y, nothing), goom.add(nothing, y), goom.sum(both), goom.mul(y, to_goom(jnp.float32(1)))):
-        np.testing.assert_array_equal(same, y)
+
+    @jax.jit
+    def run(x, y):
+        minus, nothing = to_goom(jnp.float32(-1)), to_goom(jnp.float32(0))
+        both = jnp.stack([y, jnp.full_like(y, ZERO)], -1)
+        same = goom.add(y, nothing), goom.add(nothing, y), goom.sum(both), goom.mul(y, to_goom(jnp.float32(1)))
+        return goom.add(x, goom.mul(x, minus)), same
+
+    cancelled, same = run(x, y)
+    assert bool((cancelled == ZERO).all())
+    for found in same:
+        np.testing.assert_array_equal(found, y)
 
 
 def test_the_gradient_is_zero_not_nan_for_what_overflows_unused():
     z = jnp.array([1000 + 0j, 2.0])
-    slope = jax.grad(lambda z: jnp.where(z.real < 80, from_goom(z, real=True), 0).sum())(z)
+    numbers = jax.jit(lambda z: (from_goom(z, real=True), from_goom(z)))
+    slope = jax.jit(jax.grad(lambda z: jnp.where(z.real < 80, numbers(z)[0], 0).sum()))(z)
     assert slope[0] == 0 and abs(slope[1] - math.exp(2)) < 1e-5
-    assert from_goom(jnp.array([1000 + 0j]), real=True)[0] == jnp.inf and not jnp.isnan(from_goom(z)).any()
+    assert numbers(z)[0][0] == jnp.inf and not np.isnan(numbers(z)[1]).any()
 
 
 def test_second_derivatives_are_finite_and_right(x64):
@@ -271,7 +281,7 @@ SUM_AND_PRODUCT = jax.jit(lambda x: (from_goom(goom.sum(to_goom(x)), real=True),
 def test_bfloat16_is_carried_as_float32():
     x = jnp.array([0.5, -3.0], jnp.bfloat16)
     assert to_goom(x).dtype == jnp.complex64
-    slope = jax.grad(lambda x: from_goom(goom.prod(to_goom(x)), real=True))(x)
+    slope = jax.jit(jax.grad(lambda x: from_goom(goom.prod(to_goom(x)), real=True)))(x)
     assert slope.dtype == jnp.bfloat16
     np.testing.assert_allclose(slope.astype(jnp.float32), [-3.0, 0.5], rtol=1e-2)
 

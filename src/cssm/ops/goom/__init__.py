@@ -14,6 +14,7 @@ A product of 10,000 factors of about 1 / 2, of size 10^-3000 (float64 ends at 10
 (0.0, -3040.0)
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -31,6 +32,15 @@ __all__ = [
     "IMPLEMENTATIONS", "add", "from_goom", "matmul", "matrix_prod", "matrix_scan", "mul", "prod", "scan", "sum",
     "to_goom", "zeros",
 ]  # fmt: skip
+
+
+# compiled, so that a call outside jit is one dispatch
+_log, _exp, _exp_real = jax.jit(arithmetic.log), jax.jit(arithmetic.exp), jax.jit(arithmetic.exp_real)
+_product, _add, _add_last, _matmul = map(
+    jax.jit, (arithmetic.product, arithmetic.add, arithmetic.add_last, matmul_last)
+)
+_recurrence, _halve = jax.jit(recurrence, static_argnums=3), jax.jit(halve, static_argnums=1)
+_matrix_scan = jax.jit(partial(lax.associative_scan, later_first))
 
 
 def to_goom(x):
@@ -56,8 +66,7 @@ def to_goom(x):
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         raise ShapeError(f"to_goom takes real or complex floating arrays, got {x.dtype}: cast it")
-    result: Any = arithmetic.log(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
-    return result
+    return _log(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
 
 
 def from_goom(z, *, real: bool = False):
@@ -73,8 +82,7 @@ def from_goom(z, *, real: bool = False):
     -6.0
     """
     (z,) = _gooms("from_goom", z=z)
-    result: Any = arithmetic.exp_real(z) if real else arithmetic.exp(z)
-    return result
+    return _exp_real(z) if real else _exp(z)
 
 
 def mul(a, b):
@@ -83,9 +91,7 @@ def mul(a, b):
     Raises:
       ShapeError: an argument is not complex, or the shapes do not broadcast.
     """
-    a, b = _broadcast("mul", *_gooms("mul", a=a, b=b))
-    result: Any = arithmetic.product(a, b)
-    return result
+    return _product(*_broadcast("mul", *_gooms("mul", a=a, b=b)))
 
 
 def add(a, b):
@@ -101,9 +107,7 @@ def add(a, b):
     >>> round(float((add(big, big) - big).real), 3), float(add(big, mul(big, to_goom(jnp.float32(-1)))).real)
     (0.693, -inf)
     """
-    a, b = _broadcast("add", *_gooms("add", a=a, b=b))
-    result: Any = arithmetic.add(a, b)
-    return result
+    return _add(*_broadcast("add", *_gooms("add", a=a, b=b)))
 
 
 def sum(z, axis: int = -1):
@@ -113,8 +117,7 @@ def sum(z, axis: int = -1):
       ShapeError: z is not complex, or is empty along the axis.
     """
     (z,) = _gooms("sum", z=z)
-    result: Any = arithmetic.add_last(jnp.moveaxis(_filled("sum", z, axis), axis, -1))
-    return result
+    return _add_last(jnp.moveaxis(_filled("sum", z, axis), axis, -1))
 
 
 def prod(z, axis: int = -1):
@@ -124,7 +127,7 @@ def prod(z, axis: int = -1):
       ShapeError: z is not complex, or is empty along the axis.
     """
     (z,) = _gooms("prod", z=z)
-    return halve(jnp.moveaxis(_filled("prod", z, axis), axis, 0), arithmetic.product)
+    return _halve(jnp.moveaxis(_filled("prod", z, axis), axis, 0), arithmetic.product)
 
 
 def matmul(a, b):
@@ -143,7 +146,7 @@ def matmul(a, b):
     a, b = _gooms("matmul", a=a, b=b)
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ShapeError(f"matmul: shapes {a.shape} and {b.shape} do not fit, expected (..., n, m) and (..., m, p)")
-    return matmul_last(a, b)
+    return _matmul(a, b)
 
 
 def scan(a, b, h0=None, *, axis: int = 1, reverse: bool = False, reset=None, implementation: str | None = None):
@@ -185,7 +188,7 @@ def scan(a, b, h0=None, *, axis: int = 1, reverse: bool = False, reset=None, imp
         a = jnp.where(reset, zeros((), a.dtype), a)
     if reverse:
         a, b = jnp.flip(a, 0), jnp.flip(b, 0)
-    h: Any = recurrence(a, b, h0, implementation)
+    h = _recurrence(a, b, h0, implementation)
     return jnp.moveaxis(jnp.flip(h, 0) if reverse else h, 0, axis)
 
 
@@ -195,9 +198,7 @@ def matrix_scan(a, *, axis: int = -3):
     Raises:
       ShapeError: a is not complex, not of square matrices, or empty along the axis.
     """
-    a = _matrices("matrix_scan", a, axis)
-    combined: Any = lax.associative_scan(later_first, a)
-    return jnp.moveaxis(combined, 0, axis)
+    return jnp.moveaxis(_matrix_scan(_matrices("matrix_scan", a, axis)), 0, axis)
 
 
 def matrix_prod(a, *, axis: int = -3):
@@ -205,15 +206,15 @@ def matrix_prod(a, *, axis: int = -3):
 
     The 10,001st Fibonacci number, 5.4e2089:
 
-    >>> import jax, jax.numpy as jnp
+    >>> import jax.numpy as jnp
     >>> a = jnp.broadcast_to(to_goom(jnp.array([[1.0, 1.0], [1.0, 0.0]])), (10_000, 2, 2))
-    >>> round(float(jax.jit(matrix_prod)(a)[0, 0].real / jnp.log(10.0)))
+    >>> round(float(matrix_prod(a)[0, 0].real / jnp.log(10.0)))
     2090
 
     Raises:
       ShapeError: as `matrix_scan`.
     """
-    return halve(_matrices("matrix_prod", a, axis), later_first)
+    return _halve(_matrices("matrix_prod", a, axis), later_first)
 
 
 def _gooms(function: str, **arrays) -> list[Any]:
