@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from cssm.core.errors import ShapeError, UsageError
-from cssm.ops import goom
+from cssm.ops import goom, spectral_scan
 from cssm.ops.goom import cases, from_goom, reference, to_goom
 from cssm.ops.scan import linear_scan_reference
 from tolerances import assert_close
@@ -120,6 +120,23 @@ def test_scan_with_zeros_and_resets_equals_ordinary_numbers(x64, implementation,
     assert set(np.unique(phase)) <= {0.0, math.pi}  # real numbers stay exactly real
     gradients = jax.jit(jax.grad(lambda *v: run(*v)[0].sum(), (0, 1, 2)))(a, b, h0)
     assert all(bool(jnp.isfinite(g).all()) for g in gradients)
+
+
+def test_spectral_scan_on_goom_equals_the_reference_with_every_gradient_at_zeros_too(x64):
+    x, state = draw((2, 4, 3, 4, 2), False).at[:, 1].set(0), jnp.zeros((2, 2, 3, 3), complex)
+    spectrum, reset = 0.3 * draw((2, 3, 3), True, 1).at[0, 0, 0].set(0), jnp.zeros((2, 4), bool).at[1, 2].set(True)
+
+    @jax.jit
+    def run(*args):
+        return [
+            values_and_gradients(
+                lambda x, k, s, i=i: spectral_scan(x, k, state=s, reset=reset, readout="mean", implementation=i)[1],
+                *args,
+            )
+            for i in ("goom", "reference")
+        ]
+
+    assert_close(*run(x, spectrum, state))
 
 
 @pytest.mark.parametrize("shape", cases.MATRIX_TESTS.values(), ids=cases.MATRIX_TESTS)
