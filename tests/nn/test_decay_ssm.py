@@ -41,14 +41,14 @@ def gradients_and_values(layer, state, u, scan=DecaySSM.scan):
 def test_all_forms_are_equal_with_every_gradient(x64, steps):
     state, u = inputs(steps)
     expected = gradients_and_values(build(), state, u, by_steps)
-    forms = [{"chunk": 3}, *({"implementation": name} for name in DECAY_SSM_FORMS)]
+    forms = [{"chunk": 3, "implementation": "chunked"}, *({"implementation": name} for name in DECAY_SSM_FORMS)]
     for options in forms:
         found = gradients_and_values(build(**options), state, u)
         assert_close(jax.tree.leaves(found), jax.tree.leaves(expected), what=f"{options}")
 
 
 def test_a_carried_state_continues_the_sequence(x64):
-    layer = build(chunk=4)
+    layer = build(chunk=4, implementation="chunked")
     state, u = inputs(9)
 
     @jax.jit
@@ -80,7 +80,7 @@ def test_chunked_never_holds_the_writes():
 
 
 def test_bfloat16_input_gives_bfloat16_near_float32():
-    layer = build(jnp.float32)
+    layer = build(jnp.float32, implementation="chunked")
     u = inputs(20)[1].astype(jnp.bfloat16)
     y, expected = jax.jit(lambda u: (layer(u), layer(u.astype(jnp.float32))))(u)
     assert y.dtype == jnp.bfloat16

@@ -30,8 +30,8 @@ class DecaySSM(nnx.Module):
 
     Args:
       dim: D, features of u. rows: R, values, each with its own decay. channels: C, length of keys and queries.
-      chunk: L, the chunk length of "chunked"; any T fits. implementation: "chunked" (the default: the fastest one
-        measured on CPU), "kernel" (`decay_scan`) or "naive" (the masked einsum of source 001).
+      chunk: L, the chunk length of "chunked"; any T fits. implementation: "chunked", "kernel" (`decay_scan`), "naive"
+        (the masked einsum of source 001), or None for the fastest measured: "kernel" for R C < 512, else "chunked".
 
     Raises: UsageError: a size below 1, or an unknown implementation.
 
@@ -42,11 +42,10 @@ class DecaySSM(nnx.Module):
     """
 
     def __init__(
-        self, dim: int, rows: int, channels: int, *, chunk: int = 8, implementation: str = "chunked", rngs: nnx.Rngs
+        self, dim: int, rows: int, channels: int, *, chunk: int = 8, implementation: str | None = None, rngs: nnx.Rngs
     ):
-        check_decay_ssm(dim, rows, channels, chunk, implementation)
         self.dim, self.rows, self.channels = dim, rows, channels
-        self.chunk, self.implementation = chunk, implementation
+        self.chunk, self.implementation = chunk, check_decay_ssm(dim, rows, channels, chunk, implementation)
         self.decay = nnx.Linear(dim, rows, rngs=rngs)
         self.decay.bias = nnx.Param(jnp.asarray(decay_bias(rows), jnp.float32))
         self.value, self.out = nnx.Linear(dim, rows, rngs=rngs), nnx.Linear(rows, dim, rngs=rngs)

@@ -14,7 +14,7 @@ class DecaySSM(nn.Module):
 
     Args:
       dim: D. rows: R. channels: C. chunk: L of "chunked"; any T fits.
-      implementation: "chunked" (the default: the fastest measured on CPU), "kernel" or "naive".
+      implementation: "chunked", "kernel", "naive", or None: "kernel" for R C < 512, else "chunked".
 
     Raises: UsageError: a size below 1, or an unknown implementation.
 
@@ -23,11 +23,10 @@ class DecaySSM(nn.Module):
     (torch.Size([2, 5, 8]), torch.Size([2, 8]))
     """
 
-    def __init__(self, dim: int, rows: int, channels: int, *, chunk: int = 8, implementation: str = "chunked"):
+    def __init__(self, dim: int, rows: int, channels: int, *, chunk: int = 8, implementation: str | None = None):
         super().__init__()
-        check_decay_ssm(dim, rows, channels, chunk, implementation)
         self.dim, self.rows, self.channels = dim, rows, channels
-        self.chunk, self.implementation = chunk, implementation
+        self.chunk, self.implementation = chunk, check_decay_ssm(dim, rows, channels, chunk, implementation)
         self.decay, self.value, self.out = nn.Linear(dim, rows), nn.Linear(dim, rows), nn.Linear(rows, dim)
         self.key, self.query = nn.Linear(dim, channels), nn.Linear(dim, channels)
         self.decay.bias.data.copy_(torch.tensor(decay_bias(rows)))
