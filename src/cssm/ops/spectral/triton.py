@@ -3,6 +3,7 @@
 Needs jax-triton beside a GPU build of jaxlib; both are imported at the first call. Gradients: `spectral_schedule`.
 """
 
+import importlib
 from functools import cache, partial
 
 import jax
@@ -18,7 +19,7 @@ from .transform import to_space, to_spectrum
 def available() -> bool:
     """Whether jax-triton can be imported."""
     try:
-        import jax_triton  # noqa: F401
+        importlib.import_module("jax_triton")
     except ImportError:
         return False
     return True
@@ -36,7 +37,7 @@ def spectral_triton(x, spectrum, state, reset, readout):
 
 def _require():
     try:
-        import jax_triton  # noqa: F401
+        importlib.import_module("jax_triton")
         from triton import JITFunction
     except ImportError as error:
         raise UsageError(
@@ -54,8 +55,7 @@ def _schedule():
 
 
 def _call(kernel, inputs, outputs, grid, warps, stages, **constants):
-    from jax_triton import triton_call
-
+    triton_call = importlib.import_module("jax_triton").triton_call
     shapes = [jax.ShapeDtypeStruct(shape, like.dtype) for shape, like in outputs]
     return triton_call(
         *inputs, kernel=kernel, out_shape=shapes, grid=grid, num_warps=warps, num_stages=stages, **constants
@@ -68,18 +68,20 @@ def _fused(x, spectrum, state, reset, readout):
     gain = _gather(tables.gain, _real(spectrum).reshape(x.shape[-1], -1)).reshape(plan.packed)
     start = _gather(tables.pack, _real(state).reshape(*state.shape[:2], -1)).reshape(x.shape[0], *plan.packed)
     if readout == "last":
-        y, final = None, _last(x, gain, start, reset, plan)
-    else:
-        y, final = _frames(x, gain, start, reset, plan)
-    final = _complex(_gather(tables.unpack, final.reshape(*state.shape[:2], -1)).reshape(*state.shape, 2))
-    if y is None:
+        final = _unpack(tables, _last(x, gain, start, reset, plan), state)
         return final, to_space(final, width).astype(x.dtype)
-    return final, y.mean(1) if readout == "mean" else y
+    y, final = _frames(x, gain, start, reset, plan)
+    return _unpack(tables, final, state), y.mean(1) if readout == "mean" else y
 
 
 def _gather(gather, flat):
     """The map of `spectral_layout` over the last axis."""
     return (flat[..., gather.index] * gather.scale).sum(-2)
+
+
+def _unpack(tables, packed, like):
+    """The half spectrum of a packed state, of like's shape."""
+    return _complex(_gather(tables.unpack, packed.reshape(*like.shape[:2], -1)).reshape(*like.shape, 2))
 
 
 def _real(array):
