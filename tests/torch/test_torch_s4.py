@@ -75,10 +75,7 @@ def test_scipy_simulates_the_same_system(kind):
         assert_close(y[0, :, h], expected, 1e-10)
 
 
-@pytest.mark.parametrize(
-    ("kind", "double"),
-    [("s4d zoh", True), ("s4d bilinear", False), ("s4", True), ("s4 legt", False), ("s4 cauchy", True)],
-)
+@pytest.mark.parametrize(("kind", "double"), [("s4d zoh", True), ("s4 cauchy", True), ("s4 legt", False)])
 def test_jax_has_the_same_numbers(kind, double):
     made, x = layer(kind, double=double, skip=True), clip(50, dtype=torch.float64 if double else torch.float32)
     state = torch.full((2, 3, 4), 0.3 - 0.2j).to(made.default_state(2).dtype)
@@ -142,8 +139,8 @@ def test_gradients_of_s4(rank):
         return s4_cauchy.kernel(s4_dplr.discretise(A, P, B, C, dt), 5)
 
     arguments = pair("s4", rank)
-    assert torch.autograd.gradcheck(run, (*arguments, state))
-    assert torch.autograd.gradcheck(by_cauchy, arguments)
+    assert torch.autograd.gradcheck(run, (*arguments, state), fast_mode=rank > 1)
+    assert torch.autograd.gradcheck(by_cauchy, arguments, fast_mode=rank > 1)
 
 
 def test_pieces_of_the_cauchy_matrix_change_nothing(monkeypatch):
@@ -319,12 +316,13 @@ def test_other_dtypes(kind):
             assert torch.equal(made(clip(30))[0], made.float()(clip(30))[0])
 
 
-@pytest.mark.parametrize(
-    "kind", ["s4d zoh", pytest.param("s4", marks=pytest.mark.slow), pytest.param("s4 cauchy", marks=pytest.mark.slow)]
-)
-def test_compiles_without_a_graph_break(kind):
+SLOW = [pytest.param(kind, "aot_eager", marks=pytest.mark.slow) for kind in ("s4d zoh", "s4", "s4 cauchy")]
+
+
+@pytest.mark.parametrize(("kind", "backend"), [("s4", "eager"), *SLOW])
+def test_compiles_without_a_graph_break(kind, backend):
     made, x = layer(kind), clip(8)
-    compiled = torch.compile(made, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(made, fullgraph=True, backend=backend)
     results = []
     for function in (compiled, made):
         y, after = function(x, made.default_state(2))
