@@ -56,9 +56,9 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
         FFT of the whole clip, one pass over time: picked on CPU for all frames of a clip that fits in cache; last and
         mean go frame by frame), "parallel" (whole clip, log2 T passes: picked on GPU and TPU; with resets, last and
         mean go frame by frame), "triton" (fused kernel, float32 and below, `spectrum` and `state` read as irfft2 reads
-        them; above 64 pixels FFT and a scan per frequency: picked on GPU for all frames up to 64 x 64 where jax-triton
-        can be imported), "goom" (on complex logarithms; its gradient keeps every state), "reference" (slow,
-        obvious; its gradient keeps every state).
+        them; above 64 pixels FFT and a scan per frequency; no vmap, and XLA does not split it over devices: picked on a
+        single GPU for all frames up to 64 x 64 where jax-triton can be imported), "goom" (on complex logarithms; its
+        gradient keeps every state), "reference" (slow, obvious; its gradient keeps every state).
 
     Returns:
       (state, y): the state after the last frame, complex64 (complex128 for float64 input); y in x's dtype.
@@ -97,7 +97,8 @@ def _pick(x, readout, state) -> str:
     """The fastest implementation measured on this kind of device."""
     if jax.default_backend() != "cpu":
         fits = readout == "all" and max(x.shape[2:4]) <= LARGEST and state.dtype == jnp.complex64
-        return "triton" if fits and jax.default_backend() == "gpu" and available() else "parallel"
+        one_gpu = jax.default_backend() == "gpu" and jax.device_count() == 1
+        return "triton" if fits and one_gpu and available() else "parallel"
     return "clip" if readout == "all" and fits_in_cache(x, state) else "stream"
 
 
