@@ -7,7 +7,20 @@ from .scan import decay_scan, decay_scan_cumsum, linear_scan
 from .spectral import kernel_spectrum, spectral_pooled, spectral_scan, spectral_static, stable_spectrum
 
 __all__ = [
-    "fft_conv", "fft_conv2d", "fft_conv_nd", "opt_ssm_forward", "opt_ssm_scan",
-    "decay_scan", "decay_scan_cumsum", "goom", "kernel_spectrum", "linear_scan",
-    "s4_kernel", "s4d_kernel", "spectral_pooled", "spectral_scan", "spectral_static", "stable_spectrum",
+    "decay_scan",
+    "decay_scan_cumsum",
+    "fft_conv",
+    "fft_conv2d",
+    "fft_conv_nd",
+    "goom",
+    "kernel_spectrum",
+    "linear_scan",
+    "opt_ssm_forward",
+    "opt_ssm_scan",
+    "s4_kernel",
+    "s4d_kernel",
+    "spectral_pooled",
+    "spectral_scan",
+    "spectral_static",
+    "stable_spectrum",
 ]  # fmt: skip
