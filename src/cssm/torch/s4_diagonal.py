@@ -1,4 +1,4 @@
-"""S4D in PyTorch: the twin of cssm.ops.s4.diagonal, line for line; the maths is in cssm/ops/s4/README.md."""
+"""S4D in PyTorch: the twin of cssm.ops.s4.diagonal; the maths is in cssm/ops/s4/README.md."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""S4 in PyTorch: the twin of cssm.ops.s4.dplr, line for line; the maths is in cssm/ops/s4/README.md."""
+"""S4 in PyTorch: the twin of cssm.ops.s4.dplr; the maths is in cssm/ops/s4/README.md."""
 
 from typing import NamedTuple
 

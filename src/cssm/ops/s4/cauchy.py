@@ -5,6 +5,7 @@ no harm. The pencil (1 - q) - (1 + q)/2 A needs no division by 1 + q, so q = -1 
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +63,6 @@ def cauchy_sums(weights, diagonal, difference, mean):
     d = diagonal[..., None]
     inverse = 1 / ((difference - mean * d) * (difference - mean * d.conj()))  # h n f
     factors = jnp.stack([2 * weights.real, 2 * (weights * diagonal.conj()).real])
-    both = jnp.concatenate([inverse.real, inverse.imag], -1)
-    sums = jnp.einsum("...hn,hnf->...hf", factors, both, precision=lax.Precision.HIGHEST)
-    sums = lax.complex(*jnp.split(sums, 2, -1))
+    product = partial(jnp.einsum, "...hn,hnf->...hf", precision=lax.Precision.HIGHEST)
+    sums = lax.complex(product(factors, inverse.real), product(factors, inverse.imag))
     return difference * sums[0] - mean * sums[1]

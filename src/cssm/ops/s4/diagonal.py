@@ -107,12 +107,11 @@ def power(increment, exponent: int):
 
 
 def _vandermonde(weights, plan: Plan, length: int):
-    """2 Re sum_n weights[..., h, n] A^l for l < length: per head, one real matrix product of (i, 2n) and (2n, j)."""
+    """2 Re sum_n weights[..., h, n] A^l for l < length: per head, two real matrix products of (i, n) and (n, j)."""
     rows = 2 * weights[..., None] * plan.coarse  # ... h n i
-    rows = jnp.concatenate([rows.real, -rows.imag], -2)
-    columns = jnp.concatenate([plan.fine.real, plan.fine.imag], -2)  # h 2n j
-    taps = _einsum("...hni,hnj->...hij", rows, columns)
-    return taps.reshape(*taps.shape[:-2], -1)[..., :length]
+    pairs = (rows.real, plan.fine.real), (rows.imag, plan.fine.imag)
+    real, imaginary = (_einsum("...hni,hnj->...hij", row, column) for row, column in pairs)
+    return (real - imaginary).reshape(*weights.shape[:-1], -1)[..., :length]
 
 
 def _einsum(equation: str, *arrays):
