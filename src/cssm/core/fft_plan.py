@@ -16,17 +16,16 @@ WORKSPACE = 4 << 20  # bytes of spectra in flight: what stays in cache
 # element of a spectrum; call
 RATES = {
     "torch": {
-        "kernel": (0.28, 0.016, 0.052, 0.001, 60e3),
-        "projection": (0.15, 0.019, 0.0, 0.001, 36e3),
-        "fallback": (0.12, 0.0, 0.011, 0.45, 37e3),
+        "kernel": (0.25, 0.0094, 0.040, 0.001, 100e3),
+        "projection": (0.15, 0.0090, 0.0, 0.001, 28e3),
+        "fallback": (0.040, 0.0, 0.011, 0.57, 39e3),
     },
     "jax": {
-        "kernel": (0.28, 0.016, 0.052, 0.001, 60e3),
-        "projection": (0.15, 0.019, 0.0, 0.001, 36e3),
-        "fallback": (0.12, 0.0, 0.011, 0.45, 37e3),
+        "kernel": (0.16, 0.0074, 0.042, 0.001, 28e3),
+        "projection": (0.11, 0.0065, 0.0, 0.001, 16e3),
+        "fallback": (0.079, 0.0, 0.0085, 0.48, 23e3),
     },
 }
-
 
 # nanoseconds per: element, element and tap of a direct depthwise convolution; n log2 n of a transform there and back
 SPATIAL_RATES = {
