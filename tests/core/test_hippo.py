@@ -26,8 +26,8 @@ def test_legs_responds_with_legendre_polynomials_in_exponential_time():
 
 def test_legt_responds_with_legendre_polynomials_on_a_window():
     """Only in the limit of many states; the window ends at 1."""
-    inside, after = responses("legt", 96, TIMES)[:3], responses("legt", 96, [1.5])
-    np.testing.assert_allclose(inside, [polynomial(n, 1 - 2 * TIMES) for n in range(3)], atol=0.08)
+    inside, after = responses("legt", 64, TIMES)[:3], responses("legt", 64, [1.5])
+    np.testing.assert_allclose(inside, [polynomial(n, 1 - 2 * TIMES) for n in range(3)], atol=0.1)
     assert np.abs(after).max() < 1e-3
 
 

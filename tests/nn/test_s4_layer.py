@@ -43,7 +43,7 @@ def by_steps(layer, state, x, reset=None):
     return state, y.swapaxes(0, 1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["s4d", pytest.param("s4", marks=pytest.mark.slow)])
 def test_scan_equals_step_with_every_gradient(x64, kind):
     graph, parameters = nnx.split(make(kind))
 
@@ -106,15 +106,15 @@ def test_axes_and_sizes():
 
 
 def test_dropout_needs_a_key():
-    x = sequence(64).astype(jnp.float32)
-    layer, plain = make(dropout=0.5, tie_dropout=True, channels=8), make(channels=8)
-    y, tied = jax.jit(lambda x, key: (layer(x), layer(x, key=key)))(x, jax.random.key(0))
-    assert_close(y, jax.jit(plain)(x), 1e-6)
+    x, key = sequence(64).astype(jnp.float32), jax.random.key(0)
+    layer, loose, plain = make(dropout=0.5, tie_dropout=True), make(dropout=0.5), make()
+    run = jax.jit(lambda x, key: (plain(x), layer(x), layer(x, key=key), loose(x, key=key)))
+    y, still, tied, free = run(x, key)
+    assert_close(still, y, 1e-6)
     gone = tied == 0
-    assert bool((gone.all(1) == gone.any(1)).all()) and 0.15 < float(gone.mean()) < 0.85
+    assert bool((gone.all(1) == gone.any(1)).all()) and 0 < float(gone.mean()) < 1
     assert_close(jnp.where(gone, 0, tied), jnp.where(gone, 0, 2 * y), 1e-6)
-    loose = jax.jit(make(dropout=0.5))(x, key=jax.random.key(1)) == 0
-    assert not bool((loose.all(1) == loose.any(1)).all()) and 0.3 < float(loose.mean()) < 0.7
+    assert 0.35 < float((free == 0).mean()) < 0.65 and not bool(((free == 0).all(1) == (free == 0).any(1)).all())
 
 
 def test_drop_kernel_drops_taps():

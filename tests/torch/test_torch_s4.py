@@ -75,7 +75,19 @@ def test_scipy_simulates_the_same_system(kind):
         assert_close(y[0, :, h], expected, 1e-10)
 
 
-@pytest.mark.parametrize(("kind", "double"), [("s4d zoh", True), ("s4 cauchy", True), ("s4 legt", False)])
+@pytest.mark.parametrize(
+    ("kind", "double"),
+    [
+        ("s4d zoh", True),
+        ("s4 legt", False),
+        *(
+            pytest.param(kind, double, marks=pytest.mark.slow)
+            for kind in ("s4", "s4 cauchy")
+            for double in (True, False)
+        ),
+        pytest.param("s4d bilinear", False, marks=pytest.mark.slow),
+    ],
+)
 def test_jax_has_the_same_numbers(kind, double):
     made, x = layer(kind, double=double, skip=True), clip(50, dtype=torch.float64 if double else torch.float32)
     state = torch.full((2, 3, 4), 0.3 - 0.2j).to(made.default_state(2).dtype)

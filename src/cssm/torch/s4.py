@@ -32,7 +32,8 @@ class FFTConvS4(nn.Module):
 
     Beyond l_max, forward without a state and `step` differ: the convolution is cut after l_max taps, the recurrence
     remembers all. With a state, forward is the recurrence itself: it agrees with `step`, and with any cut of x into
-    pieces, at every length, and l_max has no part in it. No call changes parameters or buffers.
+    pieces, at every length, and l_max has no part in it. No call changes parameters or buffers. torch.compile takes
+    forward whole (fullgraph=True).
 
     Args:
       d_model: H. l_max: taps of the kernel of a forward without a state; None for as many as x has steps.
