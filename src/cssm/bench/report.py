@@ -14,49 +14,37 @@ from rich.table import Table
 from .frameworks import framework
 from .harness import Timing, copy_bandwidth
 
-COLUMNS = (
-    "",
-    "compile",
-    "median",
-    "quartiles",
-    "ratio",
-    "quartiles",
-    "speed-up",
-    "memory",
-    "of the copy limit",
-    "wanted",
-)
+COLUMNS = ("", "compile", "median (quartiles)", "ratio (quartiles)", "faster", "memory", "of copy", "wanted")
 
 
 def show(timings: list[Timing], console: Console) -> None:
-    """One table per comparison, the baseline first."""
+    """One table per comparison, the baseline first. "of copy": what a copy of the least traffic takes, over the median."""
     for (name, side), group in itertools.groupby(timings, lambda t: (t.comparison, t.framework)):
         table = Table(title=f"{name}  ({side})", title_justify="left")
         for column in COLUMNS:
-            table.add_column(column, justify="right" if column else "left", no_wrap=bool(not column), overflow="fold")
+            table.add_column(column, justify="right" if column else "left", no_wrap=True)
         for t in group:
             table.add_row(*_cells(t))
         console.print(table)
 
 
 def _cells(t: Timing) -> list[str]:
-    wanted = "" if t.wanted is None else f"[{'green' if t.met else 'red'}]{t.wanted}[/]"
+    unit, scale = ("s", 1) if t.median >= 1 else ("ms", 1e3)
     return [
         t.contender,
-        f"{t.compile:.2f} s",
-        _milliseconds(t.median),
-        f"{_milliseconds(t.low)}-{_milliseconds(t.high)}",
-        f"{t.ratio:.3g}",
-        f"{t.ratio_low:.3g}-{t.ratio_high:.3g}",
-        f"{1 / t.ratio:.3g}x",
+        f"{t.compile:.1f} s",
+        f"{_three(scale * t.median)} ({_three(scale * t.low)}-{_three(scale * t.high)}) {unit}",
+        f"{_three(t.ratio)} ({_three(t.ratio_low)}-{_three(t.ratio_high)})",
+        f"{_three(1 / t.ratio)}x",
         "" if t.peak is None else f"{t.peak / 1e6:,.0f} MB",
         "" if t.limit is None else f"{t.limit / t.median:.0%}",
-        wanted,
+        "" if t.wanted is None else f"[{'green' if t.met else 'red'}]{t.wanted}[/]",
     ]
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+def _three(value: float) -> str:
+    """Three digits: 0.0123, 1.23, 1,235."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def record(timings: list[Timing], revision: str | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -49,13 +50,14 @@ def main(argv: list[str]) -> int:
     makers = _chosen(flags, bench)
     flags.output.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is told before the timing
     console, timings = Console(stderr=True), []
+    tables = Console() if sys.stdout.isatty() else Console(width=130)
     for title, maker in makers:
         for comparison in maker():
             if flags.framework not in ("both", comparison.framework):
                 continue
             with console.status(f"{title}: {comparison.name} ({comparison.framework})"):
                 measured = bench.run(comparison, repeats=flags.repeats, budget=flags.budget)
-            bench.show(measured, Console())
+            bench.show(measured, tables)
             timings += measured
             bench.save(bench.record(timings, git_revision()), flags.output / "bench.json")
     if not timings:
