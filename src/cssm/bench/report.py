@@ -18,7 +18,7 @@ COLUMNS = ("", "compile", "median (quartiles)", "ratio (quartiles)", "faster", "
 
 
 def show(timings: list[Timing], console: Console) -> None:
-    """One table per comparison, the baseline first. "of copy": what a copy of the least traffic takes, over the median."""
+    """One table per comparison, the baseline first. "of copy": time of a copy of the least traffic over the median."""
     for (name, side), group in itertools.groupby(timings, lambda t: (t.comparison, t.framework)):
         table = Table(title=f"{name}  ({side})", title_justify="left")
         for column in COLUMNS:
