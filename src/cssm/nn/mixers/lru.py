@@ -1,0 +1,105 @@
+"""LRU: a linear recurrent unit over time, at every position, with parameters shared over space. It does not see space.
+
+S_t = L S_{t-1} + g B x_t, y_t = Re(C S_t) + D x_t; L = exp(-exp(nu) + i exp(theta)) diagonal, P modes, B, C complex,
+g = sqrt(1 - |L|^2) keeps the variance of the state that of B x for white input. |L| < 1 whatever nu, so that
+|S_t| <= |L| |S_{t-1}| + g |B x_t| gives |S_t| <= max|g B x| / (1 - |L|): bounded by construction. y is linear in x.
+
+Source: MATH.md section 3; Orvieto et al. 2023, Resurrecting recurrent neural networks for long sequences (g is
+learned there, from this initial value; here it stays a function of L).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from cssm.core.errors import UsageError
+from cssm.core.typing import Complex, Frame, Grid, Video
+
+from .. import ssm
+from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step
+
+
+class LRUState(NamedTuple):
+    modes: Complex[Any, "b h w m"]
+
+
+@MIXERS.register("lru")
+class LRU(Mixer):
+    """Linear recurrent unit over time, per position.
+
+    Args:
+      channels: C. d_state: P modes, complex. r_min, r_max: |L| starts uniform on that ring of the disc (in area).
+      max_phase: the phase of L starts uniform in (0, max_phase).
+
+    >>> from flax import nnx
+    >>> LRU(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
+    (1, 3, 8, 8, 4)
+    """
+
+    def __init__(
+        self, channels: int, *, d_state: int = 32, r_min: float = 0.5, r_max: float = 0.99, max_phase: float = 6.28,
+        rngs: nnx.Rngs,
+    ):  # fmt: skip
+        if d_state < 1:
+            raise UsageError(f"lru: d_state is {d_state}, expected at least one mode")
+        if not 0 <= r_min < r_max < 1:
+            raise UsageError(f"lru: r_min {r_min}, r_max {r_max}: expected 0 <= r_min < r_max < 1")
+        if max_phase <= 0:
+            raise UsageError(f"lru: max_phase is {max_phase}, expected a positive angle")
+        self.channels, self.d_state = channels, d_state
+        keys = jax.random.split(rngs.params(), 5)
+        area = jax.random.uniform(keys[0], (d_state,), minval=max(r_min, 1e-3) ** 2, maxval=r_max**2)
+        self.nu = nnx.Param(jnp.log(-0.5 * jnp.log(area)))
+        self.theta = nnx.Param(jnp.log(jax.random.uniform(keys[1], (d_state,), minval=1e-3, maxval=1) * max_phase))
+        self.B = nnx.Param(ssm.complex_normal(keys[2], (d_state, channels), 1 / channels))
+        self.C = nnx.Param(ssm.complex_normal(keys[3], (channels, d_state), 2 / d_state))
+        self.D = nnx.Param(jax.random.normal(keys[4], (channels,)))
+
+    def _modes(self) -> ssm.Modes:
+        rate = jnp.exp(ssm.float32(self.nu))
+        scale = jnp.sqrt(-jnp.expm1(-2 * rate))  # sqrt(1 - |L|^2)
+        z = lax.complex(-rate, jnp.exp(ssm.float32(self.theta)))
+        weight = scale[:, None] * ssm.complex64(self.B)
+        return ssm.Modes(z, *ssm.matmul_modes(weight, ssm.complex64(self.C), ssm.float32(self.D)))
+
+    def transition(self, grid: Grid):
+        """(P, 1, 1): L, the factor of every mode per frame, the same at every position."""
+        return jnp.exp(self._modes().log_transition)[:, None, None]
+
+    def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
+        """The largest |S| that an input |x| <= input_bound can reach: max_p g_p sum_c |B_pc| / (1 - |L_p|)."""
+        z = self._modes().log_transition
+        scale = jnp.sqrt(-jnp.expm1(2 * z.real))
+        return ssm.modes_bound(z, scale * jnp.abs(ssm.complex64(self.B)).sum(1), input_bound)
+
+    def init_state(self, batch: int, grid: Grid) -> LRUState:
+        return LRUState(jnp.zeros((batch, *grid, self.d_state), jnp.complex64))
+
+    def step(self, state: LRUState, x: Frame, *, dt=None) -> tuple[LRUState, Frame]:
+        check_step(state, x, self)
+        ssm.check_dt("lru", dt, x.shape[:1])
+        modes, y = ssm.step(self._modes(), state.modes, x, dt)
+        return LRUState(modes), y
+
+    def scan(self, state: LRUState, x: Video, *, reset=None, readout="all", dt=None) -> tuple[LRUState, Video | Frame]:
+        """dt (B, T): the state decays by L^dt = exp(dt (-exp nu + i exp theta)) before each frame."""
+        check_channels(x, self.channels, self)
+        check_state(state, x, self)
+        ssm.check_dt("lru", dt, x.shape[:2])
+        modes, y = ssm.scan(self._modes(), state.modes, x, reset=reset, readout=readout, dt=dt)
+        return LRUState(modes), y
+
+    def static(self, state: LRUState, x: Frame, steps: int, *, readout="last") -> tuple[LRUState, Frame]:
+        check_static(steps, readout, self)
+        check_channels(x, self.channels, self)
+        check_state(state, x, self)
+        modes, y = ssm.static(self._modes(), state.modes, x, steps, readout=readout)
+        return LRUState(modes), y
+
+    def pooled(self, state: LRUState, x: Video, *, readout="all"):
+        """The spatial mean of `scan`'s output, (B, T, C) or (B, C): all is linear, so the mean frame is run instead."""
+        mean = LRUState(state.modes.mean((1, 2), keepdims=True))
+        return self.scan(mean, x.mean((2, 3), keepdims=True), readout=readout)[1][..., 0, 0, :]
