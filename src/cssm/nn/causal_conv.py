@@ -1,0 +1,90 @@
+"""Depthwise convolutions with zeros outside: over past frames (streams, with its last frames as state), over pixels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from cssm.core.errors import UsageError
+from cssm.core.typing import Float, Frame, Grid, Video
+
+
+class CausalConv(nnx.Module):
+    """y_t = b + sum_j k_j x_{t-j} per channel, j = 0..taps-1; frames before the start, or before a reset, are zeros.
+
+    The state is the last taps - 1 frames (B, taps - 1, H, W, C), float32.
+
+    >>> from flax import nnx
+    >>> conv = CausalConv(2, 4, rngs=nnx.Rngs(0))
+    >>> past, y = conv.scan(conv.init_state(1, (3, 3)), jnp.ones((1, 5, 3, 3, 2)))
+    >>> past.shape, y.shape
+    ((1, 3, 3, 3, 2), (1, 5, 3, 3, 2))
+    """
+
+    def __init__(self, channels: int, taps: int, *, rngs: nnx.Rngs):
+        if taps < 1:
+            raise UsageError(f"causal convolution over time: {taps} taps, expected at least one")
+        self.channels, self.taps = channels, taps
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (taps, channels)) / np.sqrt(taps))  # tap 0 is now
+        self.bias = nnx.Param(jnp.zeros((channels,)))
+
+    def init_state(self, batch: int, grid: Grid):
+        return jnp.zeros((batch, self.taps - 1, *grid, self.channels), jnp.float32)
+
+    def step(self, past: Float[jax.Array, "b p h w c"], x: Frame):
+        """(past, y) of one frame."""
+        past, y = self.scan(past, x[:, None])
+        return past, y[:, 0]
+
+    def scan(self, past: Float[jax.Array, "b p h w c"], x: Video, reset=None):
+        """(past, y) of a clip, whose reset (B, T) forgets all frames before that one."""
+        steps, before = x.shape[1], self.taps - 1
+        frames = jnp.concatenate([past.astype(x.dtype), x], 1)
+        clip = None if reset is None else jnp.cumsum(jnp.pad(reset, [(0, 0), (before, 0)]), 1)  # b before+t
+        kernel, y = self.kernel[...], self.bias[...]
+        for lag in range(self.taps):
+            start = before - lag
+            term = kernel[lag] * frames[:, start : start + steps]
+            y = y + (term if clip is None else _masked(term, clip[:, start : start + steps] == clip[:, before:]))
+        past = frames[:, steps:]
+        past = past if clip is None else _masked(past, clip[:, steps:] == clip[:, -1:])
+        return past.astype(jnp.float32), y
+
+    def bound(self, input_bound) -> np.ndarray:
+        """(C,): the largest |y|."""
+        return _bound(self.kernel[...], self.bias[...], input_bound)
+
+
+class DepthwiseConv(nnx.Module):
+    """y = b + a K x K kernel per channel applied to every frame (..., H, W, C), zeros outside the grid."""
+
+    def __init__(self, channels: int, kernel_size: int, *, rngs: nnx.Rngs):
+        if kernel_size < 1:
+            raise UsageError(f"depthwise convolution: kernel_size is {kernel_size}, expected at least one tap")
+        shape = (kernel_size, kernel_size, channels)
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), shape) / kernel_size)
+        self.bias = nnx.Param(jnp.zeros((channels,)))
+
+    def __call__(self, x):
+        kernel, y = self.kernel[...], self.bias[...]
+        taps, (height, width) = kernel.shape[0], x.shape[-3:-1]
+        around = (taps // 2, taps - 1 - taps // 2)
+        padded = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [around, around, (0, 0)])
+        for i in range(taps):  # a sum of shifts: XLA's grouped convolution is slower on CPU
+            for j in range(taps):
+                y = y + kernel[i, j] * padded[..., i : i + height, j : j + width, :]
+        return y
+
+    def bound(self, input_bound) -> np.ndarray:
+        """(C,): the largest |y|."""
+        return _bound(self.kernel[...], self.bias[...], input_bound)
+
+
+def _masked(term, alive):
+    return jnp.where(alive[:, :, None, None, None], term, 0)
+
+
+def _bound(kernel, bias, input_bound) -> np.ndarray:
+    """|y_c| <= sum of |taps| times the bound on x_c, and |b_c|."""
+    kernel, bias = (np.abs(np.asarray(v, np.float64)) for v in (kernel, bias))
+    return kernel.reshape(-1, kernel.shape[-1]).sum(0) * input_bound + bias

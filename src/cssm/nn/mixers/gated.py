@@ -1,0 +1,137 @@
+"""Gated CSSM, a spectral Mamba: decay, write and read gated per frame and frequency by the content of the frame.
+
+v = dwconv_3x3(Dense(x)), z = Dense(x), u_t = silu(sum_j k_j v_{t-j}) over 4 frames; per channel and frequency
+S_t = K e^{-D_t} S_{t-1} + D_t B_t rfft2(u_t), y_t = Dense(irfft2(C_t S_t) silu(z_t)), |K| < rho. The gates depend on
+the mean of u_t over space: D = softplus(row) + softplus(column) >= 0, so that e^{-D} is a product of a row and a
+column factor; B and C are products of linear factors. Channels share them, and only factors are kept per frame.
+
+|S_t| <= D W / (1 - rho e^{-D}) at the largest D, W = max|B rfft2(u)|: if it holds for S_{t-1} it holds for S_t, because
+D / (1 - rho e^{-D}) increases with D (its slope has the sign of 1 - rho e^{-D} (1 + D) >= 0). Finite even at rho = 1.
+
+Source: MATH.md section 3; 002 and 003 (`gated`, `GatedCSSM`); Gu and Dao (2023), Mamba.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Video
+from cssm.ops import kernel_spectrum, stable_spectrum
+from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
+
+from ..bounds import dense_bound, spectrum_bound
+from ..causal_conv import CausalConv, DepthwiseConv
+from ..frames import scan_frames
+from ..gates import FactoredGates, outer, over_columns, over_rows
+from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..spectral import checked_margin, initial_kernel
+
+GATES = {"step": -2.0, "write": 1.0, "read": 1.0}  # initial bias of each factor
+
+
+class GatedState(NamedTuple):
+    past: Float[Any, "b p h w c"]
+    spectrum: SpectralState
+
+
+@MIXERS.register("gated")
+class Gated(Mixer):
+    """The spectral recurrence with gates per frame and frequency, from the content of the frame (spectral Mamba).
+
+    Args:
+      channels: C. kernel_size, rho, memory, init_scale: as in `no_gate` (circular boundary).
+      conv_size: taps of the depthwise convolution over space, zero boundary. conv_frames: taps over time.
+      knots: values per axis of the gates' reference grid.
+
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> Gated(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
+    (1, 3, 8, 8, 4)
+    """
+
+    def __init__(
+        self, channels: int, *, kernel_size: int = 11, rho: float = 0.999, memory: float = 0.0,
+        init_scale: float = 0.02, conv_size: int = 3, conv_frames: int = 4, knots: int = 17, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        checked_margin("gated", kernel_size, rho, "circular", None)
+        self.channels, self.rho = channels, rho
+        self.recurrence_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory))
+        self.inner = nnx.Linear(channels, channels, rngs=rngs)
+        self.gate = nnx.Linear(channels, channels, rngs=rngs)
+        self.space_conv = DepthwiseConv(channels, conv_size, rngs=rngs)
+        self.time_conv = CausalConv(channels, conv_frames, rngs=rngs)
+        self.gates = FactoredGates(channels, GATES, knots=knots, rngs=rngs)
+        self.out = nnx.Linear(channels, channels, rngs=rngs)
+
+    def kernel(self, grid: Grid) -> HalfSpectrum:
+        """(C, H, W // 2 + 1): K, the gain of every channel and frequency per frame before the gate, |K| < rho."""
+        return stable_spectrum(kernel_spectrum(self.recurrence_kernel[...], grid), self.rho)
+
+    def init_state(self, batch: int, grid: Grid) -> GatedState:
+        return GatedState(self.time_conv.init_state(batch, grid), spectral_zero_state(batch, self.channels, grid))
+
+    def step(self, state: GatedState, x: Frame) -> tuple[GatedState, Frame]:
+        check_step(state, x, self)
+        past, v = self.time_conv.step(state.past, self.space_conv(self.inner(x)))
+        u = jax.nn.silu(v)
+        spectrum, y = self._advance(self.kernel(x.shape[1:3]), state.spectrum, (u, self.factors(u)))
+        return GatedState(past, spectrum), self._output(x, y)
+
+    def scan(self, state: GatedState, x: Video, *, reset=None, readout="all") -> tuple[GatedState, Video | Frame]:
+        check_channels(x, self.channels, self)
+        check_state(state, x, self)
+        past, v = self.time_conv.scan(state.past, self.space_conv(self.inner(x)), reset)
+        u = jax.nn.silu(v)
+        factors, kernel, grid = self.factors(u), self.kernel(x.shape[2:4]), x.shape[2:4]
+        advance = lambda s, now: self._advance(kernel, s, now, shown=readout != "last")  # noqa: E731
+        spectrum, y = scan_frames(advance, state.spectrum, (u, factors), reset)
+        if readout == "last":  # one inverse FFT
+            return GatedState(past, spectrum), self._output(x[:, -1], _read(spectrum, _last(factors), grid[1]))
+        return GatedState(past, spectrum), select(self._output(x, y), readout)
+
+    def static(self, state: GatedState, x: Frame, steps: int, *, readout="last") -> tuple[GatedState, Frame]:
+        check_static(steps, readout, self)
+        return self.scan(state, repeat_frame(x, steps), readout=readout)
+
+    def factors(self, u):
+        """The gates of frames u (..., H, W, C): rows (..., H) and columns (..., Wf) of each, not their product."""
+        gates = self.gates(u.mean((-3, -2)), u.shape[-3:-1])
+        return {**gates, "step": jax.tree.map(jax.nn.softplus, gates["step"])}
+
+    def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
+        """The bound of the module's docstring, with every layer's gain for the gates and the write."""
+        v = self.space_conv.bound(dense_bound(self.inner, input_bound))
+        u = self.time_conv.bound(v)  # |silu(u)| <= |u|
+        limits = self.gates.bound(u)
+        largest = 2 * np.logaddexp(0, limits["step"])
+        write = limits["write"] ** 2 * spectrum_bound(grid, float(u.max()))
+        return float(max(v.max(), largest * write / (1 - self.rho * np.exp(-largest))))
+
+    def _advance(self, kernel, spectrum, now, shown=True):
+        """One frame: the spectrum after it, and the field read from it."""
+        u, factors = now
+        decay, write = transition_and_write(factors)
+        spectrum = kernel * (decay * spectrum) + write * to_spectrum(u)
+        return spectrum, _read(spectrum, factors, u.shape[2]) if shown else None
+
+    def _output(self, x, y):
+        return self.out(y.astype(x.dtype) * jax.nn.silu(self.gate(x)))
+
+
+def transition_and_write(factors):
+    """e^{-D} and D B, (..., 1, H, Wf) for all channels."""
+    rows, columns = factors["step"]
+    total = over_columns(rows) + over_rows(columns)
+    write = total * outer(*factors["write"])
+    return outer(jnp.exp(-rows), jnp.exp(-columns))[..., None, :, :], write[..., None, :, :]
+
+
+def _read(spectrum, factors, width: int):
+    return to_space(outer(*factors["read"])[..., None, :, :] * spectrum, width)
+
+
+def _last(factors):
+    return jax.tree.map(lambda factor: factor[:, -1], factors)
