@@ -9,14 +9,15 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from cssm.core.errors import ShapeError
+from cssm.core.errors import ShapeError, UsageError
 from cssm.nn import MIXERS, Control, Mixer, create_mixer
-from cssm.nn.mixer import SpatiallyPooled, repeat_frame
+from cssm.nn.mixer import SpatiallyPooled, repeat_frame, require_dt, takes_dt
 from tolerances import assert_close
 
 RECURRENT = [name for name in MIXERS.names() if issubclass(MIXERS[name], Mixer)]
 CONTROLS = [name for name in MIXERS.names() if issubclass(MIXERS[name], Control)]
 VARIANTS = {"no_gate, zero boundary": ("no_gate", {"boundary": "zero", "margin": 3})}  # options that change the path
+TIMED = [name for name in RECURRENT if takes_dt(MIXERS[name])]
 CHANNELS = 8
 B, T, GRID = 2, 7, (6, 9)
 GRADIENT_LIMIT = 2e-5  # float32 sums over all pixels and frames
@@ -190,6 +191,37 @@ def test_6_bounded_for_4096_frames(name):
         assert float(jnp.abs(late).max()) < 1.2 * float(jnp.abs(early).max()) + 1e-3
 
 
+@pytest.mark.parametrize("name", [*RECURRENT, *VARIANTS])
+def test_6_the_state_stays_within_its_bound(name):
+    """4096 frames of |x| <= 2: constant, random signs, alternating, and the signs that make the state grow fastest."""
+    mixer, grid, limit = nnx.merge(*build(name)), (4, 4), 2.0
+    bound = mixer.state_bound(grid, limit)
+    assert np.isfinite(bound) and bound > 0
+
+    def numbers(state):
+        return [v for v in jax.tree.leaves(state) if not jnp.issubdtype(v.dtype, jnp.integer)]
+
+    def energy(x, state):
+        return sum((v * v.conj()).real.sum() for v in numbers(mixer.step(state, x)[0]))
+
+    def advance(carry, key):
+        state, largest, sign = carry
+        chance = jax.random.rademacher(key, (*grid, CHANNELS), jnp.float32)
+        flat = jnp.broadcast_to(sign, chance.shape)
+        x = jnp.stack([jnp.ones_like(chance), chance, flat, chance])
+        slope = jax.grad(energy)(x, state)[3]
+        x = limit * x.at[3].set(jnp.where(slope == 0, chance, jnp.sign(slope)))
+        state = mixer.step(state, x)[0]
+        return (state, jnp.maximum(largest, max_entry(numbers(state))), -sign), None
+
+    def max_entry(leaves):
+        return jnp.stack([jnp.abs(v).max() for v in leaves]).max()
+
+    start = mixer.init_state(4, grid), jnp.zeros(()), jnp.ones(())
+    run = jax.jit(lambda: lax.scan(advance, start, jax.random.split(jax.random.key(8), 4096))[0][1])
+    assert 0 < float(run()) <= bound * (1 + 1e-4)
+
+
 @pytest.mark.parametrize("name", RECURRENT + CONTROLS)
 def test_6_bfloat16_gradients_are_finite(name):
     graph, params = build(name)
@@ -246,6 +278,85 @@ def test_7_lifted_input_equals_lifting_first(name, readout, steps):
     fast = lambda m, s, xw: m.scan(s, xw[0], readout=readout, lift=xw[1])  # noqa: E731
     plain = lambda m, s, xw: m.scan(s, xw[0] @ xw[1], readout=readout)  # noqa: E731
     same_with_gradients(graph, params, carried_state(graph, params), (clip(steps)[..., :3], lift), fast, plain)
+
+
+def without_bias(params):
+    """A frame of zeros then writes nothing."""
+    return jax.tree.map_with_path(
+        lambda path, p: jnp.zeros_like(p) if "bias" in jax.tree_util.keystr(path) else p, params
+    )
+
+
+@pytest.mark.parametrize("name", [*TIMED, *(v for v, (name, _) in VARIANTS.items() if name in TIMED)])
+def test_8_a_double_step_equals_an_empty_frame_between(name):
+    graph, params = build(name)
+    params, dt = without_bias(params), jnp.ones((B, 4)).at[:, 2].set(2)
+
+    def with_gap(mixer, state, x):
+        x = jnp.insert(x, 2, 0.0, axis=1)
+        state, y = mixer.scan(state, x)
+        return state, jnp.delete(y, 2, axis=1)
+
+    double = lambda m, s, x: m.scan(s, x, dt=dt)  # noqa: E731
+    same_with_gradients(graph, params, carried_state(graph, params), clip(4), double, with_gap)
+
+
+@pytest.mark.parametrize("name", TIMED)
+def test_8_unit_steps_are_the_default(name):
+    graph, params = build(name)
+    units = lambda m, s, x: m.scan(s, x, dt=jnp.ones((B, 3)))  # noqa: E731
+    same_with_gradients(graph, params, carried_state(graph, params), clip(3), units, lambda m, s, x: m.scan(s, x))
+
+
+@pytest.mark.parametrize("name", TIMED)
+def test_8_scan_equals_step_at_irregular_times(name):
+    graph, params = build(name)
+    dt = jnp.array([[0.3, 1, 2.5], [1.7, 0.01, 1]])
+    reset = jnp.zeros((B, 3), bool).at[1, 1].set(True)
+
+    def plain(mixer, state, xdt):
+        def step(state, now):
+            x, dt, reset = now
+            clear = lambda v, z: jnp.where(reset.reshape(-1, *(1,) * (v.ndim - 1)), z, v)  # noqa: E731
+            return mixer.step(jax.tree.map(clear, state, mixer.init_state(B, GRID)), x, dt)
+
+        state, y = lax.scan(step, state, (jnp.moveaxis(xdt[0], 1, 0), xdt[1].T, reset.T))
+        return state, jnp.moveaxis(y, 0, 1)
+
+    fast = lambda m, s, xdt: m.scan(s, xdt[0], dt=xdt[1], reset=reset)  # noqa: E731
+    state = carried_state(graph, params)
+    same_with_gradients(graph, params, state, (clip(3), dt), fast, plain)
+
+    @jax.jit
+    def shown(x):
+        scan = lambda readout: nnx.merge(graph, params).scan(state, x, dt=dt, reset=reset, readout=readout)  # noqa: E731
+        return scan("all")[1], scan("last"), scan("mean")
+
+    y, last, mean = shown(clip(3))
+    assert_close((last, mean[1]), ((mean[0], y[:, -1]), y.mean(1)), 1e-5)
+
+
+@pytest.mark.parametrize("name", TIMED)
+def test_8_bad_step_lengths_are_refused(name):
+    mixer, x = nnx.merge(*build(name)), clip(2)
+    state = mixer.init_state(B, GRID)
+    scan = lambda dt: jax.eval_shape(lambda s: mixer.scan(s, x, dt=dt), state)  # noqa: E731
+    step = lambda dt: jax.eval_shape(lambda s: mixer.step(s, x[:, 0], dt=dt), state)  # noqa: E731
+    require_dt(mixer)
+    for bad in (0.0, -1.0, np.inf, np.nan):
+        with pytest.raises(UsageError, match="positive"):
+            scan(np.array([[1, 1], [bad, 1]]))
+        with pytest.raises(UsageError, match="positive"):
+            step(np.full((B,), bad))
+    for run, bad in ((scan, np.ones((B, 3))), (scan, np.ones((2,))), (scan, 2.0), (step, np.ones((B, 2)))):
+        with pytest.raises(ShapeError, match="dt"):
+            run(bad)
+
+
+@pytest.mark.parametrize("name", [n for n in RECURRENT + CONTROLS if n not in TIMED])
+def test_8_other_mixers_say_that_they_have_no_dt(name):
+    with pytest.raises(UsageError, match="cannot honour dt"):
+        require_dt(nnx.merge(*build(name)))
 
 
 @pytest.mark.parametrize("name", CONTROLS)

@@ -15,6 +15,7 @@ from cssm.core.annotations import describe, fits
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.registry import Registry
 from cssm.core.typing import Frame, Grid, Video
+from cssm.ops.spectral import check_dt as check_dt  # for mixers that take dt
 
 MIXERS: Registry[type["Mixer"] | type["Control"]] = Registry("mixer")
 
@@ -44,6 +45,15 @@ class Mixer(nnx.Module, abc.ABC):
     def static(self, state, x: Frame, steps: int, *, readout: str = "last") -> tuple[Any, Frame]:
         """One frame repeated `steps` times: the last (or mean) y, in closed form where there is one."""
 
+    def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
+        """A number that no entry of the state ever exceeds in modulus, by construction.
+
+        It holds for every clip with |x| <= input_bound on a grid of (H, W) pixels, however long, from no past, with any
+        resets, for the parameters as they are. Every float and complex entry counts, past frames too; integers do not.
+        The class docstring proves it; nn/bounds.py has the parts. Infinite where a gain has saturated at 1.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no state_bound")
+
     def __call__(self, x: Video) -> Video:
         """y for every frame of a clip with no past."""
         return self.scan(self.init_state(x.shape[0], x.shape[2:4]), x)[1]
@@ -69,6 +79,18 @@ class SpatiallyPooled(Protocol):
 def takes_lift(mixer: Any) -> bool:
     """Whether `scan` takes lift (R, C): x of R channels that stands for x @ lift, at the cost of R channels."""
     return isinstance(mixer, Mixer) and "lift" in inspect.signature(mixer.scan).parameters
+
+
+def takes_dt(mixer: Any) -> bool:
+    """Whether `scan` and `step` take dt, (B, T) and (B,) step lengths: a mixer or its class."""
+    return "dt" in inspect.signature(getattr(mixer, "scan", takes_dt)).parameters
+
+
+def require_dt(mixer: Any) -> None:
+    """A UsageError unless the mixer can honour irregular time."""
+    if not takes_dt(mixer):
+        name = type(mixer).__name__
+        raise UsageError(f"{name} cannot honour dt: only a mixer with a fixed transition, K^dt, takes irregular time")
 
 
 @runtime_checkable

@@ -1,7 +1,8 @@
 """ConvSSM: a scalar decay per channel with input-dependent write and read, and no FFT. A control.
 
 S_t = a S_{t-1} + (Dense_B x_t) * dwconv(x_t); y_t = Dense((Dense_C x_t) * S_t); a = sigmoid(decay_logit) in (0, 1), so
-|S_t| <= max|write| / (1 - a). Space is seen only through the depthwise convolution of the input: states do not spread.
+|S_t| <= a |S_{t-1}| + max|write|, hence |S_t| <= max|write| / (1 - a). Space is seen only through the
+depthwise convolution of the input: states do not spread.
 
 Source: MATH.md section 3; 003 Methods (`conv_ssm`).
 """
@@ -17,7 +18,8 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import linear_scan
 from cssm.ops.spectral.static import geometric
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, select
+from ..bounds import decay_bound, dense_bound
+from ..mixer import MIXERS, Mixer, check_channels, check_dt, check_state, check_static, check_step, select
 
 
 class ConvSSMState(NamedTuple):
@@ -49,22 +51,33 @@ class ConvSSM(Mixer):
         """(C, 1, 1): the decay a in (0, 1) per frame, the same at every position."""
         return jax.nn.sigmoid(self.decay_logit[...].astype(jnp.float32))[:, None, None]
 
-    def _decay(self):
-        return self.transition((1, 1))[:, 0, 0]
+    def _decay(self, dt=None, shape=()):
+        """a (C,), or a^dt (*shape, 1, 1, C) for dt of that shape: exp(dt log a), as a is positive."""
+        if dt is None:
+            return self.transition((1, 1))[:, 0, 0]
+        log_decay = jax.nn.log_sigmoid(self.decay_logit[...].astype(jnp.float32))
+        return jnp.exp(check_dt(dt, shape)[..., None, None, None] * log_decay)
+
+    def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
+        """max|write| / (1 - a), with |write| <= max|Dense_B x| max|dwconv x|, each at most an l1 norm of weights."""
+        write = dense_bound(self.write, input_bound) * dense_bound(self.conv, input_bound)
+        return decay_bound(write, self._decay())
 
     def init_state(self, batch: int, grid: Grid) -> ConvSSMState:
         return ConvSSMState(jnp.zeros((batch, *grid, self.channels), jnp.float32))
 
-    def step(self, state: ConvSSMState, x: Frame) -> tuple[ConvSSMState, Frame]:
+    def step(self, state: ConvSSMState, x: Frame, dt=None) -> tuple[ConvSSMState, Frame]:
         check_step(state, x, self)
-        memory = self._decay() * state.memory + self._input(x)
+        memory = self._decay(dt, x.shape[:1]) * state.memory + self._input(x)
         return ConvSSMState(memory), self._output(x, memory)
 
-    def scan(self, state: ConvSSMState, x: Video, *, reset=None, readout="all") -> tuple[ConvSSMState, Video | Frame]:
+    def scan(
+        self, state: ConvSSMState, x: Video, *, reset=None, readout="all", dt=None
+    ) -> tuple[ConvSSMState, Video | Frame]:
         check_channels(x, self.channels, self)
         check_state(state, x, self)
         frames = self._input(x.reshape(-1, *x.shape[2:])).reshape(x.shape)
-        memory = linear_scan(self._decay(), frames, state.memory, reset=reset)
+        memory = linear_scan(self._decay(dt, x.shape[:2]), frames, state.memory, reset=reset)
         if readout == "last":
             return ConvSSMState(memory[:, -1]), self._output(x[:, -1], memory[:, -1])
         return ConvSSMState(memory[:, -1]), select(self._output(x, memory), readout)

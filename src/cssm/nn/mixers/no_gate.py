@@ -1,7 +1,8 @@
 """sCSSM: an ungated spectral recurrence, linear and time-invariant.
 
 S_t = K S_{t-1} + x_t per channel and spatial frequency, with K = rho z / (1 + |z|), z = rfft2(k);
-y_t = Dense(irfft2(S_t)). |K| < rho < 1, hence |S_t| <= max|x| / (1 - rho): bounded by construction.
+y_t = Dense(irfft2(S_t)). |K| < rho <= 1, hence |S_t| <= max|rfft2(x)| / (1 - max|K|): bounded by construction, because
+|S_t| <= max|K| |S_{t-1}| + max|rfft2(x)| keeps every ball of that radius.
 
 Source: MATH.md sections 0 and 2; 003 Methods, section 1.1 (`no_gate`, `NoGateCSSM`).
 """
@@ -12,8 +13,9 @@ from flax import nnx
 
 from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Video
 from cssm.ops import kernel_spectrum, spectral_pooled, spectral_scan, spectral_static, stable_spectrum
-from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
+from cssm.ops.spectral import age, spectral_zero_state, to_space, to_spectrum
 
+from ..bounds import decay_bound, spectrum_bound
 from ..mixer import MIXERS, Mixer, check_channels, check_static, check_step
 from ..spectral import checked_margin, crop, initial_kernel, pad, widen
 
@@ -55,21 +57,28 @@ class NoGate(Mixer):
         kernel = self.recurrence_kernel[...]
         return stable_spectrum(kernel_spectrum(kernel, widen(grid, self.margin), origin=self.kernel_origin), self.rho)
 
+    def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
+        """max|S| <= H W input_bound / (1 - max|K|): a frequency of x is at most the sum of all |pixels|."""
+        return decay_bound(spectrum_bound(grid, input_bound), self.transition(grid))
+
     def init_state(self, batch: int, grid: Grid) -> NoGateState:
         return NoGateState(spectral_zero_state(batch, self.channels, widen(grid, self.margin)))
 
-    def step(self, state: NoGateState, x: Frame) -> tuple[NoGateState, Frame]:
+    def step(self, state: NoGateState, x: Frame, dt=None) -> tuple[NoGateState, Frame]:
         check_step(state, x, self)
-        spectrum = self.transition(x.shape[1:3]) * state.spectrum + to_spectrum(pad(x, self.margin))
-        y = to_space(spectrum, x.shape[2] + self.margin).astype(x.dtype)
+        width = x.shape[2] + self.margin
+        past = age(state.spectrum, self.transition(x.shape[1:3]), dt, width)
+        spectrum = past + to_spectrum(pad(x, self.margin))
+        y = to_space(spectrum, width).astype(x.dtype)
         return NoGateState(spectrum), self.out(crop(y, x))
 
     def scan(
-        self, state: NoGateState, x: Float[Any, "b t h w r"], *, reset=None, readout="all", lift=None
+        self, state: NoGateState, x: Float[Any, "b t h w r"], *, reset=None, readout="all", lift=None, dt=None
     ) -> tuple[NoGateState, Video | Frame]:
         check_channels(x if lift is None else lift, self.channels, self)
         spectrum, padded = self.transition(x.shape[2:4]), pad(x, self.margin)
-        final, y = spectral_scan(padded, spectrum, state=state.spectrum, reset=reset, readout=readout, lift=lift)
+        options = {"readout": readout, "lift": lift, "dt": dt}
+        final, y = spectral_scan(padded, spectrum, state=state.spectrum, reset=reset, **options)
         return NoGateState(final), self.out(crop(y, x))
 
     def static(self, state: NoGateState, x: Frame, steps: int, *, readout="last") -> tuple[NoGateState, Frame]:

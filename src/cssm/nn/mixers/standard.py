@@ -1,7 +1,7 @@
 """Standard CSSM: the spectral recurrence read out as it is, with no output projection.
 
 S_t = K S_{t-1} + x_t per channel and spatial frequency, with K = rho z / (1 + |z|), z = rfft2(k); y_t = irfft2(S_t).
-|K| < rho < 1, hence |S_t| <= max|x| / (1 - rho): bounded by construction.
+|K| < rho <= 1, hence |S_t| <= max|rfft2(x)| / (1 - max|K|): bounded by construction, as `no_gate`.
 
 Source: MATH.md sections 2 to 4; 002 (`standard`, `StandardCSSM`).
 """
@@ -13,8 +13,9 @@ from flax import nnx
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Video
 from cssm.ops import kernel_spectrum, spectral_pooled, spectral_scan, spectral_static, stable_spectrum
-from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
+from cssm.ops.spectral import age, check_dt, spectral_zero_state, to_space, to_spectrum
 
+from ..bounds import decay_bound, spectrum_bound
 from ..mixer import MIXERS, Mixer, check_channels, check_static, check_step
 from ..spectral import checked_margin, crop, initial_kernel, pad, widen
 
@@ -57,22 +58,31 @@ class Standard(Mixer):
         kernel = self.recurrence_kernel[...]
         return stable_spectrum(kernel_spectrum(kernel, widen(grid, self.margin), origin=self.kernel_origin), self.rho)
 
+    def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
+        """max|S| <= H W input_bound / (1 - max|K|): a frequency of x is at most the sum of all |pixels|."""
+        return decay_bound(spectrum_bound(grid, input_bound), self.transition(grid))
+
     def init_state(self, batch: int, grid: Grid) -> StandardState:
         return StandardState(spectral_zero_state(batch, self.channels, widen(grid, self.margin)))
 
-    def step(self, state: StandardState, x: Frame) -> tuple[StandardState, Frame]:
+    def step(self, state: StandardState, x: Frame, dt=None) -> tuple[StandardState, Frame]:
         check_step(state, x, self)
         if self.numerics == "goom":
-            return self.scan(state, x[:, None], readout="last")
-        spectrum = self.transition(x.shape[1:3]) * state.spectrum + to_spectrum(pad(x, self.margin))
-        return StandardState(spectrum), crop(to_space(spectrum, x.shape[2] + self.margin), x).astype(x.dtype)
+            dt = None if dt is None else check_dt(dt, x.shape[:1])[:, None]
+            return self.scan(state, x[:, None], readout="last", dt=dt)
+        width = x.shape[2] + self.margin
+        past = age(state.spectrum, self.transition(x.shape[1:3]), dt, width)
+        spectrum = past + to_spectrum(pad(x, self.margin))
+        return StandardState(spectrum), crop(to_space(spectrum, width), x).astype(x.dtype)
 
     def scan(
-        self, state: StandardState, x: Float[Any, "b t h w r"], *, reset=None, readout="all", lift=None
+        self, state: StandardState, x: Float[Any, "b t h w r"], *, reset=None, readout="all", lift=None, dt=None
     ) -> tuple[StandardState, Video | Frame]:
         check_channels(x if lift is None else lift, self.channels, self)
         spectrum, padded = self.transition(x.shape[2:4]), pad(x, self.margin)
-        options = {"readout": readout, "lift": lift, "implementation": IMPLEMENTATIONS[self.numerics]}
+        if dt is not None and self.numerics == "goom":
+            raise UsageError("standard: dt needs numerics='direct'; K^dt on complex logarithms is not offered")
+        options = {"readout": readout, "lift": lift, "dt": dt, "implementation": IMPLEMENTATIONS[self.numerics]}
         final, y = spectral_scan(padded, spectrum, state=state.spectrum, reset=reset, **options)
         return StandardState(final), crop(y, x)
 

@@ -13,6 +13,7 @@ from cssm.core.typing import Grid
 from ..scan import linear_scan
 from .clip import clip, fits_in_cache
 from .goom import goom
+from .irregular import age, check_dt, irregular, spectral_power
 from .lifted import lifted
 from .parallel import parallel
 from .reference import spectral_scan_reference
@@ -28,12 +29,13 @@ IMPLEMENTATIONS = {
 READOUTS = ("all", "last", "mean")
 
 __all__ = [
-    "IMPLEMENTATIONS", "READOUTS", "adjoint_weight", "kernel_spectrum", "spectral_pooled", "spectral_scan",
-    "spectral_static", "spectral_zero_state", "stable_spectrum", "to_space", "to_spectrum",
+    "IMPLEMENTATIONS", "READOUTS", "adjoint_weight", "age", "check_dt", "kernel_spectrum", "spectral_pooled",
+    "spectral_power", "spectral_scan", "spectral_static", "spectral_zero_state", "stable_spectrum",
+    "to_space", "to_spectrum",
 ]  # fmt: skip
 
 
-def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=None, implementation=None):
+def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=None, dt=None, implementation=None):
     """Run the spectral recurrence over a clip.
 
     Equivalent to::
@@ -52,6 +54,8 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
       reset: (B, T) bool; True forgets all frames before that one.
       lift: (R, C) real; x then has R channels and stands for x @ lift. Without resets, the last and mean readouts
         transform R channels instead of C and advance whole chunks of frames by one matrix product per frequency.
+      dt: (B, T) positive step lengths, for frames at irregular times: K^dt_t S_{t-1} + rfft2(x_t), see irregular.py for
+        fractional ones. One implementation, frame by frame. None means 1 everywhere, and costs nothing.
       implementation: None picks the fastest; or by name, "stream" (frame by frame in cache: picked on CPU), "clip" (one
         FFT of the whole clip, one pass over time: picked on CPU for all frames of a clip that fits in cache; last and
         mean go frame by frame), "parallel" (whole clip, log2 T passes: picked on GPU and TPU; with resets, last and
@@ -65,7 +69,8 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
 
     Raises:
       ShapeError: shapes that do not fit together, an integer dtype, or zero frames.
-      UsageError: an unknown readout or implementation, or one that cannot run here.
+      UsageError: an unknown readout or implementation, or one that cannot run here; a dt that is not positive (under
+        jit, where values are not known, such a dt gives nan).
 
     Source: MATH.md section 2; 003 Methods, section 1.1.
 
@@ -81,6 +86,11 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
     state = _check(x, spectrum, state, reset, "b t h w c", lift)
     if readout not in READOUTS:
         raise UsageError(f"unknown readout {readout!r}: use {', '.join(READOUTS)}")
+    if dt is not None:
+        if implementation is not None:
+            raise UsageError(f"dt has an implementation of its own, not {implementation!r}: leave one of them out")
+        dt = check_dt(dt, x.shape[:2], state.real.dtype)
+        return irregular(x if lift is None else x @ lift, spectrum.astype(state.dtype), state, reset, readout, dt)
     if lift is not None and implementation is None and readout != "all" and reset is None:
         return lifted(x, lift, spectrum.astype(state.dtype), state, readout)
     x = x if lift is None else x @ lift
