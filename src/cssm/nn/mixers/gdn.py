@@ -1,0 +1,139 @@
+"""GDN: the gated delta rule on spectra, a small matrix memory per head and spatial frequency.
+
+u_t = silu(4-frame causal depthwise conv of dwconv_3x3(x)); q, k, v = rfft2(Dense(u_t)), split into heads of d
+channels; k has norm 1 over d at every frequency. Per head and frequency, S is d x d:
+S_t = alpha_t W S_{t-1} (I - beta_t k k^H) + beta_t v k^H, o_t = S_t q_t; y_t = Dense(RMSNorm(irfft2 o) silu(Dense x)).
+W = rho z / (1 + |z|) is the spectrum of a learned kernel per head; alpha in [0.1, 0.99] and beta in (0, 1) per head
+come from the spatial mean of the frame. With alpha = W = beta = 1, S k = v after the write: the memory recalls.
+
+|S_t| <= max|v| / (1 - 0.99 max|W|) in the spectral norm, hence every entry: |I - beta k k^H| <= 1 as |k| <= 1, so
+|S_t| <= 0.99 |W| |S_{t-1}| + |v|. The field stays real: alpha, beta are real and do not depend on the frequency, the
+kernel is real, and all else maps conjugate inputs to conjugate outputs.
+
+Source: MATH.md section 3; 002 and 003 (`gdn`, `GatedDeltaNetCSSM`); Yang et al. 2024, Gated delta networks.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from cssm.core.errors import UsageError
+from cssm.core.typing import Complex, Float, Frame, Grid, Video
+from cssm.ops import delta_rule, delta_static, kernel_spectrum, stable_spectrum
+from cssm.ops.spectral import to_space, to_spectrum
+
+from ..bounds import decay_bound, dense_bound, spectrum_bound
+from ..causal_conv import CausalConv, DepthwiseConv
+from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..spectral import checked_margin, initial_kernel
+
+EPSILON = 1e-6  # of |k|^2, relative to the H W of a spectrum of unit variance
+LEAST, MOST = 0.1, 0.99  # alpha
+
+
+class GDNState(NamedTuple):
+    past: Float[Any, "b p h w c"]
+    memory: Complex[Any, "b heads d d h wf"]
+
+
+@MIXERS.register("gdn")
+class GDN(Mixer):
+    """The gated delta rule per head and spatial frequency.
+
+    Args:
+      channels: C. head_dim: d, channels of q, k and v per head; C is a multiple of it. kernel_size, rho, init_scale: of
+        the kernel W of each head, as in `no_gate` (circular boundary). memory: gain of the identity added to the
+        initial W. conv_size: taps of the depthwise convolution over space, zero boundary. conv_frames: over time.
+
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> GDN(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
+    (1, 3, 8, 8, 4)
+    """
+
+    def __init__(
+        self, channels: int, *, head_dim: int = 2, kernel_size: int = 11, rho: float = 0.999, memory: float = 1.0,
+        init_scale: float = 0.02, conv_size: int = 3, conv_frames: int = 4, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        checked_margin("gdn", kernel_size, rho, "circular", None)
+        if head_dim < 1 or channels % head_dim:
+            raise UsageError(f"gdn: {channels} channels do not split into heads of head_dim = {head_dim}")
+        self.channels, self.heads, self.rho = channels, channels // head_dim, rho
+        self.recurrence_kernel = nnx.Param(initial_kernel(rngs.params(), self.heads, kernel_size, init_scale, memory))
+        self.space_conv = DepthwiseConv(channels, conv_size, rngs=rngs)
+        self.time_conv = CausalConv(channels, conv_frames, rngs=rngs)
+        self.qkv = nnx.Linear(channels, 3 * channels, rngs=rngs)
+        self.context = nnx.Linear(channels, 2 * self.heads, rngs=rngs)
+        self.norm = nnx.RMSNorm(channels, rngs=rngs)
+        self.gate = nnx.Linear(channels, channels, rngs=rngs)
+        self.out = nnx.Linear(channels, channels, rngs=rngs)
+
+    def gain(self, grid: Grid) -> Complex[Any, "heads h wf"]:
+        """(heads, H, W // 2 + 1): W, |W| < rho."""
+        return stable_spectrum(kernel_spectrum(self.recurrence_kernel[...], grid), self.rho)
+
+    def init_state(self, batch: int, grid: Grid) -> GDNState:
+        d = self.channels // self.heads
+        memory = jnp.zeros((batch, self.heads, d, d, grid[0], grid[1] // 2 + 1), jnp.complex64)
+        return GDNState(self.time_conv.init_state(batch, grid), memory)
+
+    def step(self, state: GDNState, x: Frame) -> tuple[GDNState, Frame]:
+        check_step(state, x, self)
+        return self.scan(state, x[:, None], readout="last")
+
+    def scan(self, state: GDNState, x: Video, *, reset=None, readout="all") -> tuple[GDNState, Video | Frame]:
+        check_channels(x, self.channels, self)
+        check_state(state, x, self)
+        past, u = self._convolved(state.past, x, reset)
+        last = readout == "last"
+        options = {"gain": self.gain(x.shape[2:4]), "reset": reset, "readout": "last" if last else "all"}
+        memory, o = delta_rule(*self.projections(u), *self.gates(x), state=state.memory, **options)
+        state = GDNState(past, memory)
+        return (state, self._output(x[:, -1], o)) if last else (state, select(self._output(x, o), readout))
+
+    def static(self, state: GDNState, x: Frame, steps: int, *, readout="last") -> tuple[GDNState, Frame]:
+        """Frame by frame while the convolution still sees the past, then in closed form (for the last y)."""
+        check_static(steps, readout, self)
+        first = min(self.time_conv.taps, steps)
+        if readout == "mean" or first == steps:
+            return self.scan(state, repeat_frame(x, steps), readout=readout)
+        state, _ = self.scan(state, repeat_frame(x, first), readout="last")
+        u = self._convolved(state.past, x[:, None], None)[1]
+        parts = [part[:, 0] for part in (*self.projections(u), *self.gates(x[:, None]))]
+        options = {"gain": self.gain(x.shape[1:3]), "state": state.memory}
+        memory, o = delta_static(*parts, steps=steps - first, **options)
+        return GDNState(state.past, memory), self._output(x, o)
+
+    def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
+        """The bound of the module's docstring, with every layer's gain for v; entries of past frames too."""
+        past = self.space_conv.bound(input_bound)
+        u = self.time_conv.bound(past)  # |silu(u)| <= |u|
+        v = spectrum_bound(grid, dense_bound(self.qkv, u)[2 * self.channels :]).reshape(self.heads, -1)
+        norm, gain = np.sqrt(np.square(v).sum(1)), np.abs(np.asarray(self.gain(grid))).max((1, 2))
+        return float(max(past.max(), decay_bound(norm, MOST * gain)))
+
+    def projections(self, u):
+        """q, k, v (B, T, heads, d, H, Wf) of u (B, T, H, W, C); q is scaled so that o does not depend on H W."""
+        pixels = u.shape[2] * u.shape[3]
+        spectra = to_spectrum(self.qkv(u))
+        q, k, v = jnp.moveaxis(spectra.reshape(*u.shape[:2], 3, self.heads, -1, *spectra.shape[-2:]), 2, 0)
+        norm = jnp.square(k.real) + jnp.square(k.imag)
+        return q * pixels**-0.5, k * jax.lax.rsqrt(norm.sum(3, keepdims=True) + EPSILON * pixels), v
+
+    def gates(self, x):
+        """alpha and beta, (B, T, heads)."""
+        logits = self.context(x.mean((2, 3))).astype(jnp.promote_types(x.dtype, jnp.float32))
+        alpha, beta = jnp.split(jax.nn.sigmoid(logits), 2, -1)
+        return LEAST + (MOST - LEAST) * alpha, beta
+
+    def _convolved(self, past, x, reset):
+        past, u = self.time_conv.scan(past, self.space_conv(x), reset)
+        return past, jax.nn.silu(u)
+
+    def _output(self, x, o):
+        """o (..., heads, d, H, Wf) and x (..., H, W, C) give y."""
+        field = to_space(o.reshape(*o.shape[:-4], self.channels, *o.shape[-2:]), x.shape[-2])
+        return self.out(self.norm(field).astype(x.dtype) * jax.nn.silu(self.gate(x)))
