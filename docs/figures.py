@@ -1,5 +1,6 @@
 """Draw the pictures of the documents: `make docs`. The demo's picture is drawn from the newest run of `make demo`."""
 
+import sys
 from pathlib import Path
 
 import jax
@@ -7,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from cssm.data import FeatureTracker, Pathfinder, PathTracker
+from cssm.nn import list_mixers
 from cssm.ops import goom
 from cssm.recipes import load_run
 from cssm.viz.contact_sheet import contact_sheet
 from cssm.viz.figure import BLUE, RED, figure, plain
+from cssm.viz.impulse import draw_impulse
+from cssm.viz.mixers import markdown_table, mixer_facts
 from cssm.viz.predictions import draw_predictions
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +46,31 @@ def draw_goom(path: Path, factors: int = 400) -> Path:
     return path
 
 
-def main() -> None:
+def draw_mixers() -> None:
+    """The impulse response of every registered mixer, in few colours: the pictures stay small."""
+    from PIL import Image
+
+    for name in list_mixers():
+        path = draw_impulse(name, IMAGES / "mixers" / f"{name}.png")
+        Image.open(path).convert("RGB").quantize(48).save(path, optimize=True)
+        print(path)
+
+
+def write_table(readme: Path = ROOT / "README.md") -> Path:
+    """The table of `cssm list mixers` between its two marks in the README."""
+    begin, end = "<!-- mixers: written by `make docs` -->\n", "<!-- end of mixers -->"
+    text = readme.read_text()
+    before, after = text.split(begin)[0], text.split(end)[1]
+    readme.write_text(before + begin + markdown_table([mixer_facts(n) for n in list_mixers()]) + end + after)
+    return readme
+
+
+def main(only: tuple[str, ...] = ()) -> None:
+    """Everything, or `python docs/figures.py mixers`: the mixers' pictures and table alone."""
+    draw_mixers()
+    print(write_table())
+    if only == ("mixers",):
+        return
     print(draw_goom(IMAGES / "goom.png"))
     for name, (title, data) in SHEETS.items():
         source = data.source("train", size=256)
@@ -57,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(tuple(sys.argv[1:]))

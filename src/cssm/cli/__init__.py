@@ -13,6 +13,7 @@ COMMANDS = {
     "inspect": "what a trained run has learned and what it costs, layer by layer",
     "data": "make, preview and check data sets; cut a clip to stream",
     "list": "mixers, models, data sets, recipes and benchmarks",
+    "viz": "pictures of what a mixer does: its impulse response over space and time",
     "bench": "interleaved benchmarks: ratios against the plain path",
 }
 EXAMPLES = """\

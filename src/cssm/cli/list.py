@@ -1,12 +1,24 @@
 """cssm list: everything that has a name."""
 
+import sys
+
 from cssm.core.errors import UnknownNameError
+
+USAGE = """\
+usage: cssm list [SECTION ...]
+
+Everything that has a name: {sections}.
+cssm list mixers adds what each mixer costs (half a minute: every `step` is compiled);
+cssm list mixers --markdown prints that table as the README carries it.
+"""
 
 
 def main(argv: list[str]) -> int:
     if argv and argv[0] in ("-h", "--help"):
-        print(f"usage: cssm list [{' | '.join(SECTIONS)}]")
+        print(USAGE.format(sections=", ".join(SECTIONS)), end="")
         return 0
+    if argv[:1] == ["mixers"] and argv[1:] in ([], ["--markdown"]):
+        return _mixers_with_costs(markdown=len(argv) == 2)
     for name in argv:
         if name not in SECTIONS:
             raise UnknownNameError("section", name, SECTIONS)
@@ -36,6 +48,28 @@ def _mixers():
         what = _first_line(mixer)
         table.add_row(name, "yes" if issubclass(mixer, Mixer) else "no", "yes" if mixer.causal else "no", what)
     return table
+
+
+def _mixers_with_costs(markdown: bool) -> int:
+    from rich.console import Console
+
+    from cssm.nn import list_mixers
+    from cssm.viz.mixers import COLUMNS, NOTE, markdown_table, mixer_facts
+
+    with Console(stderr=True).status("counting the operations of every mixer"):
+        rows = [mixer_facts(name) for name in list_mixers()]
+    if markdown:
+        print(markdown_table(rows), end="")
+        return 0
+    table = _table("mixers", *COLUMNS)
+    for i, column in enumerate(table.columns):
+        column.justify, column.no_wrap = ("right" if i > 4 else "left"), True
+    for row in rows:
+        table.add_row(*row.cells())
+    console = Console() if sys.stdout.isatty() else Console(width=130)
+    console.print(table)
+    console.print(NOTE)
+    return 0
 
 
 def _models():

@@ -7,7 +7,7 @@ INK, QUIET, BLUE, RED, GREEN = "#222222", "#9a9a9a", "#2f6fb5", "#c8473a", "#3c8
 
 
 @contextmanager
-def figure(path: Path, **options):
+def figure(path: Path, *, dpi: int = 130, **options):
     """A figure that is written to `path` when the block ends, through a temporary file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -17,7 +17,7 @@ def figure(path: Path, **options):
     yield fig
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    fig.savefig(partial, dpi=130, format="png")
+    fig.savefig(partial, dpi=dpi, format="png")
     partial.replace(path)
 
 
