@@ -1,7 +1,8 @@
 """Attention controls: pre-LN multi-head attention within each frame, or over space and time. Not recurrent.
 
-x <- attention(LN(x)) + MLP(LN(.)), each branch scaled by a learned LayerScale (init 1e-2, so that the baseline is not
-crippled at the start), with a learned position table that is interpolated to the grid that arrives.
+With s = x + p, p a learned position table interpolated to the grid that arrives: s <- s + a * attention(LN(s)), then
+s <- s + m * MLP(LN(s)); a, m are learned LayerScales (init 1e-2, so that the baseline is not crippled at the start).
+The output is what is added to x, summed without x itself, which the block adds.
 
 Source: MATH.md section 3; 003 Methods (`spatial_attn`, `transformer`); Vaswani et al. 2017; Bertasius et al. 2021 for
 the divided space-time form.
@@ -40,7 +41,7 @@ class Attention(nnx.Module):
 
 
 class Branch(nnx.Module):
-    """x + scale * f(LN(x))."""
+    """scale * f(LN(x)): what a pre-LN branch adds to its input."""
 
     def __init__(self, channels: int, layer, layer_scale: float | None, *, rngs: nnx.Rngs):
         self.norm = nnx.LayerNorm(channels, rngs=rngs)
@@ -48,7 +49,7 @@ class Branch(nnx.Module):
         self.scale = nnx.Param(jnp.full((channels,), 1.0 if layer_scale is None else layer_scale))
 
     def __call__(self, x, *args):
-        return x + self.scale[...] * self.layer(self.norm(x), *args)
+        return self.scale[...] * self.layer(self.norm(x), *args)
 
 
 class MLP(nnx.Module):
@@ -72,8 +73,11 @@ class _Positions(nnx.Module):
         if not rotary and grid is not None:
             self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (*grid, channels)))
 
-    def add(self, x):
-        return x if self.rotary else x + interpolate_table(self.table[...], x.shape[2:4]).astype(x.dtype)
+    def added(self, x):
+        """What the table adds to every frame, x's shape; nothing with rotary positions."""
+        if self.rotary:
+            return jnp.zeros_like(x)
+        return jnp.broadcast_to(interpolate_table(self.table[...], x.shape[2:4]).astype(x.dtype), x.shape)
 
     def angles(self, x):
         """(T, H, W, C/2), or None."""
@@ -103,8 +107,10 @@ class SpatialAttention(Control):
 
     def __call__(self, x: Video) -> Video:
         check_channels(x, self.channels, self)
-        tokens = _over_space(self.space, self.position.add(x), self.position.angles(x))
-        return self.mlp(tokens) - x
+        # all that is added to x: the block adds x itself
+        y = self.position.added(x)
+        y = y + _over_space(self.space, x + y, self.position.angles(x))
+        return y + self.mlp(x + y)
 
 
 @MIXERS.register("transformer")
@@ -137,15 +143,15 @@ class SpaceTimeAttention(Control):
         check_channels(x, self.channels, self)
         # without a temporal position, attention over time could not tell past from future
         angles = rotary_angles(*x.shape[1:])
-        tokens, space_angles = self.position.add(x), self.position.angles(x)
+        y, space_angles = self.position.added(x), self.position.angles(x)
         if self.attention == "joint":
-            flat = tokens.reshape(x.shape[0], -1, x.shape[-1])
-            tokens = self.space(flat, angles.reshape(-1, angles.shape[-1])).reshape(x.shape)
+            flat = (x + y).reshape(x.shape[0], -1, x.shape[-1])
+            y = y + self.space(flat, angles.reshape(-1, angles.shape[-1])).reshape(x.shape)
         else:
-            tokens = _over_space(self.space, tokens, space_angles)
-            time_first = jnp.moveaxis(tokens, 1, 3)  # b h w t c
-            tokens = jnp.moveaxis(self.time(time_first, jnp.moveaxis(angles, 0, 2)), 3, 1)
-        return self.mlp(tokens) - x
+            y = y + _over_space(self.space, x + y, space_angles)
+            time_first = jnp.moveaxis(x + y, 1, 3)  # b h w t c
+            y = y + jnp.moveaxis(self.time(time_first, jnp.moveaxis(angles, 0, 2)), 3, 1)
+        return y + self.mlp(x + y)
 
 
 def _over_space(branch, x, angles):
