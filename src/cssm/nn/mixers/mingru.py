@@ -103,9 +103,9 @@ class MinGRU(Mixer):
     def scan(self, state: MinGRUState, x: Video, *, reset=None, readout="all") -> tuple[MinGRUState, Video | Frame]:
         check_channels(x, self.channels, self)
         check_state(state, x, self)
-        logits = (v.reshape(x.shape) for v in self._logits(x.reshape(-1, *x.shape[2:])))
+        gate, candidate = (v.reshape(x.shape) for v in self._logits(x.reshape(-1, *x.shape[2:])))
         recurrence = _direct if self.numerics == "direct" else _in_logarithms
-        memory = recurrence(*logits, state.memory, reset)
+        memory = recurrence(gate, candidate, state.memory, reset)
         # y is linear in the memory, so the mean y is the y of the mean memory
         return MinGRUState(memory[:, -1]), self.out(select(memory, readout).astype(x.dtype))
 
