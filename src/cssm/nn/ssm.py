@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
@@ -90,7 +91,7 @@ def check_dt(name: str, dt, expected) -> None:
     if jnp.shape(dt) != tuple(expected):
         axes = "(B, T)" if len(expected) == 2 else "(B,)"
         raise ShapeError(f"{name}: dt has shape {jnp.shape(dt)}, expected {tuple(expected)} {axes}")
-    if not isinstance(dt, jax.core.Tracer) and not bool((jnp.asarray(dt) > 0).all()):
+    if not isinstance(dt, jax.core.Tracer) and not (np.asarray(dt) > 0).all():  # np: also inside jit
         raise UsageError(f"{name}: dt has steps <= 0, expected positive step lengths (1 is one frame)")
 
 
@@ -104,10 +105,10 @@ def matmul_modes(weight, read_weight, skip):
     """write and read of matrices: B (P, C) and C (C, P) complex, D (C,): w = B x, y = Re(C S) + D x."""
 
     def write(x):
-        return x @ weight.real.T, x @ weight.imag.T
+        return _matmul(x, weight.real.T), _matmul(x, weight.imag.T)
 
     def read(state, x):
-        return state[0] @ read_weight.real.T - state[1] @ read_weight.imag.T + skip * x
+        return _matmul(state[0], read_weight.real.T) - _matmul(state[1], read_weight.imag.T) + skip * x
 
     return write, read
 
@@ -156,3 +157,7 @@ def _advance(modes: Modes, dtype, state, frame, dt):
     factor, (real, imaginary), (new_real, new_imaginary) = jnp.exp(z), state, modes.write(frame)
     a, b = factor.real, factor.imag
     return a * real - b * imaginary + new_real, a * imaginary + b * real + new_imaginary
+
+
+def _matmul(x, weight):
+    return jnp.matmul(x, weight, precision=lax.Precision.HIGHEST)

@@ -120,4 +120,4 @@ class ConvS5(Mixer):
 def _convolve(x, kernel):
     """Zero boundary: x (B, H, W, C) and kernel (K, K, C, P) give (B, H, W, P)."""
     layout = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout, precision="highest")

@@ -1,0 +1,123 @@
+"""S4D: a diagonal state space per channel over time, at every position, parameters shared over space.
+
+S_t = e^z S_{t-1} + ((e^z - 1) / A) B x_t, z = dt A, with n = N / 2 conjugate pairs per channel (zero-order hold);
+y_t = Dense(GELU(2 Re(C S_t) + D x_t)): GELU and a Dense over channels mix what the state spaces keep apart, as in S4's
+layer. A = -exp(a) + i b, so |e^z| < 1 and |S_t| <= max|x| |B_bar| / (1 - |e^z|): bounded by construction.
+
+A clip is run as matrix products over chunks of 64 frames; with resets or dt, frame by frame.
+
+Source: MATH.md section 3; Gu et al. 2022, On the parameterization and initialization of diagonal state space models.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from cssm.core.errors import UsageError
+from cssm.core.hippo import INITS, initial_parameters
+from cssm.core.typing import Float, Frame, Grid, Video
+from cssm.ops.s4 import diagonal
+
+from .. import ssm, ssm_channels
+from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+
+
+class S4DState(NamedTuple):
+    modes: Float[Any, "b c m h w"]
+
+
+@MIXERS.register("s4d")
+class S4D(Mixer):
+    """Diagonal state space per channel over time, per position.
+
+    Args:
+      channels: C. d_state: N real states per channel (real parts of N / 2 modes, then imaginary parts). init: of A,
+        as in `S4` (legs, lin, inv, ...). dt_min, dt_max: frames per step, log-uniform between these at the start;
+        memories last about 2 / dt frames.
+
+    >>> from flax import nnx
+    >>> S4D(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
+    (1, 3, 8, 8, 4)
+    """
+
+    def __init__(
+        self, channels: int, *, d_state: int = 16, init: str = "legs", dt_min: float = 0.01, dt_max: float = 0.5,
+        rngs: nnx.Rngs,
+    ):  # fmt: skip
+        ssm.check_state_size("s4d", d_state)
+        ssm.check_steps("s4d", dt_min, dt_max)
+        if init not in INITS:
+            raise UsageError(f"s4d: unknown init {init!r}, use {', '.join(INITS)}")
+        self.channels, self.d_state = channels, d_state
+        keys = jax.random.split(rngs.params(), 3)
+        initial = initial_parameters("s4d", init, d_state)
+        each = lambda name: nnx.Param(jnp.stack([jnp.asarray(initial[name], jnp.float32)] * channels))  # noqa: E731
+        self.log_A_real, self.A_imag = each("log_A_real"), each("A_imag")
+        self.B = nnx.Param(jnp.moveaxis(each("B")[...], -1, 0))
+        self.C = nnx.Param(ssm.complex_normal(keys[0], (channels, d_state // 2), 1.0))
+        self.D = nnx.Param(jax.random.normal(keys[1], (channels,)))
+        self.log_step = nnx.Param(ssm.log_uniform(keys[2], (channels,), dt_min, dt_max))
+        self.out = nnx.Linear(channels, channels, rngs=rngs)
+
+    def _log_transition(self):
+        """z = dt A, (C, N / 2)."""
+        A = lax.complex(-jnp.exp(ssm.float32(self.log_A_real)), ssm.float32(self.A_imag))
+        return jnp.exp(ssm.float32(self.log_step))[:, None] * A
+
+    def _system(self) -> diagonal.Diagonal:
+        A = lax.complex(-jnp.exp(ssm.float32(self.log_A_real)), ssm.float32(self.A_imag))
+        step = jnp.exp(ssm.float32(self.log_step))
+        return diagonal.discretise(A, ssm.complex64(self.B), ssm.complex64(self.C)[None], step, "zoh")
+
+    def transition(self, grid: Grid):
+        """(C N / 2, 1, 1): e^z, the factor of every mode per frame, the same at every position."""
+        return jnp.exp(self._log_transition()).reshape(-1, 1, 1)
+
+    def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
+        """The largest |S| that an input |x| <= input_bound can reach: max |B_bar| / (1 - |e^z|)."""
+        z = self._log_transition()
+        return ssm.modes_bound(z, jnp.abs(self._system().B), input_bound)
+
+    def init_state(self, batch: int, grid: Grid) -> S4DState:
+        return S4DState(jnp.zeros((batch, self.channels, self.d_state, *grid), jnp.float32))
+
+    def step(self, state: S4DState, x: Frame, *, dt=None) -> tuple[S4DState, Frame]:
+        check_step(state, x, self)
+        ssm.check_dt("s4d", dt, x.shape[:1])
+        step, frame = ssm_channels.one_step(self._system(), ssm.float32(self.D)), x.astype(jnp.float32)
+        factor = None if dt is None else ssm_channels.irregular(dt, self._log_transition())
+        modes = ssm_channels.advance(step, state.modes, frame, factor)
+        return S4DState(modes), self._output(ssm_channels.read(step, modes, frame).astype(x.dtype))
+
+    def scan(self, state: S4DState, x: Video, *, reset=None, readout="all", dt=None) -> tuple[S4DState, Video | Frame]:
+        """dt (B, T): the state decays by exp(dt z) before each frame; the input enters as at dt = 1."""
+        check_channels(x, self.channels, self)
+        check_state(state, x, self)
+        ssm.check_clip(x, reset, readout)
+        ssm.check_dt("s4d", dt, x.shape[:2])
+        linear = "last" if readout == "last" else "all"  # GELU: the mean needs every frame
+        system, skip = self._system(), ssm.float32(self.D)
+        if reset is None and dt is None:
+            modes, y = ssm_channels.scan(system, skip, state.modes, x, readout=linear)
+        else:
+            options = {"reset": reset, "readout": linear, "dt": dt, "log_transition": self._log_transition()}
+            modes, y = ssm_channels.scan_stepwise(system, skip, state.modes, x, **options)
+        y = self._output(y.astype(x.dtype))
+        return S4DState(modes), y if linear == "last" else select(y, readout)
+
+    def static(self, state: S4DState, x: Frame, steps: int, *, readout="last") -> tuple[S4DState, Frame]:
+        check_static(steps, readout, self)
+        check_channels(x, self.channels, self)
+        check_state(state, x, self)
+        if readout == "mean":
+            return self.scan(state, repeat_frame(x, steps), readout=readout)
+        frame, system = x.astype(jnp.float32), self._system()
+        modes = ssm_channels.static(system, state.modes, frame, steps)
+        y = ssm_channels.read(ssm_channels.one_step(system, ssm.float32(self.D)), modes, frame)
+        return S4DState(modes), self._output(y.astype(x.dtype))
+
+    def _output(self, y):
+        return self.out(jax.nn.gelu(y))
