@@ -160,7 +160,11 @@ def test_5_state_is_a_fixed_point_of_step(name):
 @pytest.mark.parametrize("name", RECURRENT)
 def test_5_a_state_of_another_batch_or_grid_is_refused(name):
     mixer, frame = nnx.merge(*build(name)), clip()[:, 0]
-    for state in (mixer.init_state(1, GRID), mixer.init_state(B, (1, 1))):
+    shapes = lambda s: [v.shape for v in jax.tree.leaves(s)]  # noqa: E731
+    states = [mixer.init_state(1, GRID), mixer.init_state(B, (1, 1))]
+    if shapes(states[1]) == shapes(mixer.init_state(B, GRID)):  # a state over tokens is the same for every grid
+        del states[1]
+    for state in states:
         for call in (
             lambda s: mixer.step(s, frame),
             lambda s: mixer.scan(s, clip()),
