@@ -75,7 +75,7 @@ def test_inspect_reports_and_draws(trained, capsys, tmp_path):
 def test_list_names_everything(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in ("no_gate", "simple", "pathtracker", "demo", "spectral_last"))
+    assert all(name in out for name in ("no_gate", "simple", "pathtracker", "demo", "decay_scan", "scaling"))
 
 
 @pytest.mark.parametrize("command", [[], ["--help"], *([name, "--help"] for name in COMMANDS)])
