@@ -52,7 +52,7 @@ def draw_mixers() -> None:
 
     for name in list_mixers():
         path = draw_impulse(name, IMAGES / "mixers" / f"{name}.png")
-        Image.open(path).convert("RGB").quantize(48).save(path, optimize=True)
+        Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
         print(path)
 
 

@@ -20,6 +20,7 @@ VARIANTS = {"no_gate, zero boundary": ("no_gate", {"boundary": "zero", "margin":
 TIMED = [name for name in RECURRENT if takes_dt(MIXERS[name])]
 CHANNELS = 8
 B, T, GRID = 2, 7, (6, 9)
+QUICK = ("no_gate", "mingru", "gated", "spatial_attn")  # whose training over two grids is not left to `make test-slow`
 GRADIENT_LIMIT = 2e-5  # float32 sums over all pixels and frames
 
 
@@ -361,6 +362,34 @@ def test_8_bad_step_lengths_are_refused(name):
 def test_8_other_mixers_say_that_they_have_no_dt(name):
     with pytest.raises(UsageError, match="cannot honour dt"):
         require_dt(nnx.merge(*build(name)))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in RECURRENT + CONTROLS]
+)
+def test_9_trained_at_one_resolution_it_runs_at_another(name):
+    """Two steps down the gradient at 32 x 32, then 48 x 40 with the same parameters."""
+    mixer = create_mixer(name, channels=CHANNELS, grid=(32, 32), rngs=nnx.Rngs(0))
+    graph, params = nnx.split(mixer)
+    x = clip(2, (32, 32), batch=1)
+
+    def loss(params):
+        return jnp.square(x + nnx.merge(graph, params)(x) - jnp.roll(x, 1, 2)).mean()
+
+    @jax.jit
+    def descend(params):
+        value, slope = jax.value_and_grad(loss)(params)
+        norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(slope)))
+        return value, jax.tree.map(lambda p, g: p - 0.01 * g / norm, params, slope)
+
+    first, trained = descend(params)
+    second, trained = descend(trained)
+    assert float(second) < float(first)
+    larger = clip(2, (48, 40), batch=1)
+    run = jax.jit(lambda params: nnx.merge(graph, params)(larger))
+    before, after = run(params), run(trained)
+    assert after.shape == larger.shape and bool(jnp.isfinite(after).all())
+    assert float(jnp.abs(after - before).max()) > 0
 
 
 @pytest.mark.parametrize("name", CONTROLS)

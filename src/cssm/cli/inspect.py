@@ -29,6 +29,7 @@ ROWS = (
     ("flops_per_frame", "FLOPs per frame", _count),
     ("bytes_per_frame", "bytes per frame", _count),
     ("state_bytes", "state bytes", _count),
+    ("state_bound", "bound on the state", _number),
     ("spectral_radius", "spectral radius", _number),
     ("horizon", "horizon (frames)", _number),
     ("median_horizon", "horizon of the median mode", _number),
@@ -58,6 +59,7 @@ def main(argv: list[str]) -> int:
     for field, title, show in ROWS:
         table.add_row(title, *(show(getattr(layer, field)) for layer in layers))
     Console().print(table)
+    print("bound on the state: what no entry of it ever exceeds while the mixer's input stays within 1 in modulus.")
     print("spectral radius: largest gain per frame. horizon: frames until the slowest mode has decayed to 1/1000.")
     print("FLOPs and bytes: XLA's own count for one frame of one video.")
     path = flags.output or flags.run / "gains.png"

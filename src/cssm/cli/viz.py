@@ -29,7 +29,7 @@ class Impulse:
 USAGE = """\
 usage: cssm viz impulse MIXER [--output FILE] [options]
 
-impulse   what one bright pixel in one frame becomes, over space and time, in an untrained mixer
+impulse   what a point in one frame becomes, over space and time, in an untrained mixer
 
 examples:
   cssm viz impulse no_gate                          writes impulse-no_gate.png
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
 
 
 def _impulse(argv: list[str]) -> int:
-    flags = parse(Impulse, argv, "viz impulse", "Draw what one bright pixel in one frame becomes, over space and time.")
+    flags = parse(Impulse, argv, "viz impulse", "Draw what a point in one frame becomes, over space and time.")
     from cssm.core.errors import UsageError
     from cssm.nn import MIXERS
     from cssm.viz.impulse import draw_impulse

@@ -45,6 +45,7 @@ class Mixer(nnx.Module, abc.ABC):
     def static(self, state, x: Frame, steps: int, *, readout: str = "last") -> tuple[Any, Frame]:
         """One frame repeated `steps` times: the last (or mean) y, in closed form where there is one."""
 
+    @abc.abstractmethod
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """A number that no entry of the state ever exceeds in modulus, by construction.
 
@@ -52,7 +53,6 @@ class Mixer(nnx.Module, abc.ABC):
         resets, for the parameters as they are. Every float and complex entry counts, past frames too; integers do not.
         The class docstring proves it; nn/bounds.py has the parts. Infinite where a gain has saturated at 1.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no state_bound")
 
     def __call__(self, x: Video) -> Video:
         """y for every frame of a clip with no past."""

@@ -1,4 +1,4 @@
-"""The impulse response of a mixer: what one bright pixel in one frame becomes, over space and over time."""
+"""The impulse response of a mixer: what a point in one frame becomes, over space and over time."""
 
 from pathlib import Path
 
@@ -22,8 +22,9 @@ DPI = 80
 def impulse_response(
     name: str, *, grid: Grid = (21, 21), frames: int = 8, channels: int = 8, seed: int = 0
 ) -> np.ndarray:
-    """(T, H, W, C): y of a grey clip whose frame 0 has a bright pixel at its centre, minus y of the grey clip.
+    """(T, H, W, C): y of a grey clip whose frame 0 has a point at its centre, minus y of the grey clip.
 
+    The point is +1 in even channels and -1 in odd ones: a normalisation over channels would not see the same in all.
     The mixer is untrained; one whose kernels start near zero gets the options in VISIBLE, where it has them. A control
     sees the whole clip at once, so its response has no direction in time.
 
@@ -39,9 +40,10 @@ def impulse_response(
     options = {option: value for option, value in VISIBLE.items() if has_option(name, option)}
     mixer = create_mixer(name, channels=channels, grid=grid, rngs=nnx.Rngs(seed), **options)
     grey = jnp.full((1, frames, *grid, channels), BACKGROUND)
-    lit = grey.at[0, 0, grid[0] // 2, grid[1] // 2].add(1.0)
-    run = jax.jit(lambda m, x: m(x))
-    return np.asarray(run(mixer, lit) - run(mixer, grey), np.float32)[0]
+    lit = grey.at[0, 0, grid[0] // 2, grid[1] // 2].add((-1.0) ** jnp.arange(channels))
+    graph, params = nnx.split(mixer)
+    run = jax.jit(lambda params, x: nnx.merge(graph, params)(x))
+    return np.asarray(run(params, lit) - run(params, grey), np.float32)[0]
 
 
 def draw_impulse(name: str, path: Path, *, rows: int = 3, **options) -> Path:

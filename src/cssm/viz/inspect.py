@@ -20,6 +20,7 @@ FORGOTTEN = 1e-3  # what is left of a state when it counts as forgotten
 class LayerReport:
     """One mixer. Radius and horizon are None for mixers whose transition depends on the input or that have no state.
 
+    state_bound: what no entry of the state ever exceeds for |x| <= 1, see `Mixer.state_bound`; None without a state.
     horizon: frames until the slowest mode has decayed to 1e-3; median_horizon: the same of the median mode.
     """
 
@@ -28,6 +29,7 @@ class LayerReport:
     flops_per_frame: float | None
     bytes_per_frame: float | None
     state_bytes: int
+    state_bound: float | None
     spectral_radius: float | None
     horizon: float | None
     median_horizon: float | None
@@ -40,16 +42,16 @@ def inspect_layer(name: str, mixer, grid: Grid, channels: int) -> LayerReport:
     if isinstance(mixer, LinearTimeInvariant):
         gain = np.abs(np.asarray(mixer.transition(grid), np.complex128))
         radius, horizon, median = float(gain.max()), decay_horizon(gain.max()), decay_horizon(np.median(gain))
-    state, cost = 0, {}
+    state, bound, cost = 0, None, {}
     if isinstance(mixer, Mixer):
         start = mixer.init_state(1, grid)
-        state = sum(v.nbytes for v in jax.tree.leaves(start))
+        state, bound = sum(v.nbytes for v in jax.tree.leaves(start)), mixer.state_bound(grid)
         cost = step_cost(lambda m, s, x: m.step(s, x), mixer, start, jnp.zeros((1, *grid, channels)))
     else:
         cost = step_cost(lambda m, x: m(x), mixer, jnp.zeros((1, 1, *grid, channels)))
     return LayerReport(
         name=name, parameters=parameters, flops_per_frame=cost.get("flops"), bytes_per_frame=cost.get("bytes accessed"),
-        state_bytes=state, spectral_radius=radius, horizon=horizon, median_horizon=median,
+        state_bytes=state, state_bound=bound, spectral_radius=radius, horizon=horizon, median_horizon=median,
     )  # fmt: skip
 
 

@@ -55,11 +55,12 @@ def mixer_facts(name: str, *, cost: bool = True, channels: int = CHANNELS, grid:
     """
     mixer, other = _abstract(name, channels, grid), _abstract(name, channels, (grid[0] // 2, grid[1]))
     frame = jax.ShapeDtypeStruct((1, *grid, channels), jnp.float32)
+    graph, params = nnx.split(mixer)
     if isinstance(mixer, Mixer):
-        state = jax.eval_shape(lambda m: m.init_state(1, grid), mixer)
-        run, args = (lambda m, s, x: m.step(s, x)), (mixer, state, frame)
+        state = jax.eval_shape(lambda p: nnx.merge(graph, p).init_state(1, grid), params)
+        run, args = (lambda p, s, x: nnx.merge(graph, p).step(s, x)), (params, state, frame)
     else:
-        state, run, args = (), (lambda m, x: m(x[:, None])), (mixer, frame)
+        state, run, args = (), (lambda p, x: nnx.merge(graph, p)(x[:, None])), (params, frame)
     measured = {}
     if cost:
         counted = step_cost(run, *args)

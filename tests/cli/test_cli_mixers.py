@@ -1,0 +1,67 @@
+"""`cssm list mixers`, its copy in the README, and `cssm inspect`'s bound on the state."""
+
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from cssm.cli import main
+from cssm.nn import create_mixer, list_mixers
+from cssm.viz import mixers
+from cssm.viz.inspect import inspect_layer
+from cssm.viz.mixers import COLUMNS, EXACT, NOTE, mixer_facts
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def test_the_readme_carries_the_table_of_the_registry():
+    """All columns but XLA's counts, which differ between versions; `make docs` writes it."""
+    table = re.search(r"<!-- mixers: .*?-->\n(.*?)<!-- end", README.read_text(), re.DOTALL)
+    assert table is not None
+    head, _, *rows = [cells(line) for line in table[1].splitlines() if line.startswith("|")]
+    assert tuple(head) == COLUMNS
+    expected = [mixer_facts(name, cost=False).cells()[1:EXACT] for name in list_mixers()]
+    assert {row[0].strip("`"): row[1:EXACT] for row in rows} == dict(zip(list_mixers(), expected, strict=True))
+    assert all(re.fullmatch(r"(>= )?[\d.]+( [kMG])?", cell) for row in rows for cell in row[EXACT:])
+    assert NOTE in table[1]
+
+
+def test_facts_are_those_of_the_mixer():
+    facts = mixer_facts("no_gate", channels=4, grid=(8, 6))
+    assert facts.parameters == 4 * 11 * 11 + 4 * 4 + 4 and facts.state_bytes == 4 * 8 * 4 * 8
+    assert facts.recurrent and facts.causal and facts.time_invariant and facts.grid_free and not facts.looped
+    assert facts.flops is not None and facts.flops > 0 and facts.bytes is not None and facts.bytes > 0
+    control = mixer_facts("spatial_attn", channels=8, grid=(4, 4), cost=False)
+    assert not control.recurrent and not control.causal and not control.grid_free and control.state_bytes == 0
+
+
+def test_list_mixers_prints_the_table(capsys, monkeypatch):
+    monkeypatch.setattr("cssm.nn.list_mixers", lambda: ["no_gate"])
+    assert main(["list", "mixers"]) == 0
+    out = capsys.readouterr().out
+    assert all(column in out for column in COLUMNS) and "4,928" in out
+    assert main(["list", "mixers", "--markdown"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("| mixer | causal |") and "| `no_gate` | yes | yes | yes | yes | 4,928 | 139,264 |" in out
+    assert main(["list", "mixers", "nonsense"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.4, "0"), (999.4, "1.0 k"), (1000.0, "1.0 k"), (99_600.0, "100 k"), (2e9, "2.0 G")]
+)
+def test_two_digits(value, text):
+    assert mixers._short(value) == text
+
+
+def test_inspect_reports_the_bound_on_the_state():
+    mixer = create_mixer("no_gate", channels=2, kernel_size=1, rngs=nnx.Rngs(0))
+    mixer.recurrence_kernel[...] = jnp.full((2, 1, 1), 1.0)  # a delta: gain rho / 2 at every frequency
+    assert inspect_layer("layer", mixer, (4, 4), 2).state_bound == pytest.approx(16 / (1 - 0.999 / 2))
+    control = create_mixer("spatial_attn", channels=8, grid=(4, 4), rngs=nnx.Rngs(0))
+    assert inspect_layer("layer", control, (4, 4), 8).state_bound is None
