@@ -4,7 +4,8 @@ S_t = k * S_{t-1} + x_t per channel, y_t = Dense(S_t), with k scaled down, where
 convolution bounds |k * S| <= sum|k| max|S|, hence |S_t| <= max|x| / (1 - rho) at every pixel; and |K| <= sum|k| <= rho
 at every frequency. A kernel with sum|k| <= rho is used as it is: the numbers are those of `no_gate` with K = rfft2(k)
 not squashed. `realspace_seq` goes frame by frame, K^2 products per pixel; `realspace_par` is parallel over time, and
-its kernels grow to the grid.
+its kernels grow to the grid. With step lengths dt both go through the spectrum, since k to the power dt is no small
+kernel.
 
 Source: MATH.md section 3; 003 Methods, section 1.1 (the mechanism: what the FFT buys).
 """
@@ -16,11 +17,12 @@ import numpy as np
 from flax import nnx
 
 from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, Kernel, Video
-from cssm.ops import kernel_spectrum
+from cssm.ops import kernel_spectrum, spectral_scan
+from cssm.ops.spectral import to_spectrum
 from cssm.ops.spectral.in_space import convolve, folded, in_space_parallel, in_space_sequential
 
 from ..bounds import decay_bound
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..mixer import MIXERS, Mixer, check_channels, check_dt, check_state, check_static, check_step, repeat_frame, select
 from ..spectral import checked_margin, initial_kernel
 
 
@@ -35,17 +37,24 @@ def bounded_kernel(kernel: Kernel, rho: float) -> Kernel:
     return kernel * (rho / jnp.maximum(total, rho))
 
 
-def _step(mixer, state: RealSpaceState, x):
+def _step(mixer, state: RealSpaceState, x, dt):
     check_step(state, x, mixer)
+    if dt is not None:
+        return mixer.scan(state, x[:, None], readout="last", dt=check_dt(dt, x.shape[:1])[:, None])
     memory = convolve(state.memory, folded(mixer.kernel(), x.shape[1:3])) + x.astype(jnp.float32)
     return RealSpaceState(memory), mixer.out(memory.astype(x.dtype))
 
 
-def _scan(mixer, recurrence, state: RealSpaceState, x, readout: str):
+def _scan(mixer, recurrence, state: RealSpaceState, x, reset, readout: str, dt):
     """recurrence(x, kernel, memory) gives the memory after every frame."""
     check_channels(x, mixer.channels, mixer)
     check_state(state, x, mixer)
-    memory = recurrence(x.astype(jnp.float32), mixer.kernel(), state.memory)
+    frames = x.astype(jnp.float32)
+    if dt is None:
+        memory = recurrence(frames, mixer.kernel(), state.memory)
+    else:
+        start, gain = to_spectrum(state.memory), mixer.transition(x.shape[2:4])
+        memory = spectral_scan(frames, gain, state=start, reset=reset, dt=dt)[1]
     # y is linear in the memory, so the mean y is the y of the mean memory
     return RealSpaceState(memory[:, -1]), mixer.out(select(memory, readout).astype(x.dtype))
 
@@ -90,12 +99,14 @@ class RealSpaceSequential(Mixer):
     def init_state(self, batch: int, grid: Grid) -> RealSpaceState:
         return RealSpaceState(jnp.zeros((batch, *grid, self.channels), jnp.float32))
 
-    def step(self, state: RealSpaceState, x: Frame) -> tuple[RealSpaceState, Frame]:
-        return _step(self, state, x)
+    def step(self, state: RealSpaceState, x: Frame, dt=None) -> tuple[RealSpaceState, Frame]:
+        return _step(self, state, x, dt)
 
-    def scan(self, state: RealSpaceState, x: Video, *, reset=None, readout="all") -> tuple[RealSpaceState, Any]:
+    def scan(
+        self, state: RealSpaceState, x: Video, *, reset=None, readout="all", dt=None
+    ) -> tuple[RealSpaceState, Video | Frame]:
         recurrence = lambda x, kernel, memory: in_space_sequential(x, kernel, memory, reset)  # noqa: E731
-        return _scan(self, recurrence, state, x, readout)
+        return _scan(self, recurrence, state, x, reset, readout, dt)
 
     def static(self, state: RealSpaceState, x: Frame, steps: int, *, readout="last") -> tuple[RealSpaceState, Frame]:
         return _static(self, state, x, steps, readout)
@@ -139,12 +150,15 @@ class RealSpaceParallel(Mixer):
     def init_state(self, batch: int, grid: Grid) -> RealSpaceState:
         return RealSpaceState(jnp.zeros((batch, *grid, self.channels), jnp.float32))
 
-    def step(self, state: RealSpaceState, x: Frame) -> tuple[RealSpaceState, Frame]:
-        return _step(self, state, x)
+    def step(self, state: RealSpaceState, x: Frame, dt=None) -> tuple[RealSpaceState, Frame]:
+        return _step(self, state, x, dt)
 
-    def scan(self, state: RealSpaceState, x: Video, *, reset=None, readout="all") -> tuple[RealSpaceState, Any]:
+    def scan(
+        self, state: RealSpaceState, x: Video, *, reset=None, readout="all", dt=None
+    ) -> tuple[RealSpaceState, Video | Frame]:
         sequential = lambda x, kernel, memory: in_space_sequential(x, kernel, memory, reset)  # noqa: E731
-        return _scan(self, in_space_parallel if reset is None else sequential, state, x, readout)
+        recurrence = in_space_parallel if reset is None else sequential
+        return _scan(self, recurrence, state, x, reset, readout, dt)
 
     def static(self, state: RealSpaceState, x: Frame, steps: int, *, readout="last") -> tuple[RealSpaceState, Frame]:
         return _static(self, state, x, steps, readout)
