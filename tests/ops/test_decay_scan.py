@@ -76,11 +76,12 @@ def test_any_dtype_and_resets(shape, dtype, resets, growth, seed):
     assert bool(jnp.isfinite(dx).all())
 
 
-def test_a_reset_forgets_even_a_poisoned_past():
+@pytest.mark.parametrize("implementation", ON_CPU)
+def test_a_reset_forgets_even_a_poisoned_past(implementation):
     x = jnp.ones((1, 5, 1, 2)).at[0, 1, 0].set(jnp.array([jnp.nan, jnp.inf]))
     log_a = jnp.zeros((1, 5, 1)).at[0, 2].set(-jnp.inf)
     weight = jnp.zeros_like(x).at[:, 2:].set(1.0)
-    loss = lambda log_a, x: jnp.where(weight > 0, decay_scan(log_a, x), 0).sum()  # noqa: E731
+    loss = lambda log_a, x: jnp.where(weight > 0, decay_scan(log_a, x, implementation=implementation), 0).sum()  # noqa: E731
     value, (dlog_a, dx) = jax.jit(jax.value_and_grad(loss, (0, 1)))(log_a, x)
     assert value == 12 and dlog_a[0, 2:, 0].tolist() == [0.0, 4.0, 4.0] and dx[0, :, 0, 0].tolist() == [0, 0, 3, 2, 1]
 

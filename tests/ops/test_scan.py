@@ -94,11 +94,22 @@ def test_combine_is_associative(x64):
     assert_close(combine(combine(p, q), r), combine(p, combine(q, r)))
 
 
-@pytest.mark.parametrize("implementation", ["sequential"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_reset_discards_a_poisoned_past(implementation):
-    b = jnp.ones((1, 4, 1)).at[0, 1].set(jnp.nan)
-    reset = jnp.array([[False, False, True, False]])
-    assert linear_scan(jnp.ones(()), b, reset=reset, implementation=implementation)[0, 2:, 0].tolist() == [1.0, 2.0]
+    b = jnp.ones((1, 9, 1)).at[0, jnp.array([1, 3])].set(jnp.array([[jnp.nan], [jnp.inf]]))
+    reset = jnp.arange(9)[None] == 4
+    a = jnp.ones((1, 9, 1)).at[0, 2].set(jnp.inf)
+    run = lambda a, b: linear_scan(a, b, reset=reset, implementation=implementation)[0, 4:, 0]  # noqa: E731
+    assert run(a, b).tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+    da, db = jax.grad(lambda a, b: run(a, b).sum(), (0, 1))(a, b)
+    assert da[0, 4:, 0].tolist() == [0.0, 4.0, 6.0, 6.0, 4.0] and db[0, 4:, 0].tolist() == [5.0, 4.0, 3.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("shape", [(0, 5, 2), (2, 5, 0)])
+def test_nothing_to_do_is_done(implementation, shape):
+    run = jax.grad(lambda b: linear_scan(jnp.ones((5, 1)), b, implementation=implementation).sum())
+    assert run(jnp.ones(shape)).shape == shape
 
 
 @pytest.mark.parametrize(

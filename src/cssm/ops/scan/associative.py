@@ -4,10 +4,15 @@ import jax.numpy as jnp
 from jax import lax
 
 
+def times(a, past):
+    """a past, and 0 where a is: a transition of 0 forgets even inf and NaN."""
+    return jnp.where(a == 0, 0, a * past)
+
+
 def combine(first, second):
     """(a1, b1) then (a2, b2): the pair (a2 a1, a2 b1 + b2). Associative."""
     (a1, b1), (a2, b2) = first, second
-    return a2 * a1, a2 * b1 + b2
+    return times(a2, a1), times(a2, b1) + b2
 
 
 def associative(a, b, h0, reset, axis, reverse):

@@ -8,6 +8,7 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
+from .associative import times
 from .sequential import sequential
 
 
@@ -18,18 +19,21 @@ def chunked(a, b, h0, reset, axis, reverse):
         return jnp.flip(chunked(a, b, h0, reset, axis, False), axis)
     steps = b.shape[axis]
     size = math.isqrt(steps - 1) + 1
+    ends_reset = None
     if reset is not None:
         a = jnp.where(reset, 0, a)
+        reset = _split(reset, axis, size, False)
+        ends_reset = reset.any(axis + 1)
     a = _split(a, axis, size, 1) if a.shape[axis] > 1 else jnp.expand_dims(a, axis)
     b = _split(b, axis, size, 0)
     inside = axis + 1  # (..., chunks, size, ...)
-    local = sequential(a, b, jnp.zeros_like(lax.index_in_dim(b, 0, inside, keepdims=False)), None, inside, False)
+    local = sequential(a, b, jnp.zeros_like(lax.index_in_dim(b, 0, inside, keepdims=False)), reset, inside, False)
     decay = _cumulative_product(a, size, inside)
     ends_a, ends_b = (lax.index_in_dim(v, size - 1, inside, keepdims=False) for v in (decay, local))
-    ends = sequential(ends_a, ends_b, h0, None, axis, False)
+    ends = sequential(ends_a, ends_b, h0, ends_reset, axis, False)
     before = jnp.concatenate([jnp.expand_dims(h0, axis), lax.slice_in_dim(ends, 0, -1, axis=axis)], axis)
-    h = local + decay * jnp.expand_dims(before, inside)
-    h = h.reshape(h.shape[:axis] + (-1,) + h.shape[inside + 1 :])
+    h = local + times(decay, jnp.expand_dims(before, inside))
+    h = h.reshape(h.shape[:axis] + (h.shape[axis] * size,) + h.shape[inside + 1 :])
     return lax.slice_in_dim(h, 0, steps, axis=axis)
 
 
@@ -38,7 +42,7 @@ def _split(array, axis, size, fill):
     missing = -array.shape[axis] % size
     pad = [(0, missing if i == axis else 0) for i in range(array.ndim)]
     array = jnp.pad(array, pad, constant_values=fill)
-    return array.reshape(array.shape[:axis] + (-1, size) + array.shape[axis + 1 :])
+    return array.reshape(array.shape[:axis] + (array.shape[axis] // size, size) + array.shape[axis + 1 :])
 
 
 def _cumulative_product(a, size, axis):

@@ -58,7 +58,7 @@ def decay_scan(log_a, x, h0=None, *, implementation=None):
     start = jnp.zeros((x.shape[0], *x.shape[2:]), carry) if start is None else start.astype(carry)
     if implementation in ("associative", "chunked"):
         decay = jnp.exp(log_a.astype(carry))[..., None]
-        h: Any = scan_with_vjp(decay, x.astype(carry), start, None, 1, False, IMPLEMENTATIONS[implementation])
+        h: Any = scan_with_vjp(decay, x.astype(carry), start, decay == 0, 1, False, IMPLEMENTATIONS[implementation])
         return h.astype(x.dtype)
     return _scan(log_a, x, start, implementation)
 
