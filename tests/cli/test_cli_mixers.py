@@ -32,6 +32,19 @@ def test_the_readme_carries_the_table_of_the_registry():
     assert NOTE in table[1]
 
 
+@pytest.mark.parametrize("name", list_mixers())
+def test_every_mixer_has_its_paragraph_and_picture(name):
+    """docs/mixers.md: a heading, some words, the picture; `make docs` draws it."""
+    text = (README.parent / "docs" / "mixers.md").read_text()
+    section = re.search(rf"^### {name}\n\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE)
+    assert section is not None, f"docs/mixers.md says nothing of {name}"
+    words, picture = section[1].split("![")
+    assert len(words.split()) >= 8
+    assert picture.startswith(f"{name}](images/mixers/{name}.png)")
+    size = (README.parent / "docs" / "images" / "mixers" / f"{name}.png").stat().st_size
+    assert 1000 < size < 40_000
+
+
 def test_facts_are_those_of_the_mixer():
     facts = mixer_facts("no_gate", channels=4, grid=(8, 6))
     assert facts.parameters == 4 * 11 * 11 + 4 * 4 + 4 and facts.state_bytes == 4 * 8 * 4 * 8
