@@ -30,7 +30,7 @@ from ..causal_conv import CausalConv, DepthwiseConv
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
 from ..spectral import checked_margin, initial_kernel
 
-EPSILON = 1e-6  # of |k|^2, relative to the H W of a spectrum of unit variance
+EPSILON = 1e-9  # of |k|^2, relative to the H W of a spectrum of unit variance
 LEAST, MOST = 0.1, 0.99  # alpha
 
 
