@@ -26,6 +26,8 @@ def scan_frames(advance: Callable[[Any, Any], tuple[Any, Any]], state, inputs, r
         return advance(state if reset is None else forget(state, reset), inputs)
 
     inputs, reset = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (inputs, reset))
+    after = jax.eval_shape(body, state, jax.tree.map(lambda leaf: leaf[0], (inputs, reset)))[0]
+    state = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), state, after)  # double precision if given
     state, out = lax.scan(jax.checkpoint(body, prevent_cse=False), state, (inputs, reset))
     return state, jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), out)
 

@@ -6,6 +6,7 @@ real and equal for rows u and -u, so that it keeps the field real. Source: MATH.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +98,7 @@ def outer(rows, columns):
     return over_columns(rows) * over_rows(columns)
 
 
+@dataclass(frozen=True)
 class Clock:
     """A sinusoidal embedding of the frame index since the last reset, for streams of any length.
 
@@ -109,11 +111,14 @@ class Clock:
     ((1, 3, 4), True)
     """
 
-    def __init__(self, channels: int):
-        self.channels = channels
-        pairs = -(-channels // 2)
-        per_frame = 10000.0 ** (-np.arange(pairs) / pairs) / (2 * np.pi)
-        self.units = tuple(int(u) for u in np.maximum(np.round(per_frame * UNITS), 1))
+    channels: int
+
+    @property
+    def units(self) -> np.ndarray:
+        """Every sinusoid's units of phase per frame."""
+        pairs = -(-self.channels // 2)
+        turns = 10000.0 ** (-np.arange(pairs) / pairs) / (2 * np.pi)
+        return np.maximum(np.round(turns * UNITS), 1).astype(np.int32)
 
     def init_state(self, batch: int):
         return jnp.zeros((batch, len(self.units)), jnp.float32)
@@ -135,10 +140,10 @@ class Clock:
 
     def embed(self, turns):
         """(..., pairs) phases -> (..., C): sines and cosines."""
-        angles = 2 * np.pi * turns
+        angles = 2 * np.pi * lax.stop_gradient(turns)
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)[..., : self.channels]
 
     def _after(self, turns, frames):
         start = jnp.round(lax.stop_gradient(turns) * UNITS).astype(jnp.int32)
-        units = (start + frames * jnp.array(self.units, jnp.int32)) & (UNITS - 1)  # exact, however large the product
+        units = (start + frames * self.units) & (UNITS - 1)  # exact, however large the product
         return units.astype(jnp.float32) / UNITS

@@ -1,0 +1,187 @@
+"""Opponent CSSM: excitation X and inhibition Y, coupled per channel and spatial frequency, gated by the frame.
+
+[X; Y]_t = M_t [X; Y]_{t-1} + [b_t rfft2(x_t); 0] with M_t = [[d a_t, -K_I m_t], [K_E g_t, d e_t]], each row divided by
+max(1, row sum / rho), row sum = the sum of moduli; y_t = Dense([irfft2 X_t, irfft2 Y_t]). K_E, K_I: learned kernels'
+spectra in the unit disc, d in [0.1, 0.99] per channel. The gates a, e (decay), m, g (coupling) and b are products of a
+sigmoid per row and one per column, from the mean of x_t over space and a sinusoidal embedding of the frame index.
+
+Every row of the scaled M_t sums to at most rho, so max(|X_t|, |Y_t|) <= rho max(|X_{t-1}|, |Y_{t-1}|) + |b rfft2(x_t)|
+for any sequence of gates, hence <= max|rfft2(x)| / (1 - rho). (Unscaled, as in the source, the spectral radius of M
+reaches 1.41.)
+
+Source: MATH.md section 3; 002 (`opponent`, `GatedOpponentCSSM`).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cssm.core.errors import UsageError
+from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Video
+from cssm.ops import kernel_spectrum, stable_spectrum
+from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
+
+from ..bounds import decay_bound, spectrum_bound
+from ..frames import forget, scan_frames
+from ..gates import Clock, FactoredGates, outer
+from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..pair_goom import pair_scan
+from ..spectral import checked_margin, initial_kernel
+
+GATES = {"excite": 3.0, "inhibit": 3.0, "to_excitation": 0.0, "to_inhibition": 0.0, "write": 2.0}  # initial bias
+NUMERICS = ("direct", "goom")
+
+
+class OpponentState(NamedTuple):
+    excitation: SpectralState
+    inhibition: SpectralState
+    turns: Float[Any, "b n"]  # phases of the frame index
+
+
+@MIXERS.register("opponent")
+class Opponent(Mixer):
+    """Excitation and inhibition, coupled per frequency by gates from the frame and its index since the last reset.
+
+    Args:
+      channels: C. kernel_size, init_scale: of the two coupling kernels, as in `no_gate` (circular boundary).
+      rho: bound on the row sums of the transition. knots: values per axis of the gates' reference grid.
+      numerics: "direct", or "goom" on complex logarithms (ops/goom): slower, and materialises every transition.
+
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> Opponent(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
+    (1, 3, 8, 8, 4)
+    """
+
+    def __init__(
+        self, channels: int, *, kernel_size: int = 11, rho: float = 0.999, init_scale: float = 0.02,
+        knots: int = 17, numerics: str = "direct", rngs: nnx.Rngs,
+    ):  # fmt: skip
+        checked_margin("opponent", kernel_size, rho, "circular", None)
+        if numerics not in NUMERICS:
+            raise UsageError(f"opponent: unknown numerics {numerics!r}, use {' or '.join(NUMERICS)}")
+        self.channels, self.rho, self.numerics, self.clock = channels, rho, numerics, Clock(channels)
+        self.excitation_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, 0.0))
+        self.inhibition_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, 0.0))
+        self.decay_logit = nnx.Param(jnp.full((channels,), 2.2))  # d = 0.9
+        self.gates = FactoredGates(channels, GATES, knots=knots, rngs=rngs)
+        self.out = nnx.Linear(2 * channels, channels, rngs=rngs)
+
+    def couplings(self, grid: Grid) -> tuple[HalfSpectrum, HalfSpectrum]:
+        """K_E, K_I (C, H, W // 2 + 1), |K| < 1."""
+        kernels = self.excitation_kernel, self.inhibition_kernel
+        excitation, inhibition = (stable_spectrum(kernel_spectrum(k[...], grid), 1.0) for k in kernels)
+        return excitation, inhibition
+
+    def transition_parts(self, grid: Grid):
+        """What does not change over time: d (C, 1, 1), K_E, K_I and their moduli."""
+        logit, couplings = self.decay_logit[...], self.couplings(grid)
+        decay = 0.1 + 0.89 * jax.nn.sigmoid(logit.astype(jnp.promote_types(logit.dtype, jnp.float32)))
+        return decay[:, None, None], couplings, tuple(map(jnp.abs, couplings))
+
+    def factors(self, x, turns):
+        """The gates of frames x (..., H, W, C) at phases (..., n): rows (..., H) and columns (..., Wf) of each."""
+        context = x.mean((-3, -2)) + self.clock.embed(turns).astype(x.dtype)
+        return jax.tree.map(jax.nn.sigmoid, self.gates(context, x.shape[-3:-1]))
+
+    def init_state(self, batch: int, grid: Grid) -> OpponentState:
+        zeros = spectral_zero_state(batch, self.channels, grid)
+        return OpponentState(zeros, zeros, self.clock.init_state(batch))
+
+    def step(self, state: OpponentState, x: Frame) -> tuple[OpponentState, Frame]:
+        check_step(state, x, self)
+        if self.numerics == "goom":
+            return self.scan(state, x[:, None], readout="last")
+        now = x, self.factors(x, state.turns)
+        pair = advance(self.transition_parts(x.shape[1:3]), self.rho, state[:2], now)
+        return OpponentState(pair[0], pair[1], self.clock.step(state.turns)), self._output(x, pair)
+
+    def scan(self, state: OpponentState, x: Video, *, reset=None, readout="all") -> tuple[OpponentState, Video | Frame]:
+        check_channels(x, self.channels, self)
+        check_state(state, x, self)
+        turns, shown = self.clock.scan(state.turns, x.shape[1], reset)
+        run = self._by_goom if self.numerics == "goom" else self._by_frame
+        pair, y = run(state[:2], x, self.factors(x, shown), reset, readout)
+        return OpponentState(pair[0], pair[1], turns), y
+
+    def static(self, state: OpponentState, x: Frame, steps: int, *, readout="last") -> tuple[OpponentState, Frame]:
+        check_static(steps, readout, self)
+        return self.scan(state, repeat_frame(x, steps), readout=readout)
+
+    def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
+        """max|rfft2(x)| / (1 - rho), for the write gate is at most 1; phases are at most 1."""
+        return max(1.0, decay_bound(spectrum_bound(grid, input_bound), self.rho))
+
+    def _by_frame(self, pair, x, factors, reset, readout):
+        """y is linear in the states: the mean y is the y of the mean state, and takes one inverse FFT."""
+        parts, width = self.transition_parts(x.shape[2:4]), x.shape[3]
+        if readout == "mean":
+            return self._mean(pair, x, factors, reset, parts)
+
+        def frame(pair, now):
+            pair = advance(parts, self.rho, pair, now)
+            return pair, to_field(pair, width) if readout == "all" else None
+
+        pair, field = scan_frames(frame, pair, (x, factors), reset)
+        if readout == "last":
+            return pair, self._output(x[:, -1], pair)
+        return pair, select(self.out(field.astype(x.dtype)), readout)
+
+    def _mean(self, pair, x, factors, reset, parts):
+        def frame(carry, now):
+            (pair, total), (x, factors, reset) = carry, now
+            pair = advance(parts, self.rho, pair if reset is None else forget(pair, reset), (x, factors))
+            return (pair, jax.tree.map(jnp.add, total, pair)), None
+
+        zeros = jax.tree.map(jnp.zeros_like, pair)
+        (pair, total), _ = scan_frames(frame, (pair, zeros), (x, factors, reset))
+        return pair, self._output(x[:, -1], jax.tree.map(lambda s: s / x.shape[1], total))
+
+    def _by_goom(self, pair, x, factors, reset, readout):
+        matrices, writes = materialised(self.transition_parts(x.shape[2:4]), self.rho, x, factors)
+        if reset is not None:
+            matrices = jnp.where(reset.T[:, None, None, :, None, None, None], 0, matrices)
+        states = pair_scan(matrices, writes, jnp.stack(pair))  # t 2 b c h wf
+        if readout == "all":
+            field = to_field((states[:, 0], states[:, 1]), x.shape[3])
+            y = self.out(jnp.moveaxis(field, 0, 1).astype(x.dtype))
+        else:
+            y = self._output(x[:, -1], tuple(select(jnp.swapaxes(states, 0, 1), readout).swapaxes(0, 1)))
+        return tuple(states[-1]), y
+
+    def _output(self, x, pair):
+        return self.out(to_field(pair, x.shape[2]).astype(x.dtype))
+
+
+def transition(parts, rho: float, factors):
+    """The four entries of M, (..., C, H, Wf), with rows scaled to sum to at most rho; and the write gate."""
+    gates = {name: outer(*factor)[..., None, :, :] for name, factor in factors.items()}
+    decay, (to_inhibition, to_excitation), (inhibition_gain, excitation_gain) = parts  # K_E, K_I, and moduli
+    excite, inhibit = decay * gates["excite"], decay * gates["inhibit"]
+    into_x, into_y = gates["to_excitation"], gates["to_inhibition"]
+    first = 1 / jnp.maximum(1, (excite + excitation_gain * into_x) / rho)
+    second = 1 / jnp.maximum(1, (inhibit + inhibition_gain * into_y) / rho)
+    rows = (excite * first, -(into_x * first) * to_excitation), ((into_y * second) * to_inhibition, inhibit * second)
+    return rows, gates["write"]
+
+
+def advance(parts, rho: float, pair, now):
+    """One frame: (X, Y) after it."""
+    x, factors = now
+    ((xx, xy), (yx, yy)), write = transition(parts, rho, factors)
+    return xx * pair[0] + xy * pair[1] + write * to_spectrum(x), yx * pair[0] + yy * pair[1]
+
+
+def materialised(parts, rho: float, x, factors):
+    """M (T, 2, 2, B, C, H, Wf) and the write (T, 2, B, C, H, Wf) of a clip: T matrices for every channel."""
+    rows, write = transition(parts, rho, factors)
+    write = write * to_spectrum(x)
+    matrices = jnp.stack([jnp.stack(jnp.broadcast_arrays(*row)) for row in rows]).astype(write.dtype)
+    return jnp.moveaxis(matrices, 3, 0), jnp.moveaxis(jnp.stack([write, jnp.zeros_like(write)]), 2, 0)
+
+
+def to_field(pair, width: int):
+    """(..., C, H, Wf) twice -> (..., H, W, 2 C)."""
+    return jnp.concatenate([to_space(spectrum, width) for spectrum in pair], -1)
