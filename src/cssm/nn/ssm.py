@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import lax
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.ops.s4.diagonal import expm1
+from cssm.ops.spectral import check_dt
 from cssm.ops.spectral.static import geometric
 
 
@@ -69,7 +69,7 @@ def scan_frames(advance, read, state, x, *, reset=None, readout="all", dt=None):
 
     start = (state, jax.tree.map(jnp.zeros_like, state) if readout == "mean" else None)
     (state, total), y = lax.scan(body, start, (swap(x), swap(reset), swap(dt)))
-    if readout == "all":
+    if y is not None:
         return state, jnp.moveaxis(y, 0, 1)
     if readout == "last":
         return state, read(state, x[:, -1].astype(jnp.float32)).astype(x.dtype)
@@ -84,15 +84,9 @@ def check_clip(x, reset, readout: str) -> None:
         raise ShapeError(f"reset has shape {jnp.shape(reset)}, expected {x.shape[:2]} (B, T)")
 
 
-def check_dt(name: str, dt, expected) -> None:
-    """dt has the shape of the frames, and is positive (known only outside jit)."""
-    if dt is None:
-        return
-    if jnp.shape(dt) != tuple(expected):
-        axes = "(B, T)" if len(expected) == 2 else "(B,)"
-        raise ShapeError(f"{name}: dt has shape {jnp.shape(dt)}, expected {tuple(expected)} {axes}")
-    if not isinstance(dt, jax.core.Tracer) and not (np.asarray(dt) > 0).all():  # np: also inside jit
-        raise UsageError(f"{name}: dt has steps <= 0, expected positive step lengths (1 is one frame)")
+def checked_dt(dt, shape):
+    """dt of that shape (B, T) or (B,), positive; or None."""
+    return None if dt is None else check_dt(dt, shape)
 
 
 def zoh(A, log_step):

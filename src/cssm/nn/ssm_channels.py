@@ -65,16 +65,16 @@ def scan(system, skip, state, x, *, readout="all"):
 def _chunks(system, s, u, outputs: bool):
     """States (C, N, P) and inputs (C, T, P): the first T mod CHUNK frames, then whole chunks."""
     channels, steps, pixels = u.shape
+    pieces: list[Any] = []
     size = min(CHUNK, steps)
     first = steps % size
-    pieces = []
     if first:
         s, y = _apply(unrolled.chunk(system, first), s, u[:, :first], outputs)
         pieces.append(y)
     matrices = unrolled.chunk(system, size)
     whole = jnp.moveaxis(u[:, first:].reshape(channels, -1, size, pixels), 1, 0)
     s, y = lax.scan(lambda s, u: _apply(matrices, s, u, outputs), s, whole)
-    if outputs:
+    if outputs and y is not None:
         pieces.append(jnp.moveaxis(y, 0, 1).reshape(channels, -1, pixels))
     return s, jnp.concatenate(pieces, 1) if outputs else None
 

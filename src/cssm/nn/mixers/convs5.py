@@ -93,9 +93,9 @@ class ConvS5(Mixer):
     def init_state(self, batch: int, grid: Grid) -> ConvS5State:
         return ConvS5State(jnp.zeros((batch, *grid, self.modes), jnp.complex64))
 
-    def step(self, state: ConvS5State, x: Frame, *, dt=None) -> tuple[ConvS5State, Frame]:
+    def step(self, state: ConvS5State, x: Frame, dt=None) -> tuple[ConvS5State, Frame]:
         check_step(state, x, self)
-        ssm.check_dt("convs5", dt, x.shape[:1])
+        dt = ssm.checked_dt(dt, x.shape[:1])
         modes, y = ssm.step(self._modes(), state.modes, x, dt)
         return ConvS5State(modes), y
 
@@ -105,7 +105,7 @@ class ConvS5(Mixer):
         """dt (B, T): the state decays by exp(dt z) before each frame; "last" and "mean" cost one output convolution."""
         check_channels(x, self.channels, self)
         check_state(state, x, self)
-        ssm.check_dt("convs5", dt, x.shape[:2])
+        dt = ssm.checked_dt(dt, x.shape[:2])
         modes, y = ssm.scan(self._modes(), state.modes, x, reset=reset, readout=readout, dt=dt)
         return ConvS5State(modes), y
 

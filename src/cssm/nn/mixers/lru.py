@@ -78,9 +78,9 @@ class LRU(Mixer):
     def init_state(self, batch: int, grid: Grid) -> LRUState:
         return LRUState(jnp.zeros((batch, *grid, self.d_state), jnp.complex64))
 
-    def step(self, state: LRUState, x: Frame, *, dt=None) -> tuple[LRUState, Frame]:
+    def step(self, state: LRUState, x: Frame, dt=None) -> tuple[LRUState, Frame]:
         check_step(state, x, self)
-        ssm.check_dt("lru", dt, x.shape[:1])
+        dt = ssm.checked_dt(dt, x.shape[:1])
         modes, y = ssm.step(self._modes(), state.modes, x, dt)
         return LRUState(modes), y
 
@@ -88,7 +88,7 @@ class LRU(Mixer):
         """dt (B, T): the state decays by L^dt = exp(dt (-exp nu + i exp theta)) before each frame."""
         check_channels(x, self.channels, self)
         check_state(state, x, self)
-        ssm.check_dt("lru", dt, x.shape[:2])
+        dt = ssm.checked_dt(dt, x.shape[:2])
         modes, y = ssm.scan(self._modes(), state.modes, x, reset=reset, readout=readout, dt=dt)
         return LRUState(modes), y
 

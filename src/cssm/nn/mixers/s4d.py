@@ -84,9 +84,9 @@ class S4D(Mixer):
     def init_state(self, batch: int, grid: Grid) -> S4DState:
         return S4DState(jnp.zeros((batch, self.channels, self.d_state, *grid), jnp.float32))
 
-    def step(self, state: S4DState, x: Frame, *, dt=None) -> tuple[S4DState, Frame]:
+    def step(self, state: S4DState, x: Frame, dt=None) -> tuple[S4DState, Frame]:
         check_step(state, x, self)
-        ssm.check_dt("s4d", dt, x.shape[:1])
+        dt = ssm.checked_dt(dt, x.shape[:1])
         step, frame = ssm_channels.one_step(self._system(), ssm.float32(self.D)), x.astype(jnp.float32)
         factor = None if dt is None else ssm_channels.irregular(dt, self._log_transition())
         modes = ssm_channels.advance(step, state.modes, frame, factor)
@@ -97,7 +97,7 @@ class S4D(Mixer):
         check_channels(x, self.channels, self)
         check_state(state, x, self)
         ssm.check_clip(x, reset, readout)
-        ssm.check_dt("s4d", dt, x.shape[:2])
+        dt = ssm.checked_dt(dt, x.shape[:2])
         linear = "last" if readout == "last" else "all"  # GELU: the mean needs every frame
         system, skip = self._system(), ssm.float32(self.D)
         if reset is None and dt is None:

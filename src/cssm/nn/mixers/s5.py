@@ -75,9 +75,9 @@ class S5(Mixer):
     def init_state(self, batch: int, grid: Grid) -> S5State:
         return S5State(jnp.zeros((batch, *grid, self.modes), jnp.complex64))
 
-    def step(self, state: S5State, x: Frame, *, dt=None) -> tuple[S5State, Frame]:
+    def step(self, state: S5State, x: Frame, dt=None) -> tuple[S5State, Frame]:
         check_step(state, x, self)
-        ssm.check_dt("s5", dt, x.shape[:1])
+        dt = ssm.checked_dt(dt, x.shape[:1])
         modes, y = ssm.step(self._modes(), state.modes, x, dt)
         return S5State(modes), y
 
@@ -85,7 +85,7 @@ class S5(Mixer):
         """dt (B, T): the state decays by exp(dt z) before each frame; the input enters as at dt = 1."""
         check_channels(x, self.channels, self)
         check_state(state, x, self)
-        ssm.check_dt("s5", dt, x.shape[:2])
+        dt = ssm.checked_dt(dt, x.shape[:2])
         modes, y = ssm.scan(self._modes(), state.modes, x, reset=reset, readout=readout, dt=dt)
         return S5State(modes), y
 

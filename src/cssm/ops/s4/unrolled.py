@@ -26,7 +26,8 @@ class Chunk(NamedTuple):
 
 def chunk(system: diagonal.Diagonal | dplr.Dplr, length: int) -> Chunk:
     """The matrices of `length` steps; system: what `diagonal.discretise` or `dplr.discretise` gave, with one C."""
-    outputs, columns, power = (_of_diagonal if isinstance(system, diagonal.Diagonal) else _of_dplr)(system, length)
+    is_diagonal = isinstance(system, diagonal.Diagonal)
+    outputs, columns, power = _of_diagonal(system, length) if is_diagonal else _of_dplr(system, length)
     taps = _einsum("hld,hd->hl", outputs[:, :-1], columns[:, 0])
     return Chunk(taps, outputs[:, 1:], columns[:, ::-1], power)
 
