@@ -234,6 +234,11 @@ def test_triton_on_cpu_tensors_asks_for_cuda(monkeypatch):
         decay_scan(LOG_A, X, implementation="triton")
 
 
-def test_nothing_to_do_is_done():
-    assert decay_scan(LOG_A[:0], X[:0]).shape == (0, 3, 4, 5)
-    assert outputs_and_gradients(decay_scan, LOG_A, X[..., :0])[1].shape == (2, 3, 4)
+@pytest.mark.parametrize("implementation", [*ON_CPU, "triton"])
+@pytest.mark.parametrize("log_a, x", [(LOG_A[:0], X[:0]), (LOG_A[:, :, :0], X[:, :, :0]), (LOG_A, X[..., :0])])
+def test_nothing_to_do_is_done(monkeypatch, implementation, log_a, x):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    run = lambda *args: decay_scan(*args, implementation=implementation)  # noqa: E731
+    h, dlog_a, dx, dh0 = outputs_and_gradients(run, log_a, x, x[:, 0])
+    assert h.shape == dx.shape == x.shape and dlog_a.shape == log_a.shape and dh0.shape == x[:, 0].shape
+    assert not dlog_a.any()

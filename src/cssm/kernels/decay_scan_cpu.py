@@ -52,6 +52,8 @@ def plan(shape: tuple[int, ...], threads: int, split: bool) -> list[Task]:
 
 def forward(a, x, h0, out, split=False):
     """out_t = a_t out_{t-1} + x_t from h0 (B,R,C), written into `out`."""
+    if x.size == 0:
+        return
     tasks = plan(x.shape, threads(), split)
     starts = h0[None]
     if split:
@@ -63,8 +65,11 @@ def forward(a, x, h0, out, split=False):
 
 def backward(a, h, h0, g, dlog_a, dx, split=False):
     """Writes dx and dlog_a from the states h and their cotangent g; returns dh0. u_t = a_t s_t is the carry."""
-    tasks = plan(g.shape, threads(), split)
     zero = np.zeros_like(h0)
+    if g.size == 0:
+        dlog_a[:] = 0
+        return zero
+    tasks = plan(g.shape, threads(), split)
     starts = zero[None]
     if split:
         ends, products = _buffers(a, h0, tasks)

@@ -32,11 +32,12 @@ def _plan(x, implementation):
 
 def forward(log_a, x, h0, carry, implementation):
     """out (B,T,R,C) in x's dtype."""
-    kernels, geometry = _kernels(), _plan(x, implementation)
     log_a, x = log_a.contiguous(), x.contiguous()
-    out, sizes = torch.empty_like(x), (*x.shape[1:], geometry.chunk)
+    out = torch.empty_like(x)
     if x.numel() == 0:
         return out
+    kernels, geometry = _kernels(), _plan(x, implementation)
+    sizes = (*x.shape[1:], geometry.chunk)
     ends, products = _carries(x, geometry, carry)
     h0_data = x if h0 is None else h0.contiguous()
     launch = geometry.launch()
@@ -51,13 +52,12 @@ def forward(log_a, x, h0, carry, implementation):
 
 def backward(log_a, h, h0, g, carry, implementation):
     """dlog_a (B,T,R), dx (B,T,R,C), dh0 (B,R,C) in the carry's dtype."""
-    kernels, geometry = _kernels(), _plan(h, implementation)
     log_a, h, g = log_a.contiguous(), h.contiguous(), g.contiguous()
-    dx, sizes = torch.empty_like(h), (*h.shape[1:], geometry.chunk)
-    partial = h.new_empty((geometry.blocks, *log_a.shape), dtype=carry)
-    dh0 = h.new_empty((h.shape[0], *h.shape[2:]), dtype=carry)
+    dx, dh0 = torch.empty_like(h), h.new_empty((h.shape[0], *h.shape[2:]), dtype=carry)
     if h.numel() == 0:
         return torch.zeros_like(log_a), dx, dh0.zero_()
+    kernels, geometry = _kernels(), _plan(h, implementation)
+    sizes, partial = (*h.shape[1:], geometry.chunk), h.new_empty((geometry.blocks, *log_a.shape), dtype=carry)
     ends, products = _carries(h, geometry, carry)
     h0_data, launch = h if h0 is None else h0.contiguous(), geometry.launch(backward=True)
     with _device(h):
