@@ -98,7 +98,7 @@ def _shapes(mixer):
 def _short(value: float) -> str:
     """Two digits and a unit.
 
-    >>> _short(1234567), _short(96.2)
+    >>> _short(1234567.0), _short(96.2)
     ('1.2 M', '96')
     """
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):

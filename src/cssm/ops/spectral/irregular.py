@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from cssm.core.errors import ShapeError, UsageError
 
@@ -27,7 +28,7 @@ def check_dt(dt, shape: tuple[int, ...], real=jnp.float32):
     [[1.0, 2.5]]
     """
     # a constant stays a NumPy array: inside jit, jnp would hide its values
-    dt = dt if isinstance(dt, jax.core.Tracer) else np.asarray(dt)
+    dt = dt if isinstance(dt, Tracer) else np.asarray(dt)
     if dt.shape != tuple(shape):
         legend = "(B, T)" if len(shape) == 2 else "(B,)"
         raise ShapeError(f"dt has shape {dt.shape}, expected {tuple(shape)} {legend}: one step length for every frame")
