@@ -20,8 +20,19 @@ VARIANTS = {"no_gate, zero boundary": ("no_gate", {"boundary": "zero", "margin":
 TIMED = [name for name in RECURRENT if takes_dt(MIXERS[name])]
 CHANNELS = 8
 B, T, GRID = 2, 7, (6, 9)
-QUICK = ("no_gate", "mingru", "gated", "spatial_attn")  # whose training over two grids is not left to `make test-slow`
+QUICK = (
+    "no_gate",
+    "mingru",
+    "gated",
+    "spatial_attn",
+)  # a mixer of each kind, of which nothing is left to `make test-slow`
 GRADIENT_LIMIT = 2e-5  # float32 sums over all pixels and frames
+
+
+def everyday(names, cases, few):
+    """(name, *case) for all. Cases that are not among `few` are left to `make test-slow`, but for the QUICK mixers."""
+    slow = pytest.mark.slow
+    return [pytest.param(n, *c, marks=() if n in QUICK or c in few else slow) for n in names for c in cases]
 
 
 def build(name, seed=0):
@@ -94,8 +105,9 @@ def test_1_scan_equals_step(name):
     same_with_gradients(graph, params, state, clip(), lambda m, s, x: m.scan(s, x), by_step)
 
 
-@pytest.mark.parametrize("name", [*RECURRENT, *VARIANTS])
-@pytest.mark.parametrize("cuts", [[3], [1, 2], [6]])
+@pytest.mark.parametrize(
+    ("name", "cuts"), everyday([*RECURRENT, *VARIANTS], [([3],), ([1, 2],), ([6],)], few=[([1, 2],)])
+)
 def test_2_cutting_changes_nothing(name, cuts):
     graph, params = build(name)
 
@@ -109,8 +121,7 @@ def test_2_cutting_changes_nothing(name, cuts):
     same_with_gradients(graph, params, carried_state(graph, params), clip(), in_pieces, lambda m, s, x: m.scan(s, x))
 
 
-@pytest.mark.parametrize("name", RECURRENT)
-@pytest.mark.parametrize("readout", ["all", "last", "mean"])
+@pytest.mark.parametrize(("name", "readout"), everyday(RECURRENT, [("all",), ("last",), ("mean",)], few=[("last",)]))
 def test_2_reset_restarts(name, readout):
     graph, params = build(name)
     reset = jnp.zeros((B, T), bool).at[0, 4].set(True).at[1, 0].set(True)
@@ -175,8 +186,10 @@ def test_5_a_state_of_another_batch_or_grid_is_refused(name):
                 call(state)
 
 
-@pytest.mark.parametrize("name", RECURRENT + CONTROLS)
-@pytest.mark.parametrize(("t", "grid"), [(1, (1, 5)), (3, (97, 61)), (7, (5, 4))])
+@pytest.mark.parametrize(
+    ("name", "t", "grid"),
+    everyday(RECURRENT + CONTROLS, [(1, (1, 5)), (3, (97, 61)), (7, (5, 4))], few=[(1, (1, 5)), (3, (97, 61))]),
+)
 def test_5_any_grid(name, t, grid):
     if name in CONTROLS and grid == (97, 61):
         grid = (17, 13)  # attention is quadratic in the number of pixels
@@ -184,7 +197,7 @@ def test_5_any_grid(name, t, grid):
     assert y.shape == (1, t, *grid, CHANNELS) and bool(jnp.isfinite(y).all())
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize(("name",), everyday(RECURRENT, [()], few=[]))
 def test_6_bounded_for_4096_frames(name):
     mixer = nnx.merge(*build(name))
     frame = clip(1, (4, 4))[:, 0]
@@ -251,9 +264,14 @@ def test_7_readouts_equal_the_plain_path(name, readout):
     same_with_gradients(graph, params, carried_state(graph, params), clip(), fast, plain)
 
 
-@pytest.mark.parametrize("name", [*RECURRENT, *VARIANTS])
-@pytest.mark.parametrize("readout", ["last", "mean"])
-@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize(
+    ("name", "steps", "readout"),
+    everyday(
+        [*RECURRENT, *VARIANTS],
+        [(steps, readout) for steps in (1, 2, 7) for readout in ("last", "mean")],
+        few=[(7, "last"), (2, "mean")],
+    ),
+)
 def test_7_static_equals_the_repeated_frame(name, readout, steps):
     graph, params = build(name)
 
