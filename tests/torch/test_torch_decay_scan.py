@@ -104,6 +104,12 @@ def test_passes_gradcheck_and_refuses_a_second_derivative():
         gradient.sum().backward()
 
 
+def test_forward_mode_is_refused():
+    log_a, x, h0 = arguments((1, 5, 2, 3))
+    with pytest.raises(UsageError, match="forward-mode"):
+        torch.func.jvp(lambda x: decay_scan(log_a, x, h0), (x,), (x,))
+
+
 @pytest.mark.parametrize("implementation", ON_CPU)
 def test_growth_is_right_until_the_state_overflows(implementation):
     x = torch.zeros(1, 400, 1, 2)

@@ -11,6 +11,8 @@ from cssm.core.decay import check_decay_scan
 from cssm.core.errors import UsageError
 from cssm.kernels import decay_scan_cpu
 
+from .forward_mode import refuse_forward_mode
+
 IMPLEMENTATIONS = ("sequential", "chunked", "triton")
 
 
@@ -28,12 +30,13 @@ def decay_scan(log_a, x, h0=None, *, implementation=None):
 
     Raises:
       ShapeError: mismatched shapes, T = 0, an integer or complex dtype, log_a in bfloat16 or float16.
-      UsageError: unknown implementation, tensors on several devices, or a device without a kernel.
+      UsageError: unknown implementation, tensors on several devices, a device without a kernel, forward-mode autodiff.
 
     >>> decay_scan(torch.full((1, 3, 1), 0.5).log(), torch.ones(1, 3, 1, 1))[0, :, 0, 0].tolist()
     [1.0, 1.5, 1.75]
     """
     check_decay_scan("decay_scan", log_a, x, h0)
+    refuse_forward_mode("decay_scan", log_a, x, h0)
     return torch.ops.cssm.decay_scan(log_a, x, h0, _pick(implementation, log_a, x, h0))
 
 

@@ -14,6 +14,8 @@ from cssm.kernels import spectral_schedule as schedule
 from cssm.kernels.spectral_frequency import frequency_gradient, frequency_scan
 from cssm.kernels.spectral_layout import LARGEST, Layout
 
+from .forward_mode import refuse_forward_mode
+
 Tensor = torch.Tensor
 
 
@@ -23,6 +25,7 @@ def spectral_triton(x, spectrum, state, reset, readout):
         raise UsageError("the triton implementation computes in float32: for float64 use implementation='parallel'")
     if not x.is_cuda and isinstance(schedule.spectral_scan_kernel, JITFunction):
         raise UsageError(f"the triton implementation needs a GPU tensor, x is on {x.device}: use 'stream'")
+    refuse_forward_mode("spectral_scan with implementation='triton'", x, spectrum, state)
     reset = None if reset is None else reset.to(torch.int8)
     run = _fused if max(x.shape[2:4]) <= LARGEST else _between_transforms
     return run(x.contiguous(), spectrum, state, reset, readout)
