@@ -15,7 +15,7 @@ from cssm.core.errors import ShapeError, UsageError  # noqa: E402
 from cssm.kernels import spectral_schedule  # noqa: E402
 from cssm.ops.spectral import cases  # noqa: E402
 from cssm.torch import kernel_spectrum, spectral_scan, spectral_static, stable_spectrum  # noqa: E402
-from cssm.torch.spectral import READOUTS  # noqa: E402
+from cssm.torch.spectral import IMPLEMENTATIONS, READOUTS  # noqa: E402
 from cssm.torch.spectral_stream import to_space, to_spectrum  # noqa: E402
 from tolerances import assert_close  # noqa: E402
 
@@ -215,6 +215,22 @@ def test_a_second_derivative_is_refused(implementation, readout):
         slope.sum().backward()
 
 
+def test_triton_refuses_forward_mode():
+    x, kernel, _, _ = arguments((1, 2, 4, 4, 2), torch.float32)
+    spectrum = stable_spectrum(kernel_spectrum(kernel, (4, 4)))
+    with pytest.raises(UsageError, match="forward-mode"):
+        torch.func.jvp(lambda x: spectral_scan(x, spectrum, implementation="triton")[1], (x,), (x,))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("readout", READOUTS)
+def test_an_empty_batch_is_done(implementation, readout):
+    x, kernel, frame, reset = arguments((0, 3, 4, 5, 2), torch.float32)
+    found = values_and_gradients(x, kernel, frame, reset=reset, readout=readout, implementation=implementation)
+    shapes = [(0, 2, 4, 3), (0, 3, 4, 5, 2) if readout == "all" else (0, 4, 5, 2), x.shape, kernel.shape, frame.shape]
+    assert [v.shape for v in found] == shapes and not found[3].any()
+
+
 X, K = torch.zeros(1, 2, 4, 4, 3), torch.zeros(3, 4, 3, dtype=torch.complex64)
 
 
@@ -228,6 +244,7 @@ X, K = torch.zeros(1, 2, 4, 4, 3), torch.zeros(3, 4, 3, dtype=torch.complex64)
         (lambda: spectral_scan(X, K[:2]), ShapeError, "spectrum has shape"),
         (lambda: spectral_scan(X, K, state=K), ShapeError, "state has shape"),
         (lambda: spectral_scan(X, K, reset=torch.zeros(2, 1, dtype=torch.bool)), ShapeError, "reset has shape"),
+        (lambda: spectral_scan(X, K, reset=torch.zeros(1, 2)), ShapeError, "reset is torch.float32, expected bool"),
         (lambda: spectral_scan(X, K.to("meta")), ShapeError, "one device"),
         (lambda: spectral_scan(X, K, lift=torch.ones(2, 3)), ShapeError, "lift has shape"),
         (lambda: spectral_scan(X, K, readout="first"), UsageError, "all, last, mean"),

@@ -32,7 +32,7 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
       (state, y): the state after the last frame, complex64 (complex128 for float64 input); y in x's dtype.
 
     Raises:
-      ShapeError: shapes or devices that do not fit together, an integer dtype, or zero frames.
+      ShapeError: shapes or devices that do not fit together, an integer dtype, a reset that is not bool, zero frames.
       UsageError: an unknown readout or implementation, one that cannot run here, or a second derivative.
 
     Source: MATH.md section 2.
@@ -54,7 +54,8 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
         raise UsageError(
             f"unknown implementation {implementation!r} of spectral_scan: use {', '.join(IMPLEMENTATIONS)}"
         )
-    return IMPLEMENTATIONS[implementation](x, spectrum.to(state.dtype), state, reset, readout)
+    run = IMPLEMENTATIONS[implementation] if x.shape[0] else reference  # kernels and FFT libraries refuse empty batches
+    return run(x, spectrum.to(state.dtype), state, reset, readout)
 
 
 def spectral_static(x, spectrum, steps: int, *, state=None, readout="last"):
@@ -186,6 +187,8 @@ def _check(x, spectrum, state, reset, legend):
     _fits(x, "spectrum", spectrum, half, "(C, H, W // 2 + 1)")
     _fits(x, "state", state, (lead[0], *half), "(B, C, H, W // 2 + 1)")
     _fits(x, "reset", reset, tuple(lead), "(B, T)")
+    if reset is not None and reset.dtype != torch.bool:
+        raise ShapeError(f"reset is {reset.dtype}, expected bool: compare it with 0")
     dtype = torch.promote_types(torch.promote_types(x.dtype, spectrum.dtype), torch.complex64)
     return x.new_zeros((lead[0], *half), dtype=dtype) if state is None else state.to(dtype)
 

@@ -11,12 +11,16 @@ from cssm.core.errors import UsageError
 
 def to_spectrum(x):
     """rfft2 over height and width, channels moved to the front: "... h w c" -> "... c h wf"."""
-    x = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    return torch.fft.rfft2(x.movedim(-1, -3))
+    x = (x if x.dtype in (torch.float32, torch.float64) else x.float()).movedim(-1, -3)
+    if 0 in x.shape:  # MKL refuses an empty batch
+        return x[..., : x.shape[-1] // 2 + 1] + 0j
+    return torch.fft.rfft2(x)
 
 
 def to_space(spectrum, width: int):
     """Inverse of `to_spectrum`: "... c h wf" -> "... h w c"."""
+    if 0 in spectrum.shape:
+        return torch.nn.functional.pad(spectrum.real, (0, width - spectrum.shape[-1])).movedim(-3, -1)
     return torch.fft.irfft2(spectrum, s=(spectrum.shape[-2], width)).movedim(-3, -1)
 
 
