@@ -341,7 +341,7 @@ def test_8_scan_equals_step_at_irregular_times(name):
         def step(state, now):
             x, dt, reset = now
             clear = lambda v, z: jnp.where(reset.reshape(-1, *(1,) * (v.ndim - 1)), z, v)  # noqa: E731
-            return mixer.step(jax.tree.map(clear, state, mixer.init_state(B, GRID)), x, dt)
+            return mixer.step(jax.tree.map(clear, state, mixer.init_state(B, GRID)), x, dt=dt)
 
         state, y = lax.scan(step, state, (jnp.moveaxis(xdt[0], 1, 0), xdt[1].T, reset.T))
         return state, jnp.moveaxis(y, 0, 1)
