@@ -129,6 +129,8 @@ def conv_equation(equation: str, shapes: Sequence[Sequence[int]]) -> ConvEquatio
 
 
 def _terms(equation: str, shapes: Sequence[Sequence[int]]) -> tuple[list[str], str]:
+    if not isinstance(equation, str):
+        raise UsageError(f'fft_conv: the equation is a {type(equation).__name__}, expected a str such as "bli,loi->blo"')
     if len(shapes) not in (2, 4):
         raise UsageError(f"fft_conv takes one kernel or the three of (K, B, C) after the input, got {len(shapes) - 1}")
     left, arrow, out = equation.replace(" ", "").partition("->")
