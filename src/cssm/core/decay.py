@@ -65,12 +65,15 @@ def check_decay_ssm(dim: int, rows: int, channels: int, chunk: int, implementati
 
 
 def check_decay_ssm_input(method: str, u, state, dim: int, rows: int, channels: int) -> None:
-    """Refuse u that is not (B, T, dim), for step (B, dim), and a state that is not (B, rows, channels)."""
+    """Refuse u that is not floating (B, T, dim), for step (B, dim), and a state that is not (B, rows, channels)."""
     shape, expected = tuple(u.shape), "(B, D)" if method == "step" else "(B, T, D)"
     if len(shape) != expected.count(",") + 1 or shape[-1] != dim:
         raise ShapeError(f"DecaySSM.{method}: u has shape {shape}, expected {expected} with D = {dim}")
     if 0 in shape:
         raise ShapeError(f"DecaySSM.{method}: u is empty (shape {shape}): give at least one step")
+    dtype = str(u.dtype).removeprefix("torch.")
+    if dtype not in FLOATS:
+        raise ShapeError(f"DecaySSM.{method}: u is {dtype}, expected a real floating dtype: cast it")
     if tuple(state.shape) != (shape[0], rows, channels):
         raise ShapeError(
             f"DecaySSM.{method}: state has shape {tuple(state.shape)}, expected {(shape[0], rows, channels)}: "
