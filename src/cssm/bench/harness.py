@@ -47,8 +47,6 @@ class Comparison:
     inputs: int | None = None
     sweep: str | None = None
     axis: str | None = None
-    sweep: str | None = None
-    axis: str | None = None
     value: int | None = None
 
 
@@ -75,8 +73,6 @@ class Timing:
     limit: float | None
     wanted: str | None
     met: bool | None
-    sweep: str | None = None
-    axis: str | None = None
     sweep: str | None = None
     axis: str | None = None
     value: int | None = None
