@@ -42,7 +42,7 @@ BAD = {
         lambda face, ones: face.opt_ssm_scan(ones((2, 5, 3)), ones((4,), int), ones((4, 3)), ones((2, 4))), ShapeError,
         "A is .*int",
     ),
-    "no_equation": (lambda face, ones: face.fft_conv(*[ones((2, 5, 3))] * 3), UsageError, "expected a str such as"),
+    "no_equation": (lambda face, ones: face.fft_conv(*[ones((2, 5, 3))] * 3), UsageError, "not a string like"),
     "no_kernel": (conv("bli->bli", (2, 5, 3)), UsageError, "got 0"),
     "two_arguments": (conv("bln,ln,nh->blh", (2, 5, 3), (5, 3), (3, 2)), UsageError, "got 2"),
     "no_output": (conv("bli,loi", (2, 5, 3), (5, 2, 3)), UsageError, "does not fit"),

@@ -102,12 +102,14 @@ class ConvEquation:
     taps: int
 
 
-def conv_equation(equation: str, shapes: Sequence[Sequence[int]]) -> ConvEquation:
+def conv_equation(equation: object, shapes: Sequence[Sequence[int]]) -> ConvEquation:
     """Read an equation like "bli,loi->blo" or "blh,ln,nh,on->blo": operands input, kernel[, B, C].
 
     >>> conv_equation("blh,ln,nh,on->blo", [(2, 9, 4), (5, 3), (3, 4), (6, 3)]).convolve
     'bln,ln->bln'
     """
+    if not isinstance(equation, str):
+        raise UsageError(f'fft_conv: the equation is a {type(equation).__name__}, not a string like "bli,loi->blo"')
     terms, out = _terms(equation, shapes)
     _check_sizes(equation, terms, shapes)
     time = terms[0][1]
@@ -129,8 +131,6 @@ def conv_equation(equation: str, shapes: Sequence[Sequence[int]]) -> ConvEquatio
 
 
 def _terms(equation: str, shapes: Sequence[Sequence[int]]) -> tuple[list[str], str]:
-    if not isinstance(equation, str):
-        raise UsageError(f'fft_conv: the equation is a {type(equation).__name__}, expected a str such as "bli,loi->blo"')
     if len(shapes) not in (2, 4):
         raise UsageError(f"fft_conv takes one kernel or the three of (K, B, C) after the input, got {len(shapes) - 1}")
     left, arrow, out = equation.replace(" ", "").partition("->")
