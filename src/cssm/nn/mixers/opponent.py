@@ -144,12 +144,11 @@ class Opponent(Mixer):
         if reset is not None:
             matrices = jnp.where(reset.T[:, None, None, :, None, None, None], 0, matrices)
         states = pair_scan(matrices, writes, jnp.stack(pair))  # t 2 b c h wf
-        if readout == "all":
-            field = to_field((states[:, 0], states[:, 1]), x.shape[3])
-            y = self.out(jnp.moveaxis(field, 0, 1).astype(x.dtype))
-        else:
-            y = self._output(x[:, -1], tuple(select(jnp.swapaxes(states, 0, 1), readout).swapaxes(0, 1)))
-        return tuple(states[-1]), y
+        if readout in ("last", "mean"):
+            shown = states[-1] if readout == "last" else states.mean(0)
+            return tuple(states[-1]), self._output(x[:, -1], tuple(shown))
+        field = jnp.moveaxis(to_field((states[:, 0], states[:, 1]), x.shape[3]), 0, 1)
+        return tuple(states[-1]), select(self.out(field.astype(x.dtype)), readout)
 
     def _output(self, x, pair):
         return self.out(to_field(pair, x.shape[2]).astype(x.dtype))
