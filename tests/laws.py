@@ -12,6 +12,7 @@ from jax import lax
 from cssm.core.errors import ShapeError, UsageError
 from cssm.nn import MIXERS, Control, Mixer, create_mixer
 from cssm.nn.mixer import SpatiallyPooled, repeat_frame, require_dt, takes_dt
+from selection import QUICK, everyday
 from tolerances import assert_close
 
 RECURRENT = [name for name in MIXERS.names() if issubclass(MIXERS[name], Mixer)]
@@ -20,19 +21,7 @@ VARIANTS = {"no_gate, zero boundary": ("no_gate", {"boundary": "zero", "margin":
 TIMED = [name for name in RECURRENT if takes_dt(MIXERS[name])]
 CHANNELS = 8
 B, T, GRID = 2, 7, (6, 9)
-QUICK = (
-    "no_gate",
-    "mingru",
-    "gated",
-    "spatial_attn",
-)  # a mixer of each kind, of which nothing is left to `make test-slow`
 GRADIENT_LIMIT = 2e-5  # float32 sums over all pixels and frames
-
-
-def everyday(names, cases, few):
-    """(name, *case) for all. Cases that are not among `few` are left to `make test-slow`, but for the QUICK mixers."""
-    slow = pytest.mark.slow
-    return [pytest.param(n, *c, marks=() if n in QUICK or c in few else slow) for n in names for c in cases]
 
 
 def build(name, seed=0):

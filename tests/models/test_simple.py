@@ -8,6 +8,7 @@ from flax import nnx
 from cssm.core.errors import ShapeError, UnknownNameError, UsageError
 from cssm.models import create_model, list_models
 from cssm.nn import MIXERS, Mixer
+from selection import everyday
 from tolerances import assert_close
 
 RECURRENT = [name for name in MIXERS.names() if issubclass(MIXERS[name], Mixer)]
@@ -36,9 +37,13 @@ def streamed(model, x):
     return logits
 
 
-@pytest.mark.parametrize("mixer", RECURRENT)
-@pytest.mark.parametrize("readout", ["last", "mean", "all"])
-@pytest.mark.parametrize("pool", ["max", "mean"])
+READOUTS = ("last", "mean", "all")
+
+
+@pytest.mark.parametrize(
+    ("mixer", "readout", "pool"),
+    everyday(RECURRENT, [(r, p) for r in READOUTS for p in ("max", "mean")], few=[("mean", "mean")]),
+)
 def test_streaming_gives_the_logits_of_the_parallel_pass(mixer, readout, pool):
     model, x = build(mixer=mixer, readout=readout, pool=pool, depth=2), clip()
     logits = streamed(model, x)
@@ -65,8 +70,7 @@ def test_affine_stem_takes_the_lifted_path_and_equals_the_plain_one():
     assert_close(*map(jax.tree.leaves, gradients), 2e-5)
 
 
-@pytest.mark.parametrize("mixer", MIXERS.names())
-@pytest.mark.parametrize("readout", ["last", "mean", "all"])
+@pytest.mark.parametrize(("mixer", "readout"), everyday(MIXERS.names(), [(r,) for r in READOUTS], few=[("last",)]))
 def test_a_static_image_equals_the_repeated_frame(mixer, readout):
     model = build(mixer=mixer, readout=readout, position="none", seq_len=6, norm="global_layer", image_size=8)
     image = clip()[:, 0]
@@ -145,7 +149,7 @@ def test_bad_input_is_named(call, error, says):
         call()
 
 
-@pytest.mark.parametrize("mixer", RECURRENT)
+@pytest.mark.parametrize(("mixer",), everyday(RECURRENT, [()], few=[]))
 def test_step_refuses_what_does_not_fit_the_state(mixer, monkeypatch):
     model, x = build(mixer=mixer), clip()
     state = model.init_state(2, (8, 8))
