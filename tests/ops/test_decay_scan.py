@@ -155,3 +155,16 @@ LOG_A, X = jnp.zeros((2, 3, 4)), jnp.zeros((2, 3, 4, 5))
 def test_bad_input_is_named(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+def test_a_gpu_takes_the_kernel_where_it_can(monkeypatch):
+    from cssm.ops.scan import decay
+
+    log_a, x = jnp.zeros((1, 2, 3)), jnp.zeros((1, 2, 3, 4))
+    assert decay._pick(log_a, x, None) == "sequential"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for gpus, there in ((1, True), (1, False), (2, True)):
+        monkeypatch.setattr(jax, "device_count", lambda: gpus)  # noqa: B023
+        monkeypatch.setattr(decay, "has_jax_triton", lambda: there)  # noqa: B023
+        assert decay._pick(log_a, x, None) == ("triton" if gpus == 1 and there else "associative")
+        assert decay._pick(log_a, np.zeros(x.shape), None) == "associative"

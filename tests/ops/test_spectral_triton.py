@@ -14,8 +14,7 @@ pytest.importorskip("triton")
 
 from cssm.core.errors import UsageError  # noqa: E402
 from cssm.kernels import spectral_schedule  # noqa: E402
-from cssm.ops import kernel_spectrum, spectral, spectral_scan, stable_spectrum  # noqa: E402
-from cssm.ops.spectral import triton as face  # noqa: E402
+from cssm.ops import accelerator, kernel_spectrum, spectral, spectral_scan, stable_spectrum  # noqa: E402
 from tolerances import assert_close  # noqa: E402
 
 
@@ -144,11 +143,11 @@ def test_a_gpu_takes_the_kernel_for_all_frames_where_it_can(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     large, state = jnp.zeros((1, 1, 4, 65, 1)), jnp.zeros((), jnp.complex64)
     for there in (True, False):
-        monkeypatch.setattr(spectral, "available", lambda: there)  # noqa: B023
+        monkeypatch.setattr(spectral, "has_jax_triton", lambda: there)  # noqa: B023
         assert spectral._pick(X, "all", state) == ("triton" if there else "parallel")
         assert spectral._pick(X, "last", state) == spectral._pick(large, "all", state) == "parallel"
         assert spectral._pick(X, "all", np.zeros((), np.complex128)) == "parallel"
         monkeypatch.setattr(jax, "device_count", lambda: 2)
         assert spectral._pick(X, "all", state) == "parallel"
         monkeypatch.setattr(jax, "device_count", lambda: 1)
-    assert not face.available.__wrapped__()  # here, beside a CPU jaxlib
+    assert not accelerator.has_jax_triton.__wrapped__()  # here, beside a CPU jaxlib

@@ -14,6 +14,7 @@ from jax import lax
 from cssm.core.decay import check_decay_scan
 from cssm.core.errors import UsageError
 
+from ..accelerator import has_jax_triton, one_gpu
 from .vjp import IMPLEMENTATIONS, scan_with_vjp
 
 DECAY_IMPLEMENTATIONS = ("sequential", "chunked", "associative", "triton")
@@ -28,10 +29,10 @@ def decay_scan(log_a, x, h0=None, *, implementation=None):
       log_a: (B, T, R), float32 or float64. -inf forgets: h_t = x_t. Positive values grow, until h itself overflows.
       x: (B, T, R, C), any floating dtype; the carry is float32 at least (float64 where one is given).
       h0: (B, R, C), the state before the first step; zeros when omitted.
-      implementation: "sequential" (one pass, in place: picked on CPU), "associative" (log2 T passes: picked
-        elsewhere), "chunked" (two short sequential passes), "triton" (one read and one write; asks for a GPU and
-        jax-triton), or None to pick. "associative" and "chunked" multiply decays with each other: under growth their
-        products can overflow before h does.
+      implementation: "sequential" (one pass, in place: picked on CPU), "triton" (one read and one write: picked
+        on a single GPU with jax-triton, but for float64), "associative" (log2 T passes: picked elsewhere), "chunked"
+        (two short sequential passes), or None to pick. "associative" and "chunked" multiply decays with each other:
+        under growth their products can overflow before h does.
 
     Returns:
       h (B, T, R, C), x's dtype.
@@ -50,7 +51,7 @@ def decay_scan(log_a, x, h0=None, *, implementation=None):
     start: Any = None if h0 is None else jnp.asarray(h0)
     check_decay_scan("decay_scan", log_a, x, start)
     if implementation is None:
-        implementation = "sequential" if jax.default_backend() == "cpu" else "associative"
+        implementation = _pick(log_a, x, start)
     if implementation not in DECAY_IMPLEMENTATIONS:
         known = ", ".join(DECAY_IMPLEMENTATIONS)
         raise UsageError(f"unknown implementation {implementation!r} of decay_scan: use {known}")
@@ -61,6 +62,14 @@ def decay_scan(log_a, x, h0=None, *, implementation=None):
         h: Any = scan_with_vjp(decay, x.astype(carry), start, decay == 0, 1, False, IMPLEMENTATIONS[implementation])
         return h.astype(x.dtype)
     return _scan(log_a, x, start, implementation)
+
+
+def _pick(log_a, x, start) -> str:
+    """One read and one write where that can be had: in place on CPU, by the kernel on a GPU."""
+    if jax.default_backend() == "cpu":
+        return "sequential"
+    single = "float64" not in (log_a.dtype, x.dtype, None if start is None else start.dtype)
+    return "triton" if single and one_gpu() and has_jax_triton() else "associative"
 
 
 def decay_scan_cumsum(cumsum_A, x, *, implementation=None):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Grid
 
+from ..accelerator import has_jax_triton, one_gpu
 from ..scan import linear_scan
 from .clip import clip, fits_in_cache
 from .goom import goom
@@ -20,7 +21,7 @@ from .reference import spectral_scan_reference
 from .static import geometric
 from .stream import stream
 from .transform import adjoint_weight, kernel_spectrum, stable_spectrum, to_space, to_spectrum
-from .triton import LARGEST, available, spectral_triton
+from .triton import LARGEST, spectral_triton
 
 IMPLEMENTATIONS = {
     "stream": stream, "clip": clip, "parallel": parallel, "triton": spectral_triton, "goom": goom,
@@ -107,8 +108,7 @@ def _pick(x, readout, state) -> str:
     """The fastest implementation measured on this kind of device."""
     if jax.default_backend() != "cpu":
         fits = readout == "all" and max(x.shape[2:4]) <= LARGEST and state.dtype == jnp.complex64
-        one_gpu = jax.default_backend() == "gpu" and jax.device_count() == 1
-        return "triton" if fits and one_gpu and available() else "parallel"
+        return "triton" if fits and one_gpu() and has_jax_triton() else "parallel"
     return "clip" if readout == "all" and fits_in_cache(x, state) else "stream"
 
 

@@ -4,7 +4,7 @@ Needs jax-triton beside a GPU build of jaxlib; both are imported at the first ca
 """
 
 import importlib
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +13,6 @@ from cssm.core.errors import UsageError
 from cssm.kernels.spectral_layout import LARGEST, layout
 
 from .transform import to_space, to_spectrum
-
-
-@cache
-def available() -> bool:
-    """Whether jax-triton can be imported."""
-    try:
-        importlib.import_module("jax_triton")
-    except ImportError:
-        return False
-    return True
 
 
 def spectral_triton(x, spectrum, state, reset, readout):
