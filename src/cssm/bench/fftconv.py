@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 
 from cssm.core.fft_plan import SSM_STRATEGIES
-from cssm.ops import fft_conv2d, opt_ssm_forward
+from cssm.ops import fft_conv2d, opt_ssm_forward, opt_ssm_scan
 from cssm.ops.fftconv import cases, opt_ssm_forward_reference
 
-from .frameworks import DIRECTIONS, forward, has_torch
+from .frameworks import DIRECTIONS, forward, gradient, has_torch
 from .harness import Comparison
 from .registry import OPS, SWEEPS
 
@@ -51,6 +52,26 @@ def _ssm_bytes(case) -> dict[str, int]:
     x, y = (4 * case.batch * case.length * width for width in (case.inputs, case.outputs))
     parameters = 8 * case.states * (case.taps + case.inputs + case.outputs)
     return {"inputs": x + parameters, "traffic": x + y + parameters}
+
+
+@OPS.register("opt_ssm_scan")
+def opt_ssm_scan_bench() -> Iterator[Comparison]:
+    """A geometric kernel K = A^l: the recurrence against the convolution, forward and backward."""
+    for case_name, case in cases.BENCHMARKS.items():
+        x, _, B_, C = _ssm_inputs(case)
+        A = 0.98 * jnp.exp(1j * jnp.linspace(0, 3, case.states))
+        powers = lambda A, taps=case.taps: A ** jnp.arange(taps)[:, None]  # noqa: E731
+        convolution = lambda x, A, B_, C, k=powers: opt_ssm_forward(x, k(A), B_, C, kernel_layout="length_first")  # noqa: E731
+        makers = {
+            "opt_ssm_forward": partial(gradient, convolution, x, A, B_, C),
+            "opt_ssm_scan": partial(gradient, opt_ssm_scan, x, A, B_, C),
+        }
+        name = f"opt_ssm_scan {case_name}, forward+backward"
+        yield Comparison(name=name, contenders=makers, tolerance=1e-3)
+        if has_torch():
+            from cssm.torch import contenders
+
+            yield Comparison(name=name, framework="torch", contenders=contenders.opt_ssm_scan(case), tolerance=1e-3)
 
 
 @OPS.register("fft_conv2d")

@@ -5,8 +5,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import lax
 
+from cssm.nn import DecaySSM
 from cssm.ops import decay_scan, linear_scan
 from cssm.ops.scan import cases
 
@@ -58,6 +60,29 @@ def decay_scan_bench() -> Iterator[Comparison]:
                 wanted=1 / 60,
                 **_bytes(shape, direction),
             )
+
+
+@OPS.register("decay_ssm")
+def decay_ssm_bench() -> Iterator[Comparison]:
+    """The DecaySSM layer, 64 x 64 states, 512 steps: the kernel and the chunked form against the naive one."""
+    u = jax.random.normal(jax.random.key(0), (2, 512, 64))
+    for direction, build in DIRECTIONS.items():
+        contenders = {form: partial(_layer, build, form, u) for form in ("naive", "kernel", "chunked")}
+        yield Comparison(name=f"DecaySSM {u.shape} {direction}", contenders=contenders, tolerance=1e-3)
+        if has_torch():
+            from cssm.torch import contenders as makers
+
+            yield Comparison(
+                name=f"DecaySSM {u.shape} {direction}",
+                framework="torch",
+                contenders=makers.decay_ssm(u.shape, direction),
+                tolerance=1e-3,
+            )
+
+
+def _layer(build, form, u):
+    graph, params = nnx.split(DecaySSM(64, 64, 64, implementation=form, rngs=nnx.Rngs(0)))
+    return build(lambda p, u: nnx.merge(graph, p)(u), params, u)
 
 
 @SWEEPS.register("decay_scan")

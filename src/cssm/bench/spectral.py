@@ -9,7 +9,7 @@ from jax import lax
 from cssm.ops import kernel_spectrum, spectral_scan, spectral_static, stable_spectrum
 from cssm.ops.spectral import cases, to_space, to_spectrum
 
-from .frameworks import DIRECTIONS, forward, gradient
+from .frameworks import DIRECTIONS, forward, gradient, has_torch
 from .harness import Comparison
 from .registry import OPS, SWEEPS
 from .scan import associative
@@ -65,6 +65,13 @@ def spectral_bench() -> Iterator[Comparison]:
         wanted = 0.5 if direction == "forward+backward" else None
         name = f"spectral all frames {shape} {direction}"
         yield Comparison(name=name, contenders=contenders, wanted=wanted, **traffic(shape, direction))
+    if has_torch():
+        from cssm.torch import contenders
+
+        for direction in DIRECTIONS:
+            makers = contenders.spectral_scan(shape, direction)
+            name = f"spectral all frames {shape} {direction}"
+            yield Comparison(name=name, framework="torch", contenders=makers, **traffic(shape, direction))
     yield _last_against_plain()
     yield _last_against_all()
     yield _lifted()

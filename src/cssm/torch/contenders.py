@@ -8,11 +8,15 @@ import torch
 
 from cssm.core.fft_plan import SSM_STRATEGIES
 
+from .decay_ssm import DecaySSM
 from .fftconv import opt_ssm_forward as our_opt_ssm_forward
 from .fftconv_nd import fft_conv2d as our_fft_conv2d
 from .fftconv_reference import opt_ssm_forward_reference
-from .measure import DIRECTIONS, device, forward
+from .fftconv_scan import opt_ssm_scan as our_opt_ssm_scan
+from .measure import DIRECTIONS, device, forward, gradient
 from .scan import decay_scan as our_decay_scan
+from .spectral import kernel_spectrum, stable_spectrum
+from .spectral import spectral_scan as our_spectral_scan
 
 Makers = dict[str, Callable[[], Callable[[], Any]]]
 
@@ -61,4 +65,49 @@ def fft_conv2d(case, direction: str) -> Makers:
     return {
         label: partial(DIRECTIONS[direction], partial(our_fft_conv2d, strategy=strategy), x, kernel)
         for label, strategy in (("direct", "direct"), ("fft", "fft"), ("automatic", None))
+    }
+
+
+def opt_ssm_scan(case) -> Makers:
+    """The convolution with K = A^l against the recurrence, forward and backward."""
+    x, B_ = (
+        random(case.batch, case.length, case.inputs),
+        random(case.states, case.inputs, dtype=torch.complex64, seed=2),
+    )
+    C = random(case.outputs, case.states, dtype=torch.complex64, seed=3)
+    A = 0.98 * torch.exp(1j * torch.linspace(0, 3, case.states, device=device()))
+    steps = torch.arange(case.taps, device=device())[:, None]
+
+    def convolution(x, A, B_, C):
+        return our_opt_ssm_forward(x, A**steps, B_, C, kernel_layout="length_first")
+
+    return {
+        "opt_ssm_forward": partial(gradient, convolution, x, A, B_, C),
+        "opt_ssm_scan": partial(gradient, our_opt_ssm_scan, x, A, B_, C),
+    }
+
+
+def decay_ssm(shape: tuple[int, ...], direction: str) -> Makers:
+    """The three forms of the layer, with the same weights."""
+    u = random(*shape)
+    layers = {
+        form: DecaySSM(shape[-1], 64, 64, implementation=form).to(device()) for form in ("naive", "kernel", "chunked")
+    }
+    for layer in layers.values():
+        layer.load_state_dict(layers["naive"].state_dict())
+    return {form: partial(DIRECTIONS[direction], layer, u) for form, layer in layers.items()}
+
+
+def spectral_scan(shape: tuple[int, ...], direction: str) -> Makers:
+    """All frames: the definition by autograd, and what is picked."""
+    *_, height, width, channels = shape
+    spectrum = stable_spectrum(kernel_spectrum(0.2 * random(channels, 11, 11, seed=1), (height, width)))
+    x, build = random(*shape), DIRECTIONS[direction]
+
+    def frames(x, spectrum, implementation):
+        return our_spectral_scan(x, spectrum, implementation=implementation)[1]
+
+    return {
+        "definition": partial(build, partial(frames, implementation="reference"), x, spectrum),
+        "spectral_scan": partial(build, partial(frames, implementation=None), x, spectrum),
     }
