@@ -25,7 +25,7 @@ test: .venv/.torch
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: .venv/.torch
-	$(BIN)/python -m pytest -m slow -n auto
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m slow -n auto
 
 lint: .venv/.torch
 	$(BIN)/ruff check .

@@ -6,6 +6,8 @@ from pathlib import Path
 os.environ.setdefault("NNX_GRAPH_MODE", "false")
 os.environ.setdefault("NNX_GRAPH_UPDATES", "false")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# XLA compiles in half the time, and most of a test is compiling; `make test-slow` optimises as in use
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton kernels run on CPU tensors; read when a kernel is defined
 CACHE = Path(__file__).parents[1] / ".cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))

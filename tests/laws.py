@@ -94,9 +94,7 @@ def test_1_scan_equals_step(name):
     same_with_gradients(graph, params, state, clip(), lambda m, s, x: m.scan(s, x), by_step)
 
 
-@pytest.mark.parametrize(
-    ("name", "cuts"), everyday([*RECURRENT, *VARIANTS], [([3],), ([1, 2],), ([6],)], few=[([1, 2],)])
-)
+@pytest.mark.parametrize(("name", "cuts"), everyday([*RECURRENT, *VARIANTS], [([3],), ([1, 2],), ([6],)], few=[]))
 def test_2_cutting_changes_nothing(name, cuts):
     graph, params = build(name)
 
@@ -129,7 +127,7 @@ def test_2_reset_restarts(name, readout):
     assert_close(shown, {"all": y, "last": y[:, -1], "mean": y.mean(1)}[readout], 1e-5)
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize(("name",), everyday(RECURRENT, [()], few=[]))
 def test_3_causality_is_exact(name):
     graph, params = build(name)
     for t in (1, 4):
@@ -240,9 +238,7 @@ def test_6_bfloat16_gradients_are_finite(name):
     assert all(bool(jnp.isfinite(g.astype(jnp.float32)).all()) for g in jax.tree.leaves(gradients))
 
 
-@pytest.mark.parametrize(
-    ("name", "readout"), everyday([*RECURRENT, *VARIANTS], [("last",), ("mean",)], few=[("last",)])
-)
+@pytest.mark.parametrize(("name", "readout"), everyday([*RECURRENT, *VARIANTS], [("last",), ("mean",)], few=[]))
 def test_7_readouts_equal_the_plain_path(name, readout):
     graph, params = build(name)
 
@@ -259,7 +255,7 @@ def test_7_readouts_equal_the_plain_path(name, readout):
     everyday(
         [*RECURRENT, *VARIANTS],
         [(steps, readout) for steps in (1, 2, 7) for readout in ("last", "mean")],
-        few=[(7, "last")],
+        few=[],
     ),
 )
 def test_7_static_equals_the_repeated_frame(name, readout, steps):
@@ -273,8 +269,14 @@ def test_7_static_equals_the_repeated_frame(name, readout, steps):
     same_with_gradients(graph, params, carried_state(graph, params), clip()[:, 0], fast, plain)
 
 
-@pytest.mark.parametrize("name", [n for n in RECURRENT if issubclass(MIXERS[n], SpatiallyPooled)])
-@pytest.mark.parametrize("readout", ["all", "last", "mean"])
+@pytest.mark.parametrize(
+    ("name", "readout"),
+    everyday(
+        [n for n in RECURRENT if issubclass(MIXERS[n], SpatiallyPooled)],
+        [("all",), ("last",), ("mean",)],
+        few=[("mean",)],
+    ),
+)
 def test_7_pooled_equals_the_mean_over_space(name, readout):
     graph, params = build(name)
     fast = lambda m, s, x: m.pooled(s, x, readout=readout)  # noqa: E731

@@ -100,6 +100,7 @@ def test_scan_equals_the_reference_with_every_gradient(x64, name):
         assert_close(actual, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("implementation", "options"),
     [("sequential", {}), ("sequential", {"axis": 2}), ("associative", {}), ("associative", {"reverse": True})],
@@ -139,6 +140,7 @@ def test_spectral_scan_on_goom_equals_the_reference_with_every_gradient_at_zeros
     assert_close(*run(x, spectrum, state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", cases.MATRIX_TESTS.values(), ids=cases.MATRIX_TESTS)
 def test_matrix_scan_and_product_equal_the_reference_with_gradients(x64, shape):
     a = jnp.log(draw(shape))
