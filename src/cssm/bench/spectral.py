@@ -55,16 +55,9 @@ def traffic(shape, direction) -> dict[str, int]:
 @OPS.register("spectral")
 def spectral_bench() -> Iterator[Comparison]:
     """All frames and the last frame against rfft2 + lax.associative_scan; last against all; lifted against plain."""
-    shape = cases.BENCHMARKS["all_frames"]
-    x, spectrum = clip_and_spectrum(shape)
-    for direction, build in DIRECTIONS.items():
-        contenders = {
-            "rfft2 + associative_scan": lambda build=build: build(plain, x, spectrum),
-            "spectral_scan": lambda build=build: build(all_frames, x, spectrum),
-        }
-        wanted = 0.5 if direction == "forward+backward" else None
-        name = f"spectral all frames {shape} {direction}"
-        yield Comparison(name=name, contenders=contenders, wanted=wanted, **traffic(shape, direction))
+    shape, on_gpu = cases.BENCHMARKS["all_frames"], jax.default_backend() != "cpu"
+    for shape_ in (shape, cases.BENCHMARKS["gpu"])[: 1 + on_gpu]:
+        yield from (_all_frames(shape_, direction) for direction in DIRECTIONS)
     if has_torch():
         from cssm.torch import contenders
 
@@ -75,6 +68,18 @@ def spectral_bench() -> Iterator[Comparison]:
     yield _last_against_plain()
     yield _last_against_all()
     yield _lifted()
+
+
+def _all_frames(shape, direction) -> Comparison:
+    x, spectrum = clip_and_spectrum(shape)
+    build = DIRECTIONS[direction]
+    contenders = {
+        "rfft2 + associative_scan": lambda: build(plain, x, spectrum),
+        "spectral_scan": lambda: build(all_frames, x, spectrum),
+    }
+    wanted = 0.5 if direction == "forward+backward" else None
+    name = f"spectral all frames {shape} {direction}"
+    return Comparison(name=name, contenders=contenders, wanted=wanted, **traffic(shape, direction))
 
 
 def _last_against_plain() -> Comparison:

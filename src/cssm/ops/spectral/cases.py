@@ -13,4 +13,5 @@ BENCHMARKS = {
     "clip": (2, 64, 32, 32, 32),
     "all_frames": (2, 32, 32, 32, 32),
     "last_frame": (1, 256, 32, 32, 32),
+    "gpu": (1, 1024, 32, 32, 32),  # timed where there is one
 }
