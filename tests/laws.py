@@ -108,7 +108,7 @@ def test_2_cutting_changes_nothing(name, cuts):
     same_with_gradients(graph, params, carried_state(graph, params), clip(), in_pieces, lambda m, s, x: m.scan(s, x))
 
 
-@pytest.mark.parametrize(("name", "readout"), everyday(RECURRENT, [("all",), ("last",), ("mean",)], few=[("last",)]))
+@pytest.mark.parametrize(("name", "readout"), everyday(RECURRENT, [("all",), ("last",), ("mean",)], few=[]))
 def test_2_reset_restarts(name, readout):
     graph, params = build(name)
     reset = jnp.zeros((B, T), bool).at[0, 4].set(True).at[1, 0].set(True)
@@ -175,7 +175,7 @@ def test_5_a_state_of_another_batch_or_grid_is_refused(name):
 
 @pytest.mark.parametrize(
     ("name", "t", "grid"),
-    everyday(RECURRENT + CONTROLS, [(1, (1, 5)), (3, (97, 61)), (7, (5, 4))], few=[(3, (97, 61))]),
+    everyday(RECURRENT + CONTROLS, [(1, (1, 5)), (3, (97, 61)), (7, (5, 4))], few=[]),
 )
 def test_5_any_grid(name, t, grid):
     if name in CONTROLS and grid == (97, 61):
@@ -196,7 +196,7 @@ def test_6_bounded_for_4096_frames(name):
         assert float(jnp.abs(late).max()) < 1.2 * float(jnp.abs(early).max()) + 1e-3
 
 
-@pytest.mark.parametrize("name", [*RECURRENT, *VARIANTS])
+@pytest.mark.parametrize(("name",), everyday([*RECURRENT, *VARIANTS], [()], few=[]))
 def test_6_the_state_stays_within_its_bound(name):
     """4096 frames of |x| <= 2: constant, random signs, alternating, and the signs that make the state grow fastest."""
     mixer, grid, limit = nnx.merge(*build(name)), (4, 4), 2.0
@@ -227,7 +227,7 @@ def test_6_the_state_stays_within_its_bound(name):
     assert 0 < float(run()) <= bound * (1 + 1e-4)
 
 
-@pytest.mark.parametrize("name", RECURRENT + CONTROLS)
+@pytest.mark.parametrize(("name",), everyday(RECURRENT + CONTROLS, [()], few=[]))
 def test_6_bfloat16_gradients_are_finite(name):
     graph, params = build(name)
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
@@ -274,7 +274,7 @@ def test_7_static_equals_the_repeated_frame(name, readout, steps):
     everyday(
         [n for n in RECURRENT if issubclass(MIXERS[n], SpatiallyPooled)],
         [("all",), ("last",), ("mean",)],
-        few=[("mean",)],
+        few=[],
     ),
 )
 def test_7_pooled_equals_the_mean_over_space(name, readout):
@@ -289,7 +289,7 @@ def test_7_pooled_equals_the_mean_over_space(name, readout):
     everyday(
         [n for n in RECURRENT if "lift" in inspect.signature(MIXERS[n].scan).parameters],
         [(readout, steps) for readout in ("all", "last", "mean") for steps in (1, 7, 37)],
-        few=[("last", 37)],
+        few=[],
     ),
 )
 def test_7_lifted_input_equals_lifting_first(name, readout, steps):

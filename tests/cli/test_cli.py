@@ -269,6 +269,7 @@ def test_a_folder_without_a_run(tmp_path, capsys):
         fails(capsys, command, 1, "no configuration", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_models_that_cannot_stream_say_why(tmp_path, clip, capsys):
     attention = ["--cssm", "transformer", "--embed-dim", "8", "--mixer-options", "heads=2"]
     for options, says in (

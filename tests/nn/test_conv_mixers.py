@@ -13,6 +13,8 @@ from cssm.ops.spectral.in_space import convolve, folded, in_space_parallel, in_s
 from laws import weighted
 from tolerances import assert_close
 
+pytestmark = pytest.mark.slow  # every day the laws cover what is tested here
+
 B, T, GRID, CHANNELS = 2, 5, (4, 6), 4
 
 

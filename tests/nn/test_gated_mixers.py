@@ -15,6 +15,8 @@ from cssm.nn.gates import Clock, FactoredGates, interpolation, outer
 from cssm.nn.mixers.opponent import transition
 from tolerances import assert_close
 
+pytestmark = pytest.mark.slow  # every day the laws cover what is tested here
+
 CHANNELS, GRID = 2, (4, 6)
 
 

@@ -167,6 +167,7 @@ def test_zero_round_trips_with_no_floor():
     assert to_goom(jnp.float32(1e-40)) == ZERO  # subnormal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one", [1.0, 0.3 - 2.0j])
 def test_nothing_is_nan_at_zeros_and_cancellations(x64, one):
     one = jnp.asarray(one)
