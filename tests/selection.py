@@ -2,7 +2,7 @@
 
 import pytest
 
-QUICK = ("no_gate", "conv_ssm", "spatial_attn")  # of which nothing is left to the slow tests
+QUICK = ("no_gate", "spatial_attn")  # of which nothing is left to the slow tests
 
 
 def everyday(names, cases, few):

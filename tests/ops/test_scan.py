@@ -41,7 +41,7 @@ def outputs_and_gradients(function, a, b, h0):
 
 @pytest.mark.parametrize("name", cases.TESTS)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_equals_reference_with_every_gradient(x64, name, implementation, reverse):
     *arrays, resets = arguments(cases.TESTS[name])
 
