@@ -1,6 +1,6 @@
 """The benchmark: interleaved comparisons in JAX and PyTorch, checked before they are timed."""
 
-from . import fftconv, goom, mechanism, models, s4, scan, spectral  # noqa: F401
+from . import fftconv, goom, mechanism, mixers, models, s4, scan, spectral  # noqa: F401
 from .frameworks import has_torch
 from .harness import Comparison, Incorrect, Timing, copy_bandwidth, run
 from .registry import MODELS, OPS, SWEEPS
