@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax import lax
 from jax.extend.core import jaxprs_in_params
 
 from cssm.bench.mixers_plain import gated_goom, opponent_goom
@@ -15,7 +16,6 @@ from cssm.nn.gates import Clock, FactoredGates, interpolation, outer
 from cssm.nn.mixers.opponent import transition
 from tolerances import assert_close
 
-pytestmark = pytest.mark.slow  # every day the laws cover what is tested here
 
 CHANNELS, GRID = 2, (4, 6)
 
@@ -213,6 +213,21 @@ def test_convolutions_equal_their_sums(x64):
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
     expected = np.einsum("bthwcij,ijc->bthwc", windows, space.kernel[...]) + space.bias[...]
     assert_close(space(jnp.asarray(x)), jnp.asarray(expected))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_depthwise_gradients_are_those_of_the_grouped_convolution(x64, size):
+    conv, x = shaken(DepthwiseConv(CHANNELS, size, rngs=nnx.Rngs(0))), clip(2).astype("float64")
+
+    def grouped(conv, x):
+        around = [(size // 2, size - 1 - size // 2)] * 2
+        options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": CHANNELS}
+        frames = x.reshape(-1, *x.shape[2:])
+        y = lax.conv_general_dilated(frames, conv.kernel[...][:, :, None].astype(x.dtype), (1, 1), around, **options)
+        return y.reshape(x.shape) + conv.bias[...]
+
+    got, expected = (with_gradients(conv, call, x) for call in (lambda conv, x: conv(x), grouped))
+    assert_close(got, expected, 1e-6)  # parameters and their gradients are float32
 
 
 @pytest.mark.parametrize("name", ["gated", "opponent"])
