@@ -20,9 +20,10 @@ from jax import lax
 from cssm.core import hippo
 from cssm.core.errors import UsageError
 from cssm.core.typing import Complex, Frame, Grid, Video
+from cssm.ops import linear_scan
 
 from .. import ssm
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step
+from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, select
 
 
 class ConvS5State(NamedTuple):
@@ -105,9 +106,15 @@ class ConvS5(Mixer):
         """dt (B, T): the state decays by exp(dt z) before each frame; "last" and "mean" cost one output convolution."""
         check_channels(x, self.channels, self)
         check_state(state, x, self)
+        ssm.check_clip(x, reset, readout)
         dt = ssm.checked_dt(dt, x.shape[:2])
-        modes, y = ssm.scan(self._modes(), state.modes, x, reset=reset, readout=readout, dt=dt)
-        return ConvS5State(modes), y
+        (z, write, read), frames = self._modes(), x.astype(jnp.float32)
+        factor = jnp.exp(z if dt is None else dt.astype(jnp.float32)[..., None, None, None] * z)
+        # the convolutions take the whole clip: inside a loop XLA runs them 10 times slower on CPU
+        modes = linear_scan(factor, lax.complex(*write(frames)), state.modes, reset=reset)
+        *shown, frame = (select(v, readout) for v in (modes.real, modes.imag, frames))
+        y = read(tuple(shown), frame)
+        return ConvS5State(modes[:, -1]), y.astype(x.dtype)
 
     def static(self, state: ConvS5State, x: Frame, steps: int, *, readout="last") -> tuple[ConvS5State, Frame]:
         check_static(steps, readout, self)
@@ -118,6 +125,7 @@ class ConvS5(Mixer):
 
 
 def _convolve(x, kernel):
-    """Zero boundary: x (B, H, W, C) and kernel (K, K, C, P) give (B, H, W, P)."""
-    layout = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout, precision="highest")
+    """Zero boundary: x (..., H, W, C) and kernel (K, K, C, P) give (..., H, W, P)."""
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": "highest"}
+    y = lax.conv_general_dilated(x.reshape(-1, *x.shape[-3:]), kernel, (1, 1), "SAME", **options)
+    return y.reshape(*x.shape[:-1], -1)
