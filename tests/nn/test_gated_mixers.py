@@ -1,5 +1,7 @@
 """The gated mixers against what they must equal: a scalar decay, plain recurrences, GOOM over materialised gates."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,6 @@ from cssm.nn.causal_conv import CausalConv, DepthwiseConv
 from cssm.nn.gates import Clock, FactoredGates, interpolation, outer
 from cssm.nn.mixers.opponent import transition
 from tolerances import assert_close
-
 
 CHANNELS, GRID = 2, (4, 6)
 
@@ -228,6 +229,13 @@ def test_depthwise_gradients_are_those_of_the_grouped_convolution(x64, size):
 
     got, expected = (with_gradients(conv, call, x) for call in (lambda conv, x: conv(x), grouped))
     assert_close(got, expected, 1e-6)  # parameters and their gradients are float32
+
+
+def test_causal_gradients_are_those_of_the_masked_sum():
+    conv, x, past = shaken(CausalConv(CHANNELS, 4, rngs=nnx.Rngs(0))), clip(6), clip(3)
+    call = lambda conv, x, past, reset: conv.scan(past, x, reset)  # noqa: E731
+    got = with_gradients(conv, partial(call, reset=None), x, past)
+    assert_close(got, with_gradients(conv, partial(call, reset=jnp.zeros((2, 6), bool)), x, past))
 
 
 @pytest.mark.parametrize("name", ["gated", "opponent"])

@@ -44,14 +44,15 @@ class CausalConv(nnx.Module):
         """(past, y) of a clip, whose reset (B, T) forgets all frames before that one."""
         steps, before = x.shape[1], self.taps - 1
         frames = jnp.concatenate([past.astype(x.dtype), x], 1)
-        clip = None if reset is None else jnp.cumsum(jnp.pad(reset, [(0, 0), (before, 0)]), 1)  # b before+t
-        kernel, y = self.kernel[...], self.bias[...]
+        kernel, bias = self.kernel[...], self.bias[...]
+        if reset is None:
+            return frames[:, steps:].astype(jnp.float32), bias + _lagged(frames, kernel)
+        clip = jnp.cumsum(jnp.pad(reset, [(0, 0), (before, 0)]), 1)  # b before+t
+        now, y = clip[:, before:], bias
         for lag in range(self.taps):
-            start = before - lag
-            term = kernel[lag] * frames[:, start : start + steps]
-            y = y + (term if clip is None else _masked(term, clip[:, start : start + steps] == clip[:, before:]))
-        past = frames[:, steps:]
-        past = past if clip is None else _masked(past, clip[:, steps:] == clip[:, -1:])
+            at = slice(before - lag, before - lag + steps)
+            y = y + kernel[lag] * _masked(frames[:, at], clip[:, at] == now)
+        past = _masked(frames[:, steps:], clip[:, steps:] == now[:, -1:])
         return past.astype(jnp.float32), y
 
     def bound(self, input_bound) -> np.ndarray:
@@ -117,6 +118,30 @@ def _sum_of_shifts(x, kernel, before: int) -> Any:
 def _padded(x, taps: int, before: int):
     around = (before, taps - 1 - before)
     return jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [around, around, (0, 0)])
+
+
+@jax.custom_vjp
+def _lagged(frames, kernel):
+    """sum_j kernel[j] frames_{t-j}: (B, taps - 1 + T, ...) -> (B, T, ...)."""
+    before, steps = len(kernel) - 1, frames.shape[1] - len(kernel) + 1
+    return sum(tap * frames[:, before - lag : before - lag + steps] for lag, tap in enumerate(kernel))
+
+
+def _lagged_forward(frames, kernel):
+    return _lagged(frames, kernel), (frames, kernel)
+
+
+def _lagged_backward(saved, g):
+    """d frames_s = sum_j kernel[j] g_{s+j}, in one pass; autodiff pads and adds each tap."""
+    frames, kernel = saved
+    before, steps = len(kernel) - 1, g.shape[1]
+    around = jnp.pad(g, [(0, 0), (before, before)] + [(0, 0)] * (g.ndim - 2))
+    slope = lambda start: jnp.sum(g * lax.dynamic_slice_in_dim(frames, start, steps, 1), range(g.ndim - 1))  # noqa: E731
+    slopes = lax.map(slope, before - jnp.arange(len(kernel)))
+    return _lagged(around, kernel[::-1]).astype(frames.dtype), slopes.astype(kernel.dtype)
+
+
+_lagged.defvjp(_lagged_forward, _lagged_backward)
 
 
 def _masked(term, alive):
