@@ -15,14 +15,13 @@ from cssm.core.typing import Float, Frame, Grid, Video
 class CausalConv(nnx.Module):
     """y_t = b + sum_j k_j x_{t-j} per channel, j = 0..taps-1; frames before the start, or before a reset, are zeros.
 
-        The state is the last taps - 1 frames (B, taps - 1, H, W, C), float32.
+    The state is the last taps - 1 frames (B, taps - 1, H, W, C), float32.
 
-        >>> from flax import nnx
-    from jax import lax
-        >>> conv = CausalConv(2, 4, rngs=nnx.Rngs(0))
-        >>> past, y = conv.scan(conv.init_state(1, (3, 3)), jnp.ones((1, 5, 3, 3, 2)))
-        >>> past.shape, y.shape
-        ((1, 3, 3, 3, 2), (1, 5, 3, 3, 2))
+    >>> from flax import nnx
+    >>> conv = CausalConv(2, 4, rngs=nnx.Rngs(0))
+    >>> past, y = conv.scan(conv.init_state(1, (3, 3)), jnp.ones((1, 5, 3, 3, 2)))
+    >>> past.shape, y.shape
+    ((1, 3, 3, 3, 2), (1, 5, 3, 3, 2))
     """
 
     def __init__(self, channels: int, taps: int, *, rngs: nnx.Rngs):

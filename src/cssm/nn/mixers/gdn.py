@@ -22,11 +22,13 @@ from flax import nnx
 
 from cssm.core.errors import UsageError
 from cssm.core.typing import Complex, Float, Frame, Grid, Video
-from cssm.ops import delta_rule, delta_static, kernel_spectrum, stable_spectrum
+from cssm.ops import delta_static, kernel_spectrum, stable_spectrum
+from cssm.ops.delta import delta_step
 from cssm.ops.spectral import to_space, to_spectrum
 
 from ..bounds import decay_bound, dense_bound, spectrum_bound
 from ..causal_conv import CausalConv, DepthwiseConv
+from ..frames import scan_frames
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
 from ..spectral import checked_margin, initial_kernel
 
@@ -82,17 +84,21 @@ class GDN(Mixer):
 
     def step(self, state: GDNState, x: Frame) -> tuple[GDNState, Frame]:
         check_step(state, x, self)
-        return self.scan(state, x[:, None], readout="last")
+        past, u = self.time_conv.step(state.past, self.space_conv(x))
+        memory, y = self._advance(self.gain(x.shape[1:3]), state.memory, (x, jax.nn.silu(u)))
+        return GDNState(past, memory), y
 
     def scan(self, state: GDNState, x: Video, *, reset=None, readout="all") -> tuple[GDNState, Video | Frame]:
         check_channels(x, self.channels, self)
         check_state(state, x, self)
         past, u = self._convolved(state.past, x, reset)
-        last = readout == "last"
-        options = {"gain": self.gain(x.shape[2:4]), "reset": reset, "readout": "last" if last else "all"}
-        memory, o = delta_rule(*self.projections(u), *self.gates(x), state=state.memory, **options)
-        state = GDNState(past, memory)
-        return (state, self._output(x[:, -1], o)) if last else (state, select(self._output(x, o), readout))
+        gain = self.gain(x.shape[2:4])
+        advance = lambda memory, now: self._advance(gain, memory, now, shown=readout != "last")  # noqa: E731
+        memory, y = scan_frames(advance, state.memory, (x, u), reset)
+        if readout == "last":
+            q = self.projections(u[:, -1])[0]
+            return GDNState(past, memory), self._output(x[:, -1], jnp.einsum("bnijhw,bnjhw->bnihw", memory, q))
+        return GDNState(past, memory), select(y, readout)
 
     def static(self, state: GDNState, x: Frame, steps: int, *, readout="last") -> tuple[GDNState, Frame]:
         """Frame by frame while the convolution still sees the past, then in closed form (for the last y)."""
@@ -101,10 +107,9 @@ class GDN(Mixer):
         if readout == "mean" or first == steps:
             return self.scan(state, repeat_frame(x, steps), readout=readout)
         state, _ = self.scan(state, repeat_frame(x, first), readout="last")
-        u = self._convolved(state.past, x[:, None], None)[1]
-        parts = [part[:, 0] for part in (*self.projections(u), *self.gates(x[:, None]))]
-        options = {"gain": self.gain(x.shape[1:3]), "state": state.memory}
-        memory, o = delta_static(*parts, steps=steps - first, **options)
+        u = self._convolved(state.past, x[:, None], None)[1][:, 0]
+        options = {"gain": self.gain(x.shape[1:3]), "state": state.memory, "steps": steps - first}
+        memory, o = delta_static(*self.projections(u), *self.gates(x), **options)
         return GDNState(state.past, memory), self._output(x, o)
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
@@ -116,18 +121,25 @@ class GDN(Mixer):
         return float(max(past.max(), decay_bound(norm, MOST * gain)))
 
     def projections(self, u):
-        """q, k, v (B, T, heads, d, H, Wf) of u (B, T, H, W, C); q is scaled so that o does not depend on H W."""
-        pixels = u.shape[2] * u.shape[3]
+        """q, k, v (..., heads, d, H, Wf) of u (..., H, W, C); q is scaled so that o does not depend on H W."""
+        pixels = u.shape[-3] * u.shape[-2]
         spectra = to_spectrum(self.qkv(u))
-        q, k, v = jnp.moveaxis(spectra.reshape(*u.shape[:2], 3, self.heads, -1, *spectra.shape[-2:]), 2, 0)
+        split = spectra.reshape(*spectra.shape[:-3], 3, self.heads, -1, *spectra.shape[-2:])
+        q, k, v = jnp.moveaxis(split, -5, 0)
         norm = jnp.square(k.real) + jnp.square(k.imag)
-        return q * pixels**-0.5, k * jax.lax.rsqrt(norm.sum(3, keepdims=True) + EPSILON * pixels), v
+        return q * pixels**-0.5, k * jax.lax.rsqrt(norm.sum(-3, keepdims=True) + EPSILON * pixels), v
 
     def gates(self, x):
-        """alpha and beta, (B, T, heads)."""
-        logits = self.context(x.mean((2, 3))).astype(jnp.promote_types(x.dtype, jnp.float32))
+        """alpha and beta, (..., heads), of frames x (..., H, W, C)."""
+        logits = self.context(x.mean((-3, -2))).astype(jnp.promote_types(x.dtype, jnp.float32))
         alpha, beta = jnp.split(jax.nn.sigmoid(logits), 2, -1)
         return LEAST + (MOST - LEAST) * alpha, beta
+
+    def _advance(self, gain, memory, now, shown=True):
+        """One frame x, convolved to u: the memory after it, and y."""
+        x, u = now
+        memory, o = delta_step(*self.projections(u), *self.gates(x), gain=gain, state=memory)
+        return memory, self._output(x, o) if shown else None
 
     def _convolved(self, past, x, reset):
         past, u = self.time_conv.scan(past, self.space_conv(x), reset)

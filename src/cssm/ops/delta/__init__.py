@@ -11,14 +11,14 @@ from cssm.core.errors import ShapeError, UsageError
 
 from .chunked import chunked
 from .reference import decayed_attention_reference, delta_rule_reference
-from .sequential import sequential
+from .sequential import advance, apply, sequential
 from .ssd import ssd
 from .static import static
 
 IMPLEMENTATIONS: dict[str, Any] = {"sequential": sequential, "chunked": chunked, "reference": delta_rule_reference}
 DECAY_IMPLEMENTATIONS: dict[str, Any] = {"chunked": ssd, "reference": decayed_attention_reference}
 
-__all__ = ["DECAY_IMPLEMENTATIONS", "IMPLEMENTATIONS", "decayed_attention", "delta_rule", "delta_static"]
+__all__ = ["DECAY_IMPLEMENTATIONS", "IMPLEMENTATIONS", "decayed_attention", "delta_rule", "delta_static", "delta_step"]
 
 
 def delta_rule(q, k, v, alpha, beta, *, gain=None, state=None, reset=None, readout="all", implementation=None):
@@ -74,6 +74,25 @@ def delta_rule(q, k, v, alpha, beta, *, gain=None, state=None, reset=None, reado
     if implementation not in IMPLEMENTATIONS:
         raise UsageError(f"unknown implementation {implementation!r} of delta_rule: use {', '.join(IMPLEMENTATIONS)}")
     return IMPLEMENTATIONS[implementation](*arrays, gain, state, reset, readout)
+
+
+def delta_step(q, k, v, alpha, beta, *, gain, state):
+    """One step of `delta_rule` in plain operations, for a loop that computes q, k, v on the way.
+
+    Args: as `delta_rule`, without the time axis and the checks: q, k (B, N, Dk, ...), v (B, N, Dv, ...), alpha, beta
+      (B, N), gain (N, ...), state (B, N, Dv, Dk, ...).
+    Returns: (S, o) after the step, o (B, N, Dv, ...).
+
+    >>> import jax.numpy as jnp
+    >>> one = jnp.ones((1, 1, 1))
+    >>> delta_step(one, one, one, one[0], one[0], gain=one[0, 0], state=jnp.zeros((1, 1, 1, 1)))[1].item()
+    1.0
+    """
+    shape, (q, k, v) = v.shape, (a.reshape(*a.shape[:3], -1) for a in (q, k, v))
+    alpha, beta = alpha[:, :, None, None], beta[:, :, None, None]
+    flat = state.reshape(*state.shape[:4], -1)
+    flat = advance(flat, k, v, alpha * gain.reshape(gain.shape[0], 1, -1), beta)[0]
+    return flat.reshape(state.shape), apply(flat, q).reshape(shape)
 
 
 def delta_static(q, k, v, alpha, beta, steps: int, *, gain=None, state=None):

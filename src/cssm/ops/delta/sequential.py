@@ -46,8 +46,8 @@ def _run(q, k, v, alpha, beta, gain, state, reset):
 
     def step(t, carry):
         s, o = carry
-        s = _advance(_keep(s, reset, t), _at(k, t), _at(v, t), _decay(alpha, gain, t), _gate(beta, t))[0]
-        return s, None if o is None else _put(o, _apply(s, _at(q, t)), t, 1)
+        s = advance(_keep(s, reset, t), _at(k, t), _at(v, t), _decay(alpha, gain, t), _gate(beta, t))[0]
+        return s, None if o is None else _put(o, apply(s, _at(q, t)), t, 1)
 
     def segment(i, carry):
         s, o, starts = carry
@@ -68,7 +68,7 @@ def _backward(saved, cotangents):
 
     def again(t, first, states):
         s = _keep(_at(states, t - first, 0), reset, t)
-        s = _advance(s, _at(k, t), _at(v, t), _decay(alpha, gain, t), _gate(beta, t))[0]
+        s = advance(s, _at(k, t), _at(v, t), _decay(alpha, gain, t), _gate(beta, t))[0]
         return _put(states, s, t - first + 1, 0)
 
     def back(t, first, states, g, slopes):
@@ -104,9 +104,9 @@ def _segments(steps):
     return size, -(-steps // size)
 
 
-def _advance(s, k, v, decay, beta):
+def advance(s, k, v, decay, beta):
     """S_t, and what was recalled, S_{t-1} k."""
-    recall = _apply(s, k)
+    recall = apply(s, k)
     write = beta * (v - decay * recall)
     return decay[:, :, None] * s + write[:, :, :, None] * k.conj()[:, :, None], recall
 
@@ -120,9 +120,9 @@ def _step_back(g, before, after, k, v, alpha, beta, gain, read):
         q, do = read
         g = g + do[:, :, :, None] * q[:, :, None]
         slope["q"] = _pull(after, do)
-    recall = _apply(before, k)
+    recall = apply(before, k)
     error = v - decay * recall
-    dwrite = _apply(g, k.conj())
+    dwrite = apply(g, k.conj())
     drecall = -decay * beta * dwrite
     slope["k"] = _pull(before, drecall) + beta * _pull(g, error).conj()
     slope["v"] = beta * dwrite
@@ -133,7 +133,7 @@ def _step_back(g, before, after, k, v, alpha, beta, gain, read):
     return decay[:, :, None] * g + drecall[:, :, :, None] * k[:, :, None], slope
 
 
-def _apply(s, x) -> Any:
+def apply(s, x) -> Any:
     """sum_j S_ij x_j: (b n i j f), (b n j f) -> (b n i f)."""
     return sum(s[:, :, :, j] * x[:, :, None, j] for j in range(x.shape[2]))
 
