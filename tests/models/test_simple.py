@@ -8,7 +8,6 @@ from flax import nnx
 from cssm.core.errors import ShapeError, UnknownNameError, UsageError
 from cssm.models import create_model, list_models
 from cssm.nn import MIXERS, Mixer
-from selection import everyday
 from tolerances import assert_close
 
 RECURRENT = [name for name in MIXERS.names() if issubclass(MIXERS[name], Mixer)]
@@ -42,13 +41,34 @@ READOUTS = ("last", "mean", "all")
 
 @pytest.mark.parametrize(
     ("mixer", "readout", "pool"),
-    everyday(RECURRENT, [(r, p) for r in READOUTS for p in ("max", "mean")], few=[]),
+    [(mixer, "last", "max") for mixer in RECURRENT] + [("no_gate", r, p) for r in READOUTS for p in ("max", "mean")],
 )
 def test_streaming_gives_the_logits_of_the_parallel_pass(mixer, readout, pool):
     model, x = build(mixer=mixer, readout=readout, pool=pool, depth=2), clip()
     logits = streamed(model, x)
     assert_close(logits[-1], run(model, x), 1e-5)
     assert_close(logits[2], run(model, x[:, :3]), 1e-5)
+
+
+AFFINE = {"norm": "none", "act": "none", "position": "none"}
+
+
+@pytest.mark.parametrize(
+    ("mixer", "options"),
+    [(mixer, {"depth": 2}) for mixer in ("no_gate", "lru")]
+    + [("no_gate", options) for options in (AFFINE, {"pool": "mean"}, {"readout": "mean"}, {"readout": "all"})],
+)
+def test_irregular_times_stream_as_in_the_parallel_pass(mixer, options):
+    model, x = build(mixer=mixer, **options), clip()
+    dt = jnp.array([[1, 2, 0.5, 1, 3], [0.25, 1, 1, 2, 1.5]])
+    whole = jax.jit(lambda model, x, dt: model(x, dt=dt))
+    step = jax.jit(lambda model, state, frame, dt: model.step(state, frame, dt))
+    state = model.init_state(2, (8, 8))
+    for t in range(5):
+        state, logits = step(model, state, x[:, t], dt[:, t])
+    assert_close(logits, whole(model, x, dt), 1e-5)
+    assert_close(whole(model, x, jnp.ones_like(dt)), run(model, x), 1e-5)
+    assert not np.allclose(whole(model, x, dt), run(model, x), atol=1e-4)
 
 
 def test_streaming_an_affine_stem_and_a_pooling_stem():
@@ -70,7 +90,9 @@ def test_affine_stem_takes_the_lifted_path_and_equals_the_plain_one():
     assert_close(*map(jax.tree.leaves, gradients), 2e-5)
 
 
-@pytest.mark.parametrize(("mixer", "readout"), everyday(MIXERS.names(), [(r,) for r in READOUTS], few=[]))
+@pytest.mark.parametrize(
+    ("mixer", "readout"), [(m, "last") for m in MIXERS.names()] + [("no_gate", r) for r in READOUTS]
+)
 def test_a_static_image_equals_the_repeated_frame(mixer, readout):
     model = build(mixer=mixer, readout=readout, position="none", seq_len=6, norm="global_layer", image_size=8)
     image = clip()[:, 0]
@@ -83,12 +105,12 @@ def test_static_image_stands_at_time_zero_under_mrope():
     assert_close(run(model, image), run(model, image[:, None]), 1e-5)
 
 
-def test_mrope_changes_the_output_of_every_mixer():
-    for mixer in MIXERS.names():
-        options = {"mixer": mixer, "embed_dim": 24, "image_size": 8, "readout": "all"}
-        options["mixer_options"] = {"layer_scale": None} if mixer in ("spatial_attn", "transformer") else {}
-        turned, plain = (build(position=position, **options) for position in ("mrope", "none"))
-        assert not np.allclose(run(turned, clip()), run(plain, clip()), atol=1e-4), mixer
+@pytest.mark.parametrize("mixer", MIXERS.names())
+def test_mrope_changes_the_output(mixer):
+    options = {"mixer": mixer, "embed_dim": 24, "image_size": 8, "readout": "all"}
+    options["mixer_options"] = {"layer_scale": None} if mixer in ("spatial_attn", "transformer") else {}
+    turned, plain = (build(position=position, **options) for position in ("mrope", "none"))
+    assert not np.allclose(run(turned, clip()), run(plain, clip()), atol=1e-4)
 
 
 def test_global_layer_is_joint_over_time_at_depth_one():
@@ -98,9 +120,9 @@ def test_global_layer_is_joint_over_time_at_depth_one():
     np.testing.assert_allclose(features.std((1, 2, 3, 4)), 1, atol=1e-3)
 
 
-def test_another_resolution_at_test_time():
-    for mixer in MIXERS.names():
-        assert run(build(mixer=mixer, image_size=8), clip(size=11)).shape == (2, 2)
+@pytest.mark.parametrize("mixer", MIXERS.names())
+def test_another_resolution_at_test_time(mixer):
+    assert run(build(mixer=mixer, image_size=8), clip(size=11)).shape == (2, 2)
 
 
 def test_drop_path_needs_a_key_and_changes_training_only():
@@ -142,6 +164,11 @@ def test_every_model_has_a_forward_and_finite_gradients():
         (lambda: build(mixer_options={"boundary": "open"}), UsageError, "circular or zero"),
         (lambda: build(mixer_options={"margin": 3}), UsageError, "boundary='zero'"),
         (lambda: build(mixer="transformer", mixer_options={"rotary": False}), UsageError, "position decides"),
+        (lambda: build(mixer="gated")(clip(), dt=np.ones((2, 5))), UsageError, "Gated cannot honour dt"),
+        (lambda: build()(clip()[:, 0], dt=np.ones((2, 1))), UsageError, "dt is for clips"),
+        (lambda: build()(clip(), dt=np.ones((2, 4))), ShapeError, "dt"),
+        (lambda: build()(clip(), dt=np.zeros((2, 5))), UsageError, "positive"),
+        (lambda: build().step(build().init_state(2, (8, 8)), clip()[:, 0], np.zeros(2)), UsageError, "positive"),
     ],
 )
 def test_bad_input_is_named(call, error, says):
@@ -149,11 +176,13 @@ def test_bad_input_is_named(call, error, says):
         call()
 
 
-@pytest.mark.parametrize(("mixer",), everyday(RECURRENT, [()], few=[]))
+@pytest.mark.parametrize("mixer", RECURRENT)
 def test_step_refuses_what_does_not_fit_the_state(mixer, monkeypatch):
     model, x = build(mixer=mixer), clip()
     state = model.init_state(2, (8, 8))
-    for wrong in (clip(size=6)[:, 0], x[:1, 0]):
+    shapes = [[v.shape for v in jax.tree.leaves(model.init_state(2, grid))] for grid in ((8, 8), (6, 6))]
+    another_grid = [] if shapes[0] == shapes[1] else [clip(size=6)[:, 0]]  # a state over tokens fits every grid
+    for wrong in (*another_grid, x[:1, 0]):
         with pytest.raises(ShapeError, match=r"state shapes .* do not fit"):
             model.step(state, wrong)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # past the type check that only tests have

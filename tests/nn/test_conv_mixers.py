@@ -10,10 +10,8 @@ from cssm.core.errors import ShapeError, UsageError
 from cssm.nn import create_mixer
 from cssm.ops import kernel_spectrum, spectral_scan
 from cssm.ops.spectral.in_space import convolve, folded, in_space_parallel, in_space_sequential
-from laws import weighted
+from specimens import weighted
 from tolerances import assert_close
-
-pytestmark = pytest.mark.slow  # every day the laws cover what is tested here
 
 B, T, GRID, CHANNELS = 2, 5, (4, 6), 4
 

@@ -9,8 +9,6 @@ from cssm.nn import create_mixer
 from cssm.ops import decayed_attention, delta_rule
 from tolerances import assert_close
 
-pytestmark = pytest.mark.slow  # every day the laws cover what is tested here
-
 GRID, CHANNELS = (5, 6), 8
 
 

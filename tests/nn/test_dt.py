@@ -12,8 +12,6 @@ from cssm.ops import kernel_spectrum, spectral_scan, stable_spectrum
 from cssm.ops.spectral import check_dt, spectral_power, to_space, to_spectrum
 from tolerances import assert_close
 
-pytestmark = pytest.mark.slow  # every day law 8 covers what is tested here
-
 GRIDS = [(6, 8), (5, 7), (1, 4), (4, 1)]
 
 

@@ -75,7 +75,7 @@ def test_rotation_keeps_norms_and_products_depend_on_differences_alone():
 
 
 def test_a_later_start_continues_the_angles():
-    assert_close(rotary_angles(2, 2, 2, 12, start=3), rotary_angles(5, 2, 2, 12)[3:], 1e-6)
+    assert_close(rotary_angles(2, 2, 2, 12, times=jnp.arange(3, 5)), rotary_angles(5, 2, 2, 12)[3:], 1e-6)
 
 
 def test_odd_channels_are_refused():

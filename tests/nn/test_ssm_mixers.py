@@ -11,8 +11,6 @@ from cssm.nn import create_mixer
 from cssm.nn.mixer import repeat_frame
 from tolerances import assert_close
 
-pytestmark = pytest.mark.slow  # every day the laws cover what is tested here
-
 CHANNELS = 3
 SIZES = {"lru": 5, "s5": 6, "s4d": 6, "s4": 6, "convs5": 6}
 IRREGULAR = ["lru", "s5", "s4d", "convs5"]

@@ -5,7 +5,7 @@ from flax import nnx
 
 from cssm.core.errors import UsageError
 from cssm.nn import create_mixer
-from laws import weighted
+from specimens import weighted
 from tolerances import assert_close
 
 B, T, GRID, CHANNELS = 2, 6, (5, 6), 3

@@ -10,8 +10,6 @@ from cssm.ops import decayed_attention, delta_rule, delta_static
 from cssm.ops.delta import cases
 from tolerances import assert_close
 
-pytestmark = pytest.mark.slow  # every day the laws cover what is tested here
-
 
 def draw(rng, shape, is_complex=False):
     return jnp.asarray(rng.normal(size=shape) + (1j * rng.normal(size=shape) if is_complex else 0))
