@@ -18,6 +18,9 @@ class Flags:
     """Folder that `cssm train` wrote."""
     input: Path
     """Clip (T, H, W, 3), uint8 or already normalised float: .npz or .npy. `cssm data clip` writes one."""
+    dt: float = 1.0
+    """Time between frames, in frames of the training data: 2 for a video at half the frame rate. Mixers with a fixed
+    transition take it (`cssm list mixers`, column dt)."""
     any_size: bool = False
     """Accept frames of another size than the training frames (the mixers follow the grid)."""
     check: bool = False
@@ -36,7 +39,7 @@ def main(argv: list[str]) -> int:
     _check_size(video, run.model, flags)
     logits = _stream(run, model, video, flags)
     if flags.check:
-        _compare(run, model, video, logits, flags.json)
+        _compare(run, model, video, logits, flags)
     return 0
 
 
@@ -58,9 +61,11 @@ def _stream(run, model, video, flags):
 
     graph, params = nnx.split(model)
 
+    dt = None if flags.dt == 1 else np.full((1,), flags.dt, np.float32)
+
     @jax.jit
     def step(params, state, frame):
-        state, logits = nnx.merge(graph, params).step(state, run.task.prepare({"input": frame})["input"])
+        state, logits = nnx.merge(graph, params).step(state, run.task.prepare({"input": frame})["input"], dt)
         return state, logits, jax.nn.softmax(logits[0])
 
     state = model.init_state(1, video.shape[1:3])
@@ -84,14 +89,15 @@ def _show(t, chances, as_json: bool) -> None:
         print(f"frame {t + 1:4d}  {bars}", flush=True)
 
 
-def _compare(run, model, video, logits, as_json: bool) -> None:
+def _compare(run, model, video, logits, flags) -> None:
     import jax
     import numpy as np
     from flax import nnx
 
     graph, params = nnx.split(model)
-    whole = jax.jit(lambda params, x: nnx.merge(graph, params)(x))
+    dt = None if flags.dt == 1 else np.full((1, len(video)), flags.dt, np.float32)
+    whole = jax.jit(lambda params, x: nnx.merge(graph, params)(x, dt=dt))
     parallel = np.asarray(whole(params, run.task.prepare({"input": video[None]})["input"]))
     difference = float(np.abs(parallel - logits).max())
-    text = json.dumps({"largest_difference": difference}) if as_json else ""
+    text = json.dumps({"largest_difference": difference}) if flags.json else ""
     print(text or f"largest difference from the parallel pass {difference:.2e}")

@@ -20,10 +20,12 @@ from cssm.nn.mixer import (
     Control,
     Mixer,
     SpatiallyPooled,
+    check_dt,
     check_state,
     create_mixer,
     has_option,
     repeat_frame,
+    require_dt,
     select,
     takes_lift,
 )
@@ -81,7 +83,8 @@ MODELS.register("simple")(SimpleCSSMConfig())
 
 
 class SimpleState(NamedTuple):
-    frame: jax.Array
+    frame: jax.Array  # how many there were
+    time: jax.Array  # (B,) of the last one, in frames of the training data
     norms: tuple
     mixers: tuple
     readout: Any
@@ -118,55 +121,60 @@ class SimpleCSSM(nnx.Module):
         self.affine = plain_stem and depth == 1 and takes_lift(self.mixers[0])
         self.drop_path, self.seq_len, self.in_channels, self.mixer_name = drop_path, seq_len, in_channels, mixer
 
-    def __call__(self, x: RawVideo | RawFrame, *, key=None) -> Logits:
-        """Logits of clips (B, T, H, W, C), or of static images (B, H, W, C). key: randomness of drop-path, in training.
+    def __call__(self, x: RawVideo | RawFrame, *, dt=None, key=None) -> Logits:
+        """Logits of clips (B, T, H, W, C), or of static images (B, H, W, C).
+
+        dt (B, T): the time from each frame's predecessor to it, in frames of the training data; 1 when omitted. A video
+        with dropped frames, or at half the frame rate (dt = 2), needs no retraining. key: randomness of drop-path.
 
         Raises:
-          ShapeError: not a clip or image of the model's channels, zero frames, or frames below the stride.
+          ShapeError: not a clip or image of the model's channels, zero frames, or frames below the stride; dt that does
+            not fit. UsageError: dt for a mixer without a fixed transition, for an image, or not positive.
         """
         self._check(x)
         static, frames, mixer = x.ndim == 4, self.head.frames, self.mixers[0]
+        self._check_dt(x, dt)
         if self.affine and not static and frames != "all":
-            return self._affine_clip(x, mixer, frames, key)
-        x = self.norms[0](self._embed(x[:, None] if static else x))
+            return self._affine_clip(x, mixer, frames, dt, key)
+        x = self.norms[0](self._embed(x[:, None] if static else x, None if dt is None else _times(dt)))
         if static and len(self.mixers) == 1 and isinstance(mixer, Mixer) and frames != "all":
             state = mixer.init_state(x.shape[0], x.shape[2:4])
             y = mixer.static(state, x[:, 0], self.seq_len, readout=frames)[1]
             return self.head(x[:, 0] + self._drop(y, key, 0))
-        return self._blocks(repeat_frame(x[:, 0], self.seq_len) if static else x, key)
+        return self._blocks(repeat_frame(x[:, 0], self.seq_len) if static else x, dt, key)
 
-    def _affine_clip(self, x: RawVideo, mixer, frames, key) -> Logits:
+    def _affine_clip(self, x: RawVideo, mixer, frames, dt, key) -> Logits:
         """Nothing but an affine map stands before the mixer: it is handed over, and the pixels are transformed."""
         x, lift = jnp.pad(x, [(0, 0)] * 4 + [(0, 1)], constant_values=1), self.stem.affine()
-        y = mixer.scan(mixer.init_state(x.shape[0], x.shape[2:4]), x, readout=frames, lift=lift)[1]
+        y = mixer.scan(mixer.init_state(x.shape[0], x.shape[2:4]), x, readout=frames, lift=lift, **_spans(dt))[1]
         return self.head(select(x, frames) @ lift + self._drop(y, key, 0))
 
-    def _blocks(self, x: Video, key) -> Logits:
+    def _blocks(self, x: Video, dt, key) -> Logits:
         for i, mixer in enumerate(self.mixers):
             x = self.norms[i](activation(self.act)(x)) if i else x
             if i < len(self.mixers) - 1:
-                x = x + self._drop(mixer(x), key, i)
-        return self._last_block(x, mixer, key)
+                x = x + self._drop(mixer(x, **_spans(dt)), key, i)
+        return self._last_block(x, mixer, dt, key)
 
-    def _last_block(self, x: Video, mixer, key) -> Logits:
+    def _last_block(self, x: Video, mixer, dt, key) -> Logits:
         """The last block and the readout: nothing is computed that is not read."""
         frames, block = self.head.frames, len(self.mixers) - 1
         if isinstance(mixer, Control):
             return self.head(select(x + self._drop(mixer(x), key, block), frames))
         state = mixer.init_state(x.shape[0], x.shape[2:4])
-        if self.head.pool == "mean" and isinstance(mixer, SpatiallyPooled):
+        if self.head.pool == "mean" and isinstance(mixer, SpatiallyPooled) and dt is None:
             frames = "mean" if frames == "all" else frames
             y = mixer.pooled(state, x, readout=frames)
             return self.head.logits(select(x, frames).mean((1, 2)) + self._drop(y, key, block))
-        y = mixer.scan(state, x, readout=frames)[1]
+        y = mixer.scan(state, x, readout=frames, **_spans(dt))[1]
         return self.head(select(x, frames) + self._drop(y, key, block))
 
-    def _embed(self, x: RawVideo, start=0) -> Video:
-        """Stem, activation and positions of a clip whose first frame is the start-th."""
+    def _embed(self, x: RawVideo, times=None) -> Video:
+        """Stem, activation and positions of a clip whose frames are at times (B, T), or at 0, 1, 2, ..."""
         y = self.stem(x.reshape(-1, *x.shape[2:]))
         y = activation(self.act)(y) if not self.stem.pools else y
         y = y.reshape(*x.shape[:2], *y.shape[1:])
-        return rotate(y, rotary_angles(*y.shape[1:], start=start)) if self.rotary else y
+        return rotate(y, rotary_angles(*y.shape[1:], times=times)) if self.rotary else y
 
     def _drop(self, y, key, block: int):
         if key is None or not self.drop_path:
@@ -183,6 +191,15 @@ class SimpleCSSM(nnx.Module):
         if 0 in x.shape[1:]:
             raise ShapeError(f"the input of shape {x.shape} has zero frames or pixels: give at least one")
 
+    def _check_dt(self, x, dt) -> None:
+        if dt is None:
+            return
+        if x.ndim == 4:
+            raise UsageError("dt is for clips: a static image has no frames between which time passes; leave dt out")
+        for mixer in self.mixers:
+            require_dt(mixer)
+        check_dt(dt, x.shape[:2])
+
     # Streaming: frame by frame, constant memory, the logits of the parallel pass.
 
     def init_state(self, batch: int, grid: Grid) -> SimpleState:
@@ -198,29 +215,45 @@ class SimpleCSSM(nnx.Module):
             require_streaming(norm, self.norm_name)
         return SimpleState(
             jnp.zeros((), jnp.int32),
+            jnp.zeros((batch,)),
             tuple(norm.init_state(batch) for norm in self.norms),
             tuple(mixer.init_state(batch, inner) for mixer in self.mixers),
             self.head.init_state(batch, inner),
         )
 
-    def step(self, state: SimpleState, x: RawFrame) -> tuple[SimpleState, Logits]:
-        """One more frame (B, H, W, C): the new state, and the logits of the clip so far.
+    def step(self, state: SimpleState, x: RawFrame, dt=None) -> tuple[SimpleState, Logits]:
+        """One more frame (B, H, W, C), dt (B,) after the last one: the new state, and the logits of the clip so far.
 
         Raises:
           ShapeError: a clip, or a frame whose channels, batch or grid are not those of the state.
+          ShapeError, UsageError: dt, as in a call.
         """
         if x.ndim != 4:
             raise ShapeError(f"step takes one frame (B, H, W, {self.in_channels}), got shape {x.shape}: give x[:, t]")
         self._check(x)
-        x = self._embed(x[:, None], state.frame)[:, 0]
+        self._check_dt(x[:, None], None if dt is None else jnp.asarray(dt)[..., None])
+        if state.time.shape != x.shape[:1]:
+            raise ShapeError(f"state shapes are those of {state.time.shape[0]} clips and do not fit frames {x.shape}")
+        time = jnp.where(state.frame == 0, 0, state.time + (1 if dt is None else dt))  # the first frame is at 0
+        x = self._embed(x[:, None], time[:, None])[:, 0]
         check_state(state.mixers[0], x, self.mixers[0])  # before a norm broadcasts
         norms, mixers = [], []
         for i, (norm, mixer) in enumerate(zip(self.norms, self.mixers, strict=True)):
             norm_state, x = norm.step(state.norms[i], activation(self.act)(x) if i else x)
-            mixer_state, y = mixer.step(state.mixers[i], x)
+            mixer_state, y = mixer.step(state.mixers[i], x, **_spans(dt))
             x = x + y
             norms.append(norm_state)
             mixers.append(mixer_state)
         frame = state.frame + 1
         readout, logits = self.head.update(state.readout, x, frame)
-        return SimpleState(frame, tuple(norms), tuple(mixers), readout), logits
+        return SimpleState(frame, time, tuple(norms), tuple(mixers), readout), logits
+
+
+def _spans(dt):
+    """Keyword arguments of a mixer: those without irregular time are not asked for it."""
+    return {} if dt is None else {"dt": dt}
+
+
+def _times(dt):
+    """(B, T) of each frame, the first at 0."""
+    return jnp.cumsum(jnp.asarray(dt, jnp.float32).at[:, 0].set(0), 1)

@@ -54,9 +54,9 @@ class Mixer(nnx.Module, abc.ABC):
         The class docstring proves it; nn/bounds.py has the parts. Infinite where a gain has saturated at 1.
         """
 
-    def __call__(self, x: Video) -> Video:
-        """y for every frame of a clip with no past."""
-        return self.scan(self.init_state(x.shape[0], x.shape[2:4]), x)[1]
+    def __call__(self, x: Video, **options) -> Video:
+        """y for every frame of a clip with no past; options of `scan`, such as dt."""
+        return self.scan(self.init_state(x.shape[0], x.shape[2:4]), x, **options)[1]
 
 
 class Control(nnx.Module, abc.ABC):

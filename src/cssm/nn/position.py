@@ -7,11 +7,11 @@ from cssm.core.errors import ShapeError
 from cssm.core.typing import Grid
 
 
-def rotary_angles(frames: int, height: int, width: int, channels: int, *, start=0):
+def rotary_angles(frames: int, height: int, width: int, channels: int, *, times=None):
     """mrope: (T, H, W, C/2) angles in radians, t f, y f or x f with f_j = 10000^(-2j / C).
 
     The C/2 pairs are split T : H : W = n // 3 each, the rest to W; time takes the fastest frequencies.
-    `start` is the time of the first frame (a traced integer when streaming).
+    times (..., T): when the frames are, in frames; 0, 1, 2, ... when omitted. (..., T, H, W, C/2) angles with it.
 
     Raises:
       ShapeError: an odd number of channels.
@@ -27,9 +27,9 @@ def rotary_angles(frames: int, height: int, width: int, channels: int, *, start=
     third = pairs // 3
     frequency = 10000.0 ** (-2.0 * jnp.arange(pairs) / channels)
     axis = jnp.array([0] * third + [1] * third + [2] * (pairs - 2 * third))
-    clock = (jnp.asarray(start) + jnp.arange(frames)).astype(jnp.float32)
-    grid = jnp.meshgrid(clock, jnp.arange(height), jnp.arange(width), indexing="ij")
-    return jnp.stack(grid, -1)[..., axis] * frequency
+    clock = jnp.arange(frames, dtype=jnp.float32) if times is None else times
+    places = jnp.broadcast_arrays(clock[..., None, None], jnp.arange(height)[:, None], jnp.arange(width))
+    return jnp.stack([place.astype(jnp.float32) for place in places], -1)[..., axis] * frequency
 
 
 def rotate(x, angles):
