@@ -72,23 +72,19 @@ class NoFFT(Mixer):
     def step(self, state: NoFFTState, x: Frame) -> tuple[NoFFTState, Frame]:
         check_step(state, x, self)
         past, v = self.time_conv.step(state.past, self.space_conv(self.inner(x)))
-        u = jax.nn.silu(v)
-        factors = self.factors(u)
-        memory, _ = _advance(self.decay(), state.memory, (u, factors))
-        return NoFFTState(past, memory), self._output(x, memory, factors)
+        memory, y = self._advance(state.memory, (x, jax.nn.silu(v)))
+        return NoFFTState(past, memory), y
 
     def scan(self, state: NoFFTState, x: Video, *, reset=None, readout="all") -> tuple[NoFFTState, Video | Frame]:
         check_channels(x, self.channels, self)
         check_state(state, x, self)
         past, v = self.time_conv.scan(state.past, self.space_conv(self.inner(x)), reset)
         u = jax.nn.silu(v)
-        factors, decay, shown = self.factors(u), self.decay(), readout != "last"
-        advance = lambda memory, now: _advance(decay, memory, now, shown)  # noqa: E731
-        memory, memories = scan_frames(advance, state.memory, (u, factors), reset)
-        if shown:
-            return NoFFTState(past, memory), select(self._output(x, memories, factors), readout)
-        last = jax.tree.map(lambda factor: factor[:, -1], factors)
-        return NoFFTState(past, memory), self._output(x[:, -1], memory, last)
+        advance = lambda memory, now: self._advance(memory, now, shown=readout != "last")  # noqa: E731
+        memory, y = scan_frames(advance, state.memory, (x, u), reset)
+        if readout == "last":
+            return NoFFTState(past, memory), self._output(x[:, -1], memory, self.factors(u[:, -1]))
+        return NoFFTState(past, memory), select(y, readout)
 
     def static(self, state: NoFFTState, x: Frame, steps: int, *, readout="last") -> tuple[NoFFTState, Frame]:
         check_static(steps, readout, self)
@@ -108,16 +104,16 @@ class NoFFT(Mixer):
         write = limits["write"] ** 2 * u.max()
         return float(max(v.max(), largest * write / (1 - float(self.decay().max()) * np.exp(-largest))))
 
+    def _advance(self, memory, now, shown=True):
+        """One frame x, convolved to u: the memory after it, and y."""
+        x, u = now
+        factors = self.factors(u)
+        rows, columns = factors["step"]
+        write = (over_columns(rows) + over_rows(columns)) * outer(*factors["write"])  # D B
+        kept = outer(jnp.exp(-rows), jnp.exp(-columns))[..., None]
+        memory = self.decay() * (kept * memory) + write[..., None] * u
+        return memory, self._output(x, memory, factors) if shown else None
+
     def _output(self, x, memory, factors):
         y = self.norm((outer(*factors["read"])[..., None] * memory).astype(x.dtype))
         return self.out(y * jax.nn.silu(self.gate(x)))
-
-
-def _advance(decay, memory, now, shown=True):
-    """One frame: the memory after it, twice where it is shown."""
-    u, factors = now
-    rows, columns = factors["step"]
-    write = (over_columns(rows) + over_rows(columns)) * outer(*factors["write"])  # D B
-    kept = outer(jnp.exp(-rows), jnp.exp(-columns))[..., None]
-    memory = decay * (kept * memory) + write[..., None] * u
-    return memory, memory if shown else None
