@@ -62,6 +62,8 @@ def test_stream_equals_the_parallel_pass(trained, clip, capsys):
     assert main(["stream", str(trained), "--input", str(clip), "--check"]) == 0
     out = capsys.readouterr().out
     assert float(out.strip().splitlines()[-1].split()[-1]) < 1e-5 and out.count("frame ") == 8
+    assert main(["stream", str(trained), "--input", str(clip), "--check", "--dt", "2"]) == 0
+    assert float(capsys.readouterr().out.split()[-1]) < 1e-5
     assert main(["stream", str(trained), "--input", str(clip), "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["frame"] for line in lines] == list(range(8))

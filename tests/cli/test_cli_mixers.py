@@ -61,7 +61,9 @@ def test_list_mixers_prints_the_table(capsys, monkeypatch):
     assert all(column in out for column in COLUMNS) and "4,928" in out
     assert main(["list", "mixers", "--markdown"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("| mixer | causal |") and "| `no_gate` | yes | yes | yes | yes | 4,928 | 139,264 |" in out
+    assert (
+        out.startswith("| mixer | causal |") and "| `no_gate` | yes | yes | yes | yes | yes | 4,928 | 139,264 |" in out
+    )
     assert main(["list", "mixers", "nonsense"]) == 2
 
 

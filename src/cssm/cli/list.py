@@ -63,7 +63,7 @@ def _mixers_with_costs(markdown: bool) -> int:
         return 0
     table = _table("mixers", *COLUMNS)
     for i, column in enumerate(table.columns):
-        column.justify, column.no_wrap = ("right" if i > 4 else "left"), True
+        column.justify, column.no_wrap = ("right" if i > 5 else "left"), True
     for row in rows:
         table.add_row(*row.cells())
     console = Console() if sys.stdout.isatty() else Console(width=130)

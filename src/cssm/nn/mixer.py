@@ -89,8 +89,10 @@ def takes_dt(mixer: Any) -> bool:
 def require_dt(mixer: Any) -> None:
     """A UsageError unless the mixer can honour irregular time."""
     if not takes_dt(mixer):
-        name = type(mixer).__name__
-        raise UsageError(f"{name} cannot honour dt: only a mixer with a fixed transition, K^dt, takes irregular time")
+        raise UsageError(
+            f"{type(mixer).__name__} cannot honour dt: irregular time, K^dt, needs fixed gains; `cssm list mixers` shows "
+            "which mixers take it"
+        )
 
 
 @runtime_checkable

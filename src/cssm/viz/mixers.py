@@ -7,19 +7,19 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cssm.core.typing import Grid
-from cssm.nn.mixer import MIXERS, LinearTimeInvariant, Mixer, create_mixer
+from cssm.nn.mixer import MIXERS, LinearTimeInvariant, Mixer, create_mixer, takes_dt
 
 from .inspect import step_cost
 
 CHANNELS, GRID = 32, (32, 32)
 NOTE = (
     f"For {CHANNELS} channels and one frame of {GRID[0]} x {GRID[1]} pixels of one video. LTI: the state decays by "
-    "fixed gains, one a mode (that of `s4` by a fixed dense matrix). Grid-free: no parameter depends on the grid; a "
+    "fixed gains, one a mode (that of `s4` by a fixed dense matrix). dt: takes irregular time. Grid-free: no parameter depends on the grid; a "
     "table is interpolated to any other grid. FLOPs and bytes: XLA's own count of `step` (of a clip of one frame for "
     "mixers without), to two digits; a loop counts once, hence >=."
 )
-COLUMNS = ("mixer", "causal", "recurrent", "LTI", "grid-free", "parameters", "state bytes", "FLOPs", "bytes")
-EXACT = 7  # columns that do not depend on XLA's version
+COLUMNS = ("mixer", "causal", "recurrent", "LTI", "dt", "grid-free", "parameters", "state bytes", "FLOPs", "bytes")
+EXACT = 8  # columns that do not depend on XLA's version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class MixerFacts:
     causal: bool
     recurrent: bool
     time_invariant: bool
+    takes_dt: bool
     grid_free: bool
     parameters: int
     state_bytes: int
@@ -40,7 +41,7 @@ class MixerFacts:
 
     def cells(self) -> list[str]:
         """The row as text, in the order of COLUMNS."""
-        flags = (self.causal, self.recurrent, self.time_invariant)
+        flags = (self.causal, self.recurrent, self.time_invariant, self.takes_dt)
         cells = [self.name, *("yes" if flag else "no" for flag in flags), "yes" if self.grid_free else "a table"]
         cells += [f"{self.parameters:,}", f"{self.state_bytes:,}"]
         more = ">= " if self.looped else ""
@@ -70,14 +71,15 @@ def mixer_facts(name: str, *, cost: bool = True, channels: int = CHANNELS, grid:
     return MixerFacts(
         name=name, what=(MIXERS[name].__doc__ or "").strip().splitlines()[0], causal=MIXERS[name].causal,
         recurrent=isinstance(mixer, Mixer), time_invariant=isinstance(mixer, LinearTimeInvariant),
-        grid_free=_shapes(mixer) == _shapes(other), parameters=sum(p.size for p in _parameters(mixer)),
+        takes_dt=takes_dt(mixer), grid_free=_shapes(mixer) == _shapes(other),
+        parameters=sum(p.size for p in _parameters(mixer)),
         state_bytes=sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(state)), **measured,
     )  # fmt: skip
 
 
 def markdown_table(rows: list[MixerFacts]) -> str:
     """The rows as a Markdown table, with the note under it."""
-    lines = [COLUMNS, tuple("---:" if i > 4 else "---" for i in range(len(COLUMNS)))]
+    lines = [COLUMNS, tuple("---:" if i > 5 else "---" for i in range(len(COLUMNS)))]
     lines += [(f"`{row.name}`", *row.cells()[1:]) for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{NOTE}\n"
 
