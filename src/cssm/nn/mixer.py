@@ -90,8 +90,8 @@ def require_dt(mixer: Any) -> None:
     """A UsageError unless the mixer can honour irregular time."""
     if not takes_dt(mixer):
         raise UsageError(
-            f"{type(mixer).__name__} cannot honour dt: irregular time, K^dt, needs fixed gains; `cssm list mixers` shows "
-            "which mixers take it"
+            f"{type(mixer).__name__} cannot honour dt: irregular time, K^dt, needs fixed gains; "
+            "`cssm list mixers` shows which mixers take it"
         )
 
 

@@ -14,9 +14,9 @@ from .inspect import step_cost
 CHANNELS, GRID = 32, (32, 32)
 NOTE = (
     f"For {CHANNELS} channels and one frame of {GRID[0]} x {GRID[1]} pixels of one video. LTI: the state decays by "
-    "fixed gains, one a mode (that of `s4` by a fixed dense matrix). dt: takes irregular time. Grid-free: no parameter depends on the grid; a "
-    "table is interpolated to any other grid. FLOPs and bytes: XLA's own count of `step` (of a clip of one frame for "
-    "mixers without), to two digits; a loop counts once, hence >=."
+    "fixed gains, one a mode (that of `s4` by a fixed dense matrix). dt: takes irregular time. Grid-free: no parameter "
+    "depends on the grid; a table is interpolated to any other grid. FLOPs and bytes: XLA's own count of `step` (of a "
+    "clip of one frame for mixers without), to two digits; a loop counts once, hence >=."
 )
 COLUMNS = ("mixer", "causal", "recurrent", "LTI", "dt", "grid-free", "parameters", "state bytes", "FLOPs", "bytes")
 EXACT = 8  # columns that do not depend on XLA's version
