@@ -249,9 +249,13 @@ def test_8_a_double_step_equals_an_empty_frame_between(name):
 
 @pytest.mark.parametrize("name", TIMED)
 def test_8_unit_steps_are_the_default(name):
-    """Bit for bit where frames are scanned one by one; to rounding elsewhere."""
-    dt = np.ones((B, 3), np.float32)
-    assert_equal_to_frames(name, lambda m, s, x: m.scan(s, x, dt=dt), clip(3))
+    """Bit for bit where they are known, and by the power of the transition where they are not."""
+    state, x, units = carried_state(name), jnp.asarray(clip(3)), np.ones((B, 3))
+    run = jax.jit(lambda: merged(name).scan(state, x))
+    known = jax.jit(lambda: merged(name).scan(state, x, dt=units))
+    jax.tree.map(np.testing.assert_array_equal, known(), run())
+    traced = jax.jit(lambda dt: merged(name).scan(state, x, dt=dt))
+    assert_close(traced(units), run())
 
 
 @pytest.mark.parametrize("name", TIMED)

@@ -107,8 +107,8 @@ def test_bad_dt_is_refused_or_poisons():
         spectral_scan(x, K, dt=jnp.ones((1, 2)), implementation="stream")
     mixer = create_mixer("standard", channels=3, numerics="goom", rngs=nnx.Rngs(0))
     for call in (
-        lambda s: mixer.scan(s, x, dt=jnp.ones((1, 2))),
-        lambda s: mixer.step(s, x[:, 0], dt=jnp.ones((1,))),
+        lambda s: mixer.scan(s, x, dt=jnp.full((1, 2), 2.0)),
+        lambda s: mixer.step(s, x[:, 0], dt=jnp.full((1,), 2.0)),
     ):
         with pytest.raises(UsageError, match="numerics='direct'"):
             call(mixer.init_state(1, (4, 4)))

@@ -20,7 +20,6 @@ from cssm.nn.mixer import (
     Control,
     Mixer,
     SpatiallyPooled,
-    check_dt,
     check_state,
     create_mixer,
     has_option,
@@ -33,6 +32,7 @@ from cssm.nn.norm import create_norm, require_streaming
 from cssm.nn.position import rotary_angles, rotate
 from cssm.nn.readout import Readout
 from cssm.nn.stem import Stem, activation
+from cssm.ops.spectral import check_dt
 
 from .registry import MODELS
 

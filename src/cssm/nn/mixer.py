@@ -15,7 +15,7 @@ from cssm.core.annotations import describe, fits
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.registry import Registry
 from cssm.core.typing import Frame, Grid, Video
-from cssm.ops.spectral import check_dt as check_dt  # for mixers that take dt
+from cssm.ops.spectral import given_dt as given_dt  # for mixers that take dt
 
 MIXERS: Registry[type["Mixer"] | type["Control"]] = Registry("mixer")
 

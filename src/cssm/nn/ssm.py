@@ -14,7 +14,6 @@ from jax import lax
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.ops.s4.diagonal import expm1
-from cssm.ops.spectral import check_dt
 from cssm.ops.spectral.static import geometric
 
 
@@ -82,11 +81,6 @@ def check_clip(x, reset, readout: str) -> None:
         raise UsageError(f"unknown readout {readout!r}: use all, last or mean")
     if reset is not None and jnp.shape(reset) != x.shape[:2]:
         raise ShapeError(f"reset has shape {jnp.shape(reset)}, expected {x.shape[:2]} (B, T)")
-
-
-def checked_dt(dt, shape):
-    """dt of that shape (B, T) or (B,), positive; or None."""
-    return None if dt is None else check_dt(dt, shape)
 
 
 def zoh(A, log_step):

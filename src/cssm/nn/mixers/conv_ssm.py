@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import linear_scan
 from cssm.ops.spectral.static import geometric
 
 from ..bounds import decay_bound, dense_bound
-from ..mixer import MIXERS, Mixer, check_channels, check_dt, check_state, check_static, check_step, select
+from ..causal_conv import DepthwiseConv
+from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt, select
 
 
 class ConvSSMState(NamedTuple):
@@ -38,10 +38,8 @@ class ConvSSM(Mixer):
     """
 
     def __init__(self, channels: int, *, kernel_size: int = 3, rngs: nnx.Rngs):
-        if kernel_size < 1:
-            raise UsageError(f"conv_ssm: kernel_size is {kernel_size}, expected at least one tap")
         self.channels = channels
-        self.conv = nnx.Conv(channels, channels, (kernel_size, kernel_size), feature_group_count=channels, rngs=rngs)
+        self.conv = DepthwiseConv(channels, kernel_size, rngs=rngs)
         self.write = nnx.Linear(channels, channels, rngs=rngs)
         self.read = nnx.Linear(channels, channels, rngs=rngs)
         self.out = nnx.Linear(channels, channels, rngs=rngs)
@@ -53,14 +51,15 @@ class ConvSSM(Mixer):
 
     def _decay(self, dt=None, shape=()):
         """a (C,), or a^dt (*shape, 1, 1, C) for dt of that shape: exp(dt log a), as a is positive."""
+        dt = given_dt(dt, shape)
         if dt is None:
             return self.transition((1, 1))[:, 0, 0]
         log_decay = jax.nn.log_sigmoid(self.decay_logit[...].astype(jnp.float32))
-        return jnp.exp(check_dt(dt, shape)[..., None, None, None] * log_decay)
+        return jnp.exp(dt[..., None, None, None] * log_decay)
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """max|write| / (1 - a), with |write| <= max|Dense_B x| max|dwconv x|, each at most an l1 norm of weights."""
-        write = dense_bound(self.write, input_bound) * dense_bound(self.conv, input_bound)
+        write = dense_bound(self.write, input_bound) * self.conv.bound(input_bound)
         return decay_bound(write, self._decay())
 
     def init_state(self, batch: int, grid: Grid) -> ConvSSMState:
@@ -76,8 +75,7 @@ class ConvSSM(Mixer):
     ) -> tuple[ConvSSMState, Video | Frame]:
         check_channels(x, self.channels, self)
         check_state(state, x, self)
-        frames = self._input(x.reshape(-1, *x.shape[2:])).reshape(x.shape)
-        memory = linear_scan(self._decay(dt, x.shape[:2]), frames, state.memory, reset=reset)
+        memory = linear_scan(self._decay(dt, x.shape[:2]), self._input(x), state.memory, reset=reset)
         if readout == "last":
             return ConvSSMState(memory[:, -1]), self._output(x[:, -1], memory[:, -1])
         return ConvSSMState(memory[:, -1]), select(self._output(x, memory), readout)

@@ -23,7 +23,7 @@ from cssm.core.typing import Complex, Frame, Grid, Video
 from cssm.ops import linear_scan
 
 from .. import ssm
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, select
+from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt, select
 
 
 class ConvS5State(NamedTuple):
@@ -96,7 +96,7 @@ class ConvS5(Mixer):
 
     def step(self, state: ConvS5State, x: Frame, dt=None) -> tuple[ConvS5State, Frame]:
         check_step(state, x, self)
-        dt = ssm.checked_dt(dt, x.shape[:1])
+        dt = given_dt(dt, x.shape[:1])
         modes, y = ssm.step(self._modes(), state.modes, x, dt)
         return ConvS5State(modes), y
 
@@ -107,7 +107,7 @@ class ConvS5(Mixer):
         check_channels(x, self.channels, self)
         check_state(state, x, self)
         ssm.check_clip(x, reset, readout)
-        dt = ssm.checked_dt(dt, x.shape[:2])
+        dt = given_dt(dt, x.shape[:2])
         (z, write, read), frames = self._modes(), x.astype(jnp.float32)
         factor = jnp.exp(z if dt is None else dt.astype(jnp.float32)[..., None, None, None] * z)
         # the convolutions take the whole clip: inside a loop XLA runs them 10 times slower on CPU

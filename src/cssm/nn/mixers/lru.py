@@ -19,7 +19,7 @@ from cssm.core.errors import UsageError
 from cssm.core.typing import Complex, Frame, Grid, Video
 
 from .. import ssm
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step
+from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt
 
 
 class LRUState(NamedTuple):
@@ -80,7 +80,7 @@ class LRU(Mixer):
 
     def step(self, state: LRUState, x: Frame, dt=None) -> tuple[LRUState, Frame]:
         check_step(state, x, self)
-        dt = ssm.checked_dt(dt, x.shape[:1])
+        dt = given_dt(dt, x.shape[:1])
         modes, y = ssm.step(self._modes(), state.modes, x, dt)
         return LRUState(modes), y
 
@@ -88,7 +88,7 @@ class LRU(Mixer):
         """dt (B, T): the state decays by L^dt = exp(dt (-exp nu + i exp theta)) before each frame."""
         check_channels(x, self.channels, self)
         check_state(state, x, self)
-        dt = ssm.checked_dt(dt, x.shape[:2])
+        dt = given_dt(dt, x.shape[:2])
         modes, y = ssm.scan(self._modes(), state.modes, x, reset=reset, readout=readout, dt=dt)
         return LRUState(modes), y
 

@@ -22,7 +22,7 @@ from cssm.ops.spectral import to_spectrum
 from cssm.ops.spectral.in_space import convolve, folded, in_space_parallel, in_space_sequential
 
 from ..bounds import decay_bound
-from ..mixer import MIXERS, Mixer, check_channels, check_dt, check_state, check_static, check_step, repeat_frame, select
+from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt, repeat_frame, select
 from ..spectral import checked_margin, initial_kernel
 
 
@@ -39,8 +39,9 @@ def bounded_kernel(kernel: Kernel, rho: float) -> Kernel:
 
 def _step(mixer, state: RealSpaceState, x, dt):
     check_step(state, x, mixer)
+    dt = given_dt(dt, x.shape[:1])
     if dt is not None:
-        return mixer.scan(state, x[:, None], readout="last", dt=check_dt(dt, x.shape[:1])[:, None])
+        return mixer.scan(state, x[:, None], readout="last", dt=dt[:, None])
     memory = convolve(state.memory, folded(mixer.kernel(), x.shape[1:3])) + x.astype(jnp.float32)
     return RealSpaceState(memory), mixer.out(memory.astype(x.dtype))
 
@@ -49,7 +50,7 @@ def _scan(mixer, recurrence, state: RealSpaceState, x, reset, readout: str, dt):
     """recurrence(x, kernel, memory) gives the memory after every frame."""
     check_channels(x, mixer.channels, mixer)
     check_state(state, x, mixer)
-    frames = x.astype(jnp.float32)
+    frames, dt = x.astype(jnp.float32), given_dt(dt, x.shape[:2])
     if dt is None:
         memory = recurrence(frames, mixer.kernel(), state.memory)
     else:

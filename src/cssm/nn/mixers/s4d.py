@@ -22,7 +22,7 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops.s4 import diagonal
 
 from .. import ssm, ssm_channels
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt, repeat_frame, select
 
 
 class S4DState(NamedTuple):
@@ -86,7 +86,7 @@ class S4D(Mixer):
 
     def step(self, state: S4DState, x: Frame, dt=None) -> tuple[S4DState, Frame]:
         check_step(state, x, self)
-        dt = ssm.checked_dt(dt, x.shape[:1])
+        dt = given_dt(dt, x.shape[:1])
         step, frame = ssm_channels.one_step(self._system(), ssm.float32(self.D)), x.astype(jnp.float32)
         factor = None if dt is None else ssm_channels.irregular(dt, self._log_transition())
         modes = ssm_channels.advance(step, state.modes, frame, factor)
@@ -97,7 +97,7 @@ class S4D(Mixer):
         check_channels(x, self.channels, self)
         check_state(state, x, self)
         ssm.check_clip(x, reset, readout)
-        dt = ssm.checked_dt(dt, x.shape[:2])
+        dt = given_dt(dt, x.shape[:2])
         linear = "last" if readout == "last" else "all"  # GELU: the mean needs every frame
         system, skip = self._system(), ssm.float32(self.D)
         if reset is None and dt is None:

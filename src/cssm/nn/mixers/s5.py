@@ -19,7 +19,7 @@ from cssm.core import hippo
 from cssm.core.typing import Complex, Frame, Grid, Video
 
 from .. import ssm
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step
+from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt
 
 
 class S5State(NamedTuple):
@@ -77,7 +77,7 @@ class S5(Mixer):
 
     def step(self, state: S5State, x: Frame, dt=None) -> tuple[S5State, Frame]:
         check_step(state, x, self)
-        dt = ssm.checked_dt(dt, x.shape[:1])
+        dt = given_dt(dt, x.shape[:1])
         modes, y = ssm.step(self._modes(), state.modes, x, dt)
         return S5State(modes), y
 
@@ -85,7 +85,7 @@ class S5(Mixer):
         """dt (B, T): the state decays by exp(dt z) before each frame; the input enters as at dt = 1."""
         check_channels(x, self.channels, self)
         check_state(state, x, self)
-        dt = ssm.checked_dt(dt, x.shape[:2])
+        dt = given_dt(dt, x.shape[:2])
         modes, y = ssm.scan(self._modes(), state.modes, x, reset=reset, readout=readout, dt=dt)
         return S5State(modes), y
 

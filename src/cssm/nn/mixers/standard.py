@@ -13,10 +13,10 @@ from flax import nnx
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Video
 from cssm.ops import kernel_spectrum, spectral_pooled, spectral_scan, spectral_static, stable_spectrum
-from cssm.ops.spectral import age, check_dt, spectral_zero_state, to_space, to_spectrum
+from cssm.ops.spectral import age, spectral_zero_state, to_space, to_spectrum
 
 from ..bounds import decay_bound, spectrum_bound
-from ..mixer import MIXERS, Mixer, check_channels, check_static, check_step
+from ..mixer import MIXERS, Mixer, check_channels, check_static, check_step, given_dt
 from ..spectral import checked_margin, crop, initial_kernel, pad, widen
 
 IMPLEMENTATIONS = {"direct": None, "goom": "goom"}  # numerics: the implementation of spectral_scan
@@ -68,8 +68,8 @@ class Standard(Mixer):
     def step(self, state: StandardState, x: Frame, dt=None) -> tuple[StandardState, Frame]:
         check_step(state, x, self)
         if self.numerics == "goom":
-            dt = None if dt is None else check_dt(dt, x.shape[:1])[:, None]
-            return self.scan(state, x[:, None], readout="last", dt=dt)
+            dt = given_dt(dt, x.shape[:1])
+            return self.scan(state, x[:, None], readout="last", dt=None if dt is None else dt[:, None])
         width = x.shape[2] + self.margin
         past = age(state.spectrum, self.transition(x.shape[1:3]), dt, width)
         spectrum = past + to_spectrum(pad(x, self.margin))
@@ -80,6 +80,7 @@ class Standard(Mixer):
     ) -> tuple[StandardState, Video | Frame]:
         check_channels(x if lift is None else lift, self.channels, self)
         spectrum, padded = self.transition(x.shape[2:4]), pad(x, self.margin)
+        dt = given_dt(dt, x.shape[:2])
         if dt is not None and self.numerics == "goom":
             raise UsageError("standard: dt needs numerics='direct'; K^dt on complex logarithms is not offered")
         options = {"readout": readout, "lift": lift, "dt": dt, "implementation": IMPLEMENTATIONS[self.numerics]}

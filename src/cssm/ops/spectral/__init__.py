@@ -14,7 +14,7 @@ from ..accelerator import has_jax_triton, one_gpu
 from ..scan import linear_scan
 from .clip import clip, fits_in_cache
 from .goom import goom
-from .irregular import age, check_dt, irregular, spectral_power
+from .irregular import age, check_dt, given_dt, irregular, spectral_power
 from .lifted import lifted
 from .parallel import parallel
 from .reference import spectral_scan_reference
@@ -30,8 +30,8 @@ IMPLEMENTATIONS = {
 READOUTS = ("all", "last", "mean")
 
 __all__ = [
-    "IMPLEMENTATIONS", "READOUTS", "adjoint_weight", "age", "check_dt", "kernel_spectrum", "spectral_pooled",
-    "spectral_power", "spectral_scan", "spectral_static", "spectral_zero_state", "stable_spectrum",
+    "IMPLEMENTATIONS", "READOUTS", "adjoint_weight", "age", "check_dt", "given_dt", "kernel_spectrum",
+    "spectral_pooled", "spectral_power", "spectral_scan", "spectral_static", "spectral_zero_state", "stable_spectrum",
     "to_space", "to_spectrum",
 ]  # fmt: skip
 
@@ -87,10 +87,10 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
     state = _check(x, spectrum, state, reset, "b t h w c", lift)
     if readout not in READOUTS:
         raise UsageError(f"unknown readout {readout!r}: use {', '.join(READOUTS)}")
+    if dt is not None and implementation is not None:
+        raise UsageError(f"dt has an implementation of its own, not {implementation!r}: leave one of them out")
+    dt = given_dt(dt, x.shape[:2], state.real.dtype)
     if dt is not None:
-        if implementation is not None:
-            raise UsageError(f"dt has an implementation of its own, not {implementation!r}: leave one of them out")
-        dt = check_dt(dt, x.shape[:2], state.real.dtype)
         return irregular(x if lift is None else x @ lift, spectrum.astype(state.dtype), state, reset, readout, dt)
     if lift is not None and implementation is None and readout != "all" and reset is None:
         return lifted(x, lift, spectrum.astype(state.dtype), state, readout)
