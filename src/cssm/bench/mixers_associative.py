@@ -69,8 +69,7 @@ def s4(mixer: Any, x):
 
 def conv_ssm(mixer: Any, x):
     """a broadcast to (B, T, H, W, C)."""
-    written = mixer._input(x.reshape(-1, *x.shape[2:])).reshape(x.shape)
-    return mixer._output(x, associative(mixer.transition(x.shape[2:4])[:, 0, 0], written))
+    return mixer._output(x, associative(mixer.transition(x.shape[2:4])[:, 0, 0], mixer._input(x)))
 
 
 def mingru(mixer: Any, x):
