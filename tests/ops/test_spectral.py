@@ -110,6 +110,7 @@ def test_pooled_is_the_spatial_mean(x64, readout, with_reset):
     assert_close(values_and_gradients(lambda x, k: spectral_pooled(x, k, state=state, **options), x, spectrum), plain)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(shape=st.tuples(*(st.integers(1, n) for n in (2, 6, 9, 9, 3))), cut=st.integers(0, 5), seed=st.integers(0, 99))
 def test_cutting_a_clip_changes_nothing(shape, cut, seed):

@@ -1,0 +1,121 @@
+"""Train every recurrent mixer with the same budget on the demo's data, and write the table of docs/results.md.
+
+    python docs/train_mixers.py                       # two hours on two CPU cores; runs that are done are kept
+    python docs/train_mixers.py --only gated no_fft   # some of them, in another shell
+
+A run is `cssm train demo --cssm NAME --embed-dim 16 --batch-size 32 --steps 600 --eval-every 300 --warmup-steps 50`,
+with the options below. The table is written once all are there; step times are ratios of interleaved rounds.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from cssm.bench import run as measure
+from cssm.bench.frameworks import jitted
+from cssm.bench.harness import Comparison
+from cssm.core.errors import UsageError
+from cssm.data import loader
+from cssm.nn import MIXERS, Mixer, list_mixers
+from cssm.nn.mixer import has_option
+from cssm.recipes import RECIPES, Run, baseline_of, execute, load_run, load_saved
+from cssm.train import evaluate
+
+RESULTS = Path(__file__).parent / "results.md"
+BEGIN, END = "<!-- mixers: written by `python docs/train_mixers.py` -->\n", "<!-- end of mixers -->"
+UNIT = "no_gate"
+SAME = {"realspace_par": "realspace_seq"}  # the same function of the same parameters, slower
+OPTIONS = {"memory": 8.0, "init_scale": 0.1}  # of the demo, where a mixer has them
+HEAD = [
+    "| mixer | validation | test | step time / `no_gate` | parameters |",
+    "|---|---:|---:|---:|---:|",
+]
+
+
+def recurrent() -> list[str]:
+    return [name for name in list_mixers() if issubclass(MIXERS[name], Mixer) and name not in SAME]
+
+
+def run_of(name: str) -> Run:
+    """The demo with this mixer, narrower and shorter."""
+    demo = RECIPES["demo"]()
+    options = {option: value for option, value in OPTIONS.items() if has_option(name, option)}
+    model = dataclasses.replace(demo.model, mixer=name, mixer_options=options, embed_dim=16)
+    budget = dataclasses.replace(demo.train, steps=600, batch_size=32, eval_every=300, warmup_steps=50)
+    return dataclasses.replace(demo, model=model, train=budget)
+
+
+def trained(name: str, folder: Path) -> None:
+    """Train, or go on with what was begun; a run of another configuration is an error."""
+    run = run_of(name)
+    if (folder / "config.json").exists() and load_saved(folder) != run:
+        raise UsageError(f"{folder} holds a run of another configuration: choose another --out")
+    if not (folder / "summary.json").exists():
+        execute(run, folder, resume=(folder / "config.json").exists())
+
+
+def accuracies(folder: Path) -> str:
+    """Validation and test accuracy of the best checkpoint, with standard errors."""
+    run, model = load_run(folder)
+    cells = []
+    for split in ("val", "test"):
+        figures = evaluate(model, run.task, loader(run.source(split), batch_size=run.train.batch_size))
+        error = (figures["accuracy"] * (1 - figures["accuracy"]) / figures["count"]) ** 0.5
+        cells.append(f"{figures['accuracy']:.3f} ± {error:.3f}".replace("0.", "."))
+    return " | ".join(cells)
+
+
+def gradient_step(name: str) -> Callable:
+    """A maker of the loss of a batch and its gradient."""
+    run = run_of(name)
+    example = run.source("train").batch(np.arange(run.train.batch_size))
+    batch = {"input": example["input"], "label": example["label"], "valid": np.ones(run.train.batch_size, bool)}
+
+    def build():
+        graph, params = nnx.split(run.build())
+        return jitted(jax.value_and_grad(lambda p: run.task.loss(nnx.merge(graph, p), batch, None)[0]), params)
+
+    return build
+
+
+def row(name: str, folder: Path, unit: Callable) -> tuple[float, str]:
+    """(test accuracy to sort by, the row)."""
+    ratio = "1"
+    if name != UNIT:
+        contenders = {UNIT: unit, name: gradient_step(name)}
+        timing = measure(Comparison(name=name, contenders=contenders, same_result=False), repeats=7, budget=30)[1]
+        ratio = f"{timing.ratio:.1f} ({timing.ratio_low:.1f}-{timing.ratio_high:.1f})"
+    cells, parameters = accuracies(folder), jax.tree.leaves(nnx.state(run_of(name).build(), nnx.Param))
+    test = float("0" + cells.split(" | ")[1].split()[0])
+    return test, f"| `{name}` | {cells} | {ratio} | {sum(p.size for p in parameters):,} |"
+
+
+def write(out: Path, names: list[str]) -> None:
+    unit = gradient_step(UNIT)
+    rows = sorted((row(name, out / name, unit) for name in names), reverse=True)
+    baseline = baseline_of(run_of(UNIT).source("test"))
+    rows.append((0.0, f"| markers only | | {baseline} | | |"))
+    before, rest = RESULTS.read_text().split(BEGIN)
+    RESULTS.write_text(before + BEGIN + "\n".join(HEAD + [text for _, text in rows]) + "\n" + END + rest.split(END)[1])
+    print(RESULTS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/mixers"))
+    parser.add_argument("--only", nargs="+", choices=recurrent(), default=recurrent(), metavar="NAME")
+    flags = parser.parse_args()
+    for name in flags.only:
+        print(name, flush=True)
+        trained(name, flags.out / name)
+    if all((flags.out / name / "summary.json").exists() for name in recurrent()):
+        write(flags.out, recurrent())
+
+
+if __name__ == "__main__":
+    main()
