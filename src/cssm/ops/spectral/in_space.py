@@ -2,7 +2,7 @@
 
 A convolution is a sum of shifted images: K^2 products per pixel, and the image padded by K - 1, never the kernel padded
 to the image. One frame at a time the kernel stays small. In parallel it cannot: k^n has n (K - 1) + 1 taps, the whole
-grid after a few doublings.
+grid after a few doublings, and is then applied by matrix products.
 """
 
 from functools import partial
