@@ -33,7 +33,7 @@ from specimens import (
     merged,
     pulled,
     scanned,
-)  # fmt: skip
+)
 from tolerances import assert_close
 
 
@@ -138,6 +138,19 @@ def test_5_a_state_of_another_batch_or_grid_is_refused(name):
         ):
             with pytest.raises(ShapeError, match="state"):
                 call(state)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_5_a_bad_reset_is_refused(name):
+    mixer, x = merged(name), jnp.asarray(clip())
+    state = mixer.init_state(B, GRID)
+    for bad, says in (
+        (np.zeros((B, T - 1), bool), "shape"),
+        (np.zeros((B,), bool), "shape"),
+        (np.zeros((B, T)), "bool"),
+    ):
+        with pytest.raises(ShapeError, match=f"reset.* {says}"):
+            mixer.scan(state, x, reset=bad)
 
 
 @pytest.mark.parametrize(("t", "grid"), [(1, (1, 5)), (3, (97, 61)), (7, (5, 4))])

@@ -15,6 +15,7 @@ from cssm.core.annotations import describe, fits
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.registry import Registry
 from cssm.core.typing import Frame, Grid, Video
+from cssm.ops.reset import check_reset
 from cssm.ops.spectral import given_dt as given_dt  # for mixers that take dt
 
 MIXERS: Registry[type["Mixer"] | type["Control"]] = Registry("mixer")
@@ -149,8 +150,9 @@ def check_channels(x, channels: int, mixer: Any) -> None:
         raise ShapeError(f"{type(mixer).__name__} was built for {channels} channels, got an input of shape {x.shape}")
 
 
-def check_state(state, x, mixer: Any) -> None:
-    """The state must be one of `init_state` for the batch and grid of x, a clip or a frame."""
+def check_state(state, x, mixer: Any, reset=None) -> None:
+    """The state must be one of `init_state` for the batch and grid of x, a clip or a frame; reset (B, T) bool."""
+    check_reset(type(mixer).__name__, reset, x.shape[:2])
     expected = jax.eval_shape(lambda: mixer.init_state(x.shape[0], x.shape[-3:-1]))
     got, fits = ([leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (state, expected))
     if got != fits:

@@ -16,6 +16,7 @@ from cssm.core.fft_plan import fast_length
 from cssm.core.hippo import initial_parameters
 from cssm.core.s4_options import LayerOptions, check_rate, kernel_options
 from cssm.core.typing import Complex, Float
+from cssm.ops.reset import check_reset
 from cssm.ops.s4 import cauchy, diagonal, dplr
 
 FAMILIES = {"s4": dplr, "s4d": diagonal}
@@ -169,8 +170,7 @@ class S4(nnx.Module):
         return jnp.fft.irfft(jnp.fft.rfft(K, n) * jnp.fft.rfft(u, n)[:, None], n)[..., :length]
 
     def _stepwise(self, system, state, x, reset, key):
-        if jnp.shape(reset) != x.shape[:2]:
-            raise ShapeError(f"S4: reset has shape {jnp.shape(reset)}, expected {x.shape[:2]} (B, L)")
+        check_reset("S4", reset, x.shape[:2])
         family, u, keys, dtype = FAMILIES[self.options.kernel], self._features(x), self._keys(key), state.dtype
 
         def step(state, now):

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from cssm.core.errors import ShapeError, UsageError
+from cssm.core.errors import UsageError
+from cssm.ops.reset import check_reset
 from cssm.ops.s4.diagonal import expm1
 from cssm.ops.spectral.static import geometric
 
@@ -79,8 +80,7 @@ def scan_frames(advance, read, state, x, *, reset=None, readout="all", dt=None):
 def check_clip(x, reset, readout: str) -> None:
     if readout not in ("all", "last", "mean"):
         raise UsageError(f"unknown readout {readout!r}: use all, last or mean")
-    if reset is not None and jnp.shape(reset) != x.shape[:2]:
-        raise ShapeError(f"reset has shape {jnp.shape(reset)}, expected {x.shape[:2]} (B, T)")
+    check_reset("a state-space scan", reset, x.shape[:2])
 
 
 def zoh(A, log_step):

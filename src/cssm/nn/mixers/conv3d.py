@@ -86,7 +86,7 @@ class Conv3D(Mixer):
 
     def scan(self, state: Conv3DState, x: Video, *, reset=None, readout="all") -> tuple[Conv3DState, Video | Frame]:
         check_channels(x, self.channels, self)
-        check_state(state, x, self)
+        check_state(state, x, self, reset)
         state, spectra = self._run(state, to_spectrum(x), reset, self._spectra(x.shape[2:4]))
         # y is linear in the spectrum, so the mean y is the y of the mean spectrum
         shown = {"last": spectra[:, -1:], "mean": spectra.mean(1, keepdims=True)}.get(readout, spectra)

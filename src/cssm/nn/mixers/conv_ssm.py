@@ -74,7 +74,7 @@ class ConvSSM(Mixer):
         self, state: ConvSSMState, x: Video, *, reset=None, readout="all", dt=None
     ) -> tuple[ConvSSMState, Video | Frame]:
         check_channels(x, self.channels, self)
-        check_state(state, x, self)
+        check_state(state, x, self, reset)
         memory = linear_scan(self._decay(dt, x.shape[:2]), self._input(x), state.memory, reset=reset)
         if readout == "last":
             return ConvSSMState(memory[:, -1]), self._output(x[:, -1], memory[:, -1])

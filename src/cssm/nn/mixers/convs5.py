@@ -105,7 +105,7 @@ class ConvS5(Mixer):
     ) -> tuple[ConvS5State, Video | Frame]:
         """dt (B, T): the state decays by exp(dt z) before each frame; "last" and "mean" cost one output convolution."""
         check_channels(x, self.channels, self)
-        check_state(state, x, self)
+        check_state(state, x, self, reset)
         ssm.check_clip(x, reset, readout)
         dt = given_dt(dt, x.shape[:2])
         (z, write, read), frames = self._modes(), x.astype(jnp.float32)

@@ -82,7 +82,7 @@ class Gated(Mixer):
 
     def scan(self, state: GatedState, x: Video, *, reset=None, readout="all") -> tuple[GatedState, Video | Frame]:
         check_channels(x, self.channels, self)
-        check_state(state, x, self)
+        check_state(state, x, self, reset)
         past, v = self.time_conv.scan(state.past, self.space_conv(self.inner(x)), reset)
         u = jax.nn.silu(v)
         factors, kernel, grid = self.factors(u), self.kernel(x.shape[2:4]), x.shape[2:4]

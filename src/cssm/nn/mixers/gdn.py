@@ -90,7 +90,7 @@ class GDN(Mixer):
 
     def scan(self, state: GDNState, x: Video, *, reset=None, readout="all") -> tuple[GDNState, Video | Frame]:
         check_channels(x, self.channels, self)
-        check_state(state, x, self)
+        check_state(state, x, self, reset)
         past, u = self._convolved(state.past, x, reset)
         gain = self.gain(x.shape[2:4])
         advance = lambda memory, now: self._advance(gain, memory, now, shown=readout != "last")  # noqa: E731

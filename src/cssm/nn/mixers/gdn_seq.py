@@ -78,7 +78,7 @@ class GDNSeq(Mixer):
 
     def scan(self, state: GDNSeqState, x: Video, *, reset=None, readout="all") -> tuple[GDNSeqState, Video | Frame]:
         check_channels(x, self.channels, self)
-        check_state(state, x, self)
+        check_state(state, x, self, reset)
         tokens, reset = over_tokens(x, reset)
         past, u = self.conv.scan(state.past, tokens, reset)
         memory, o = delta_rule(*self.projections(jax.nn.silu(u[:, :, 0, 0])), state=state.memory, reset=reset)

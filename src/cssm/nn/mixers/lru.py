@@ -87,7 +87,7 @@ class LRU(Mixer):
     def scan(self, state: LRUState, x: Video, *, reset=None, readout="all", dt=None) -> tuple[LRUState, Video | Frame]:
         """dt (B, T): the state decays by L^dt = exp(dt (-exp nu + i exp theta)) before each frame."""
         check_channels(x, self.channels, self)
-        check_state(state, x, self)
+        check_state(state, x, self, reset)
         dt = given_dt(dt, x.shape[:2])
         modes, y = ssm.scan(self._modes(), state.modes, x, reset=reset, readout=readout, dt=dt)
         return LRUState(modes), y

@@ -81,7 +81,7 @@ class Mamba2Seq(Mixer):
         self, state: Mamba2SeqState, x: Video, *, reset=None, readout="all"
     ) -> tuple[Mamba2SeqState, Video | Frame]:
         check_channels(x, self.channels, self)
-        check_state(state, x, self)
+        check_state(state, x, self, reset)
         tokens, reset = over_tokens(x, reset)
         past, u = self.conv.scan(state.past, self.inputs(tokens), reset)
         q, k, v, dt, log_a = self.projections(jax.nn.silu(u[:, :, 0, 0]), tokens[:, :, 0, 0])

@@ -102,7 +102,7 @@ class MinGRU(Mixer):
 
     def scan(self, state: MinGRUState, x: Video, *, reset=None, readout="all") -> tuple[MinGRUState, Video | Frame]:
         check_channels(x, self.channels, self)
-        check_state(state, x, self)
+        check_state(state, x, self, reset)
         gate, candidate = (v.reshape(x.shape) for v in self._logits(x.reshape(-1, *x.shape[2:])))
         recurrence = _direct if self.numerics == "direct" else _in_logarithms
         memory = recurrence(gate, candidate, state.memory, reset)

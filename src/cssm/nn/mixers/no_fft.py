@@ -77,7 +77,7 @@ class NoFFT(Mixer):
 
     def scan(self, state: NoFFTState, x: Video, *, reset=None, readout="all") -> tuple[NoFFTState, Video | Frame]:
         check_channels(x, self.channels, self)
-        check_state(state, x, self)
+        check_state(state, x, self, reset)
         past, v = self.time_conv.scan(state.past, self.space_conv(self.inner(x)), reset)
         u = jax.nn.silu(v)
         advance = lambda memory, now: self._advance(memory, now, shown=readout != "last")  # noqa: E731

@@ -100,7 +100,7 @@ class Opponent(Mixer):
 
     def scan(self, state: OpponentState, x: Video, *, reset=None, readout="all") -> tuple[OpponentState, Video | Frame]:
         check_channels(x, self.channels, self)
-        check_state(state, x, self)
+        check_state(state, x, self, reset)
         turns, shown = self.clock.scan(state.turns, x.shape[1], reset)
         run = self._by_goom if self.numerics == "goom" else self._by_frame
         pair, y = run(state[:2], x, self.factors(x, shown), reset, readout)

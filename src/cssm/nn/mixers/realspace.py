@@ -49,7 +49,7 @@ def _step(mixer, state: RealSpaceState, x, dt):
 def _scan(mixer, recurrence, state: RealSpaceState, x, reset, readout: str, dt):
     """recurrence(x, kernel, memory) gives the memory after every frame."""
     check_channels(x, mixer.channels, mixer)
-    check_state(state, x, mixer)
+    check_state(state, x, mixer, reset)
     frames, dt = x.astype(jnp.float32), given_dt(dt, x.shape[:2])
     if dt is None:
         memory = recurrence(frames, mixer.kernel(), state.memory)

@@ -90,7 +90,7 @@ class S4Mixer(Mixer):
 
     def scan(self, state: S4State, x: Video, *, reset=None, readout="all") -> tuple[S4State, Video | Frame]:
         check_channels(x, self.channels, self)
-        check_state(state, x, self)
+        check_state(state, x, self, reset)
         ssm.check_clip(x, reset, readout)
         linear = "last" if readout == "last" else "all"  # GELU: the mean needs every frame
         system, skip = self._system(), ssm.float32(self.D)

@@ -95,7 +95,7 @@ class S4D(Mixer):
     def scan(self, state: S4DState, x: Video, *, reset=None, readout="all", dt=None) -> tuple[S4DState, Video | Frame]:
         """dt (B, T): the state decays by exp(dt z) before each frame; the input enters as at dt = 1."""
         check_channels(x, self.channels, self)
-        check_state(state, x, self)
+        check_state(state, x, self, reset)
         ssm.check_clip(x, reset, readout)
         dt = given_dt(dt, x.shape[:2])
         linear = "last" if readout == "last" else "all"  # GELU: the mean needs every frame

@@ -84,7 +84,7 @@ class S5(Mixer):
     def scan(self, state: S5State, x: Video, *, reset=None, readout="all", dt=None) -> tuple[S5State, Video | Frame]:
         """dt (B, T): the state decays by exp(dt z) before each frame; the input enters as at dt = 1."""
         check_channels(x, self.channels, self)
-        check_state(state, x, self)
+        check_state(state, x, self, reset)
         dt = given_dt(dt, x.shape[:2])
         modes, y = ssm.scan(self._modes(), state.modes, x, reset=reset, readout=readout, dt=dt)
         return S5State(modes), y

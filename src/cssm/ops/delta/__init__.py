@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from cssm.core.errors import ShapeError, UsageError
+from cssm.ops.reset import check_reset
 
 from .chunked import chunked
 from .reference import decayed_attention_reference, delta_rule_reference
@@ -64,7 +65,7 @@ def delta_rule(q, k, v, alpha, beta, *, gain=None, state=None, reset=None, reado
     arrays = [jnp.asarray(a) for a in (q, k, v, alpha, beta)]
     gain = None if gain is None else jnp.asarray(gain)
     _check_delta("delta_rule", arrays, gain, state, 2)
-    _check_reset(reset, arrays[1])
+    check_reset("delta_rule", reset, arrays[1].shape[:2])
     if readout not in ("all", "last"):
         raise UsageError(f"unknown readout {readout!r} of delta_rule: use all or last")
     arrays, gain, state = _promoted(arrays, gain, state, 2)
@@ -145,7 +146,7 @@ def decayed_attention(q, k, v, log_a, *, state=None, reset=None, implementation=
         raise ShapeError(f"decayed_attention: got {got}, expected (B, T, D) twice, (B, T, N, Dv), (B, T, N)")
     expected = (v.shape[0], *v.shape[2:], k.shape[2])
     _check_steps("decayed_attention", k, state, expected)
-    _check_reset(reset, k)
+    check_reset("decayed_attention", reset, k.shape[:2])
     implementation = implementation or "chunked"
     if implementation not in DECAY_IMPLEMENTATIONS:
         known = ", ".join(DECAY_IMPLEMENTATIONS)
@@ -190,11 +191,6 @@ def _check_real(name, *arrays) -> None:
     for a in arrays:
         if not jnp.issubdtype(a.dtype, jnp.floating):
             raise ShapeError(f"{name}: got {a.dtype} of shape {a.shape}, expected a real floating dtype: cast it")
-
-
-def _check_reset(reset, k) -> None:
-    if reset is not None and (jnp.shape(reset) != k.shape[:2] or jnp.asarray(reset).dtype != bool):
-        raise ShapeError(f"reset is {jnp.asarray(reset).dtype} {jnp.shape(reset)}, expected bool {k.shape[:2]} (B, T)")
 
 
 def _promoted(arrays, gain, state, lead) -> Any:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cssm.core.errors import ShapeError, UsageError
+from cssm.ops.reset import check_reset
 
 from . import arithmetic
 from .matrix import later_first, matmul_last
@@ -259,6 +260,5 @@ def _check_scan(a, b, h0, axis: int, reset) -> int:
     expected = b.shape[:axis] + b.shape[axis + 1 :]
     if h0 is not None and h0.shape != expected:
         raise ShapeError(f"goom.scan: h0 has shape {h0.shape}, expected {expected} (b without its time axis)")
-    if reset is not None and reset.shape != b.shape[: axis + 1]:
-        raise ShapeError(f"goom.scan: reset has shape {reset.shape}, expected {b.shape[: axis + 1]}")
+    check_reset("goom.scan", reset, b.shape[: axis + 1])
     return axis

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from cssm.core.errors import ShapeError, UsageError
+from cssm.ops.reset import check_reset
 
 from .decay import DECAY_IMPLEMENTATIONS, decay_scan, decay_scan_cumsum
 from .decay_reference import decay_scan_reference
@@ -89,6 +90,5 @@ def _check(a, b, h0, axis, reset) -> int:
     expected = b.shape[:axis] + b.shape[axis + 1 :]
     if h0 is not None and jnp.shape(h0) != expected:
         raise ShapeError(f"linear_scan: h0 has shape {jnp.shape(h0)}, expected {expected} (b without its time axis)")
-    if reset is not None and jnp.shape(reset) != b.shape[: axis + 1]:
-        raise ShapeError(f"linear_scan: reset has shape {jnp.shape(reset)}, expected {b.shape[: axis + 1]}")
+    check_reset("linear_scan", reset, b.shape[: axis + 1])
     return axis

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Grid
+from cssm.ops.reset import check_reset
 
 from ..accelerator import has_jax_triton, one_gpu
 from ..scan import linear_scan
@@ -188,7 +189,6 @@ def _check(x, spectrum, state, reset, legend, lift=None):
         raise ShapeError(f"spectrum has shape {spectrum.shape}, expected {expected} (C, H, W // 2 + 1) for x {x.shape}")
     if state is not None and state.shape != (lead[0], *expected):
         raise ShapeError(f"state has shape {state.shape}, expected {(lead[0], *expected)} (B, C, H, W // 2 + 1)")
-    if reset is not None and reset.shape != tuple(lead):
-        raise ShapeError(f"reset has shape {reset.shape}, expected {tuple(lead)} (B, T)")
+    check_reset("the spectral recurrence", reset, lead)
     dtype = jnp.result_type(x.dtype, spectrum.dtype, jnp.complex64)
     return spectral_zero_state(lead[0], channels, (height, width), dtype) if state is None else state.astype(dtype)
