@@ -222,6 +222,18 @@ def test_7_static_equals_the_repeated_frame(name, steps, readout):
     compare(static(state, frame, cotangent), (expected, (parameters, past, slope.sum(1))))
 
 
+@pytest.mark.parametrize("name", RECURRENT)
+def test_7_static_holds_for_many_frames(name):
+    @jax.jit
+    def run(state, frame):
+        mixer, repeated = merged(name), jnp.repeat(frame[:, None], 50, 1)
+        readouts = ("last", "mean")
+        once = [mixer.static(state, frame, 50, readout=readout) for readout in readouts]
+        return once, [mixer.scan(state, repeated, readout=readout) for readout in readouts]
+
+    assert_close(*run(carried_state(name), clip()[:, 0]), 1e-5)
+
+
 @pytest.mark.parametrize("readout", ["all", "last", "mean"])
 @pytest.mark.parametrize("name", [n for n in RECURRENT if issubclass(MIXERS[n], SpatiallyPooled)])
 def test_7_pooled_equals_the_mean_over_space(name, readout):

@@ -66,14 +66,6 @@ def test_gdn_keeps_the_field_real(grid):
         assert_close(jnp.roll(rows[..., ::-1], 1, -1).conj(), rows, 2e-6)
 
 
-def test_gdn_static_is_exact_for_many_frames():
-    mixer = build("gdn")
-    x, start = clip(1)[:, 0], mixer.init_state(2, GRID)
-    fast = jax.jit(lambda: mixer.static(start, x, 40))()
-    plain = jax.jit(lambda: mixer.scan(start, jnp.repeat(x[:, None], 40, 1), readout="last"))()
-    assert_close(fast, plain, 5e-6)
-
-
 @pytest.mark.parametrize("name", ["gdn_seq", "mamba2_seq"])
 def test_token_by_token_witness(name):
     """The memory and its readout, one token after another, from the mixer's own projections."""

@@ -21,6 +21,7 @@ from flax import nnx
 from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Video
 from cssm.ops import kernel_spectrum, stable_spectrum
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
+from cssm.ops.spectral.static import geometric
 
 from ..bounds import dense_bound, spectrum_bound
 from ..causal_conv import CausalConv, DepthwiseConv
@@ -93,8 +94,24 @@ class Gated(Mixer):
         return GatedState(past, spectrum), select(self._output(x, y), readout)
 
     def static(self, state: GatedState, x: Frame, steps: int, *, readout="last") -> tuple[GatedState, Frame]:
+        """Frame by frame while the convolution still sees the past; then the gates stay, in closed form."""
         check_static(steps, readout, self)
-        return self.scan(state, repeat_frame(x, steps), readout=readout)
+        first = min(self.time_conv.taps, steps)
+        state, y = self.scan(state, repeat_frame(x, first), readout=readout)
+        if first == steps:
+            return state, y
+        past, v = self.time_conv.step(state.past, self.space_conv(self.inner(x)))
+        u = jax.nn.silu(v)
+        factors, spectrum = self.factors(u), state.spectrum
+        decay, write = transition_and_write(factors)
+        gain, frame = self.kernel(x.shape[1:3]) * decay, write * to_spectrum(u)
+        power, total, cumulative = geometric(gain, steps - first)
+        state = GatedState(past, total * frame + power * spectrum)
+        if readout == "last":
+            return state, self._output(x, _read(state.spectrum, factors, x.shape[2]))
+        mean = (cumulative * frame + gain * total * spectrum) / (steps - first)  # y is linear in the spectrum
+        later = self._output(x, _read(mean, factors, x.shape[2]))
+        return state, (first * y + (steps - first) * later) / steps
 
     def factors(self, u):
         """The gates of frames u (..., H, W, C): rows (..., H) and columns (..., Wf) of each, not their product."""

@@ -28,7 +28,7 @@ from cssm.ops import delta_rule
 from ..bounds import decay_bound, dense_bound
 from ..causal_conv import CausalConv
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
-from ..tokens import over_tokens
+from ..tokens import matrix_geometric, over_tokens, product, repeated
 
 FLOOR = 1e-4  # of the decay rate: memories of at most 10^4 tokens, and a bounded state
 EPSILON = 1e-6
@@ -88,8 +88,20 @@ class GDNSeq(Mixer):
         return state, select(self._output(x, o), readout)
 
     def static(self, state: GDNSeqState, x: Frame, steps: int, *, readout="last") -> tuple[GDNSeqState, Frame]:
+        """The last frame alone is read: those before it map the memory by the same matrix (for the last y)."""
         check_static(steps, readout, self)
-        return self.scan(state, repeat_frame(x, steps), readout=readout)
+        if readout == "mean":
+            return self.scan(state, repeat_frame(x, steps), readout=readout)
+        return repeated(self, state, x, steps)
+
+    def after_frames(self, state: GDNSeqState, x: Frame, written, frames: int):
+        """S M^n + written (1 + M + ... + M^{n-1}) for n frames more, M the product of the transitions of a frame."""
+        u = self.conv.scan(state.past, over_tokens(x[:, None])[0])[1]
+        q, k, v, alpha, beta = self.projections(jax.nn.silu(u[:, :, 0, 0]))
+        identity = jnp.broadcast_to(jnp.eye(k.shape[-1], dtype=state.memory.dtype), state.memory.shape)
+        frame = delta_rule(q, k, jnp.zeros_like(v), alpha, beta, state=identity, readout="last")[0]
+        power, total = matrix_geometric(frame, frames)
+        return product(state.memory, power) + product(written, total)
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """The bound of the module's docstring, with every layer's gain for v; entries of past tokens too."""

@@ -22,11 +22,12 @@ from cssm.core.decay import decay_bias
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import decayed_attention
+from cssm.ops.spectral.static import geometric
 
 from ..bounds import decay_bound, dense_bound
 from ..causal_conv import CausalConv
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
-from ..tokens import over_tokens
+from ..tokens import over_tokens, repeated
 
 
 class Mamba2SeqState(NamedTuple):
@@ -93,8 +94,17 @@ class Mamba2Seq(Mixer):
         return state, select(self._output(x, o), readout)
 
     def static(self, state: Mamba2SeqState, x: Frame, steps: int, *, readout="last") -> tuple[Mamba2SeqState, Frame]:
+        """The last frame alone is read: those before it multiply the memory by the same decays (for the last y)."""
         check_static(steps, readout, self)
-        return self.scan(state, repeat_frame(x, steps), readout=readout)
+        if readout == "mean":
+            return self.scan(state, repeat_frame(x, steps), readout=readout)
+        return repeated(self, state, x, steps)
+
+    def after_frames(self, state: Mamba2SeqState, x: Frame, written, frames: int):
+        """The memory after a frame that writes `written` has come `frames` times more, in closed form."""
+        rates = self._rates(x.reshape(x.shape[0], -1, self.channels), jnp.promote_types(x.dtype, jnp.float32))
+        power, total, _ = geometric(jnp.exp(rates[1].sum(1))[..., None, None], frames)
+        return power * state.memory + total * written
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """The bound of the module's docstring, with every layer's gain for u and B; entries of past tokens too."""
@@ -108,8 +118,12 @@ class Mamba2Seq(Mixer):
         """C and B (B, N, state_dim), u (B, N, heads, d), dt and log a (B, N, heads) of tokens, in float32."""
         wide = jnp.promote_types(u.dtype, jnp.float32)
         v, k, q = jnp.split(u.astype(wide), [self.inner, self.inner + self.state_dim], -1)
-        dt = jnp.minimum(jax.nn.softplus(self.rate(x).astype(wide)), 1)
-        return q, k, v.reshape(*u.shape[:2], self.heads, -1), dt, -jnp.exp(self.log_A[...].astype(wide)) * dt
+        return q, k, v.reshape(*u.shape[:2], self.heads, -1), *self._rates(x, wide)
+
+    def _rates(self, x, dtype):
+        """dt and log a, (B, N, heads)."""
+        dt = jnp.minimum(jax.nn.softplus(self.rate(x).astype(dtype)), 1)
+        return dt, -jnp.exp(self.log_A[...].astype(dtype)) * dt
 
     def _output(self, x, o):
         return self.out(self.norm(o).astype(x.dtype) * jax.nn.silu(self.gate(x)))

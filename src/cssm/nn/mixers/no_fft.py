@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 
 from cssm.core.typing import Float, Frame, Grid, Video
+from cssm.ops.spectral.static import geometric
 
 from ..bounds import dense_bound
 from ..causal_conv import CausalConv, DepthwiseConv
@@ -87,8 +88,19 @@ class NoFFT(Mixer):
         return NoFFTState(past, memory), select(y, readout)
 
     def static(self, state: NoFFTState, x: Frame, steps: int, *, readout="last") -> tuple[NoFFTState, Frame]:
+        """Frame by frame while the convolution still sees the past, then in closed form (for the last y)."""
         check_static(steps, readout, self)
-        return self.scan(state, repeat_frame(x, steps), readout=readout)
+        first = min(self.time_conv.taps, steps)
+        if readout == "mean" or first == steps:
+            return self.scan(state, repeat_frame(x, steps), readout=readout)
+        state, _ = self.scan(state, repeat_frame(x, first), readout="last")
+        past, v = self.time_conv.step(state.past, self.space_conv(self.inner(x)))
+        u = jax.nn.silu(v)
+        factors = self.factors(u)
+        decay, write = self._transition(factors)
+        power, total, _ = geometric(decay, steps - first)
+        memory = total * (write * u) + power * state.memory
+        return NoFFTState(past, memory), self._output(x, memory, factors)
 
     def factors(self, u):
         """The gates of frames u (..., H, W, C): rows (..., H) and columns (..., W) of each, not their product."""
@@ -108,11 +120,15 @@ class NoFFT(Mixer):
         """One frame x, convolved to u: the memory after it, and y."""
         x, u = now
         factors = self.factors(u)
-        rows, columns = factors["step"]
-        write = (over_columns(rows) + over_rows(columns)) * outer(*factors["write"])  # D B
-        kept = outer(jnp.exp(-rows), jnp.exp(-columns))[..., None]
-        memory = self.decay() * (kept * memory) + write[..., None] * u
+        decay, write = self._transition(factors)
+        memory = decay * memory + write * u
         return memory, self._output(x, memory, factors) if shown else None
+
+    def _transition(self, factors):
+        """a e^{-D} and D B, (..., H, W, C) and (..., H, W, 1)."""
+        rows, columns = factors["step"]
+        write = (over_columns(rows) + over_rows(columns)) * outer(*factors["write"])
+        return self.decay() * outer(jnp.exp(-rows), jnp.exp(-columns))[..., None], write[..., None]
 
     def _output(self, x, memory, factors):
         y = self.norm((outer(*factors["read"])[..., None] * memory).astype(x.dtype))
