@@ -62,7 +62,12 @@ def test_the_mixer_of_contributing_obeys_the_laws():
         del sys.modules[module.__name__]
 
 
-@pytest.mark.parametrize("name", MODULES)
+def left(name):
+    """The examples of most mixers are left to `make test-slow`: outside jit, every operation is compiled alone."""
+    return name.startswith("cssm.nn.mixers.") and name != "cssm.nn.mixers.no_gate"
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if left(n) else n for n in MODULES])
 def test_docstring_examples_run(name):
     for package, needs in NEEDS.items():
         if name.startswith(package):

@@ -108,7 +108,7 @@ def test_equals_goom_over_materialised_gates(name, plain):
     assert_close(fast[0], sequential, 1e-5)
 
 
-@pytest.mark.parametrize("readout", ["all", "last", "mean"])
+@pytest.mark.parametrize("readout", ["all", *(pytest.param(r, marks=pytest.mark.slow) for r in ("last", "mean"))])
 def test_opponent_on_logarithms_equals_direct(readout):
     x, reset = clip(), jnp.zeros((2, 5), bool).at[0, 2].set(True).at[1, 0].set(True)
     direct, goom = (shaken(build("opponent", numerics=numerics)) for numerics in ("direct", "goom"))

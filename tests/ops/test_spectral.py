@@ -99,6 +99,7 @@ def test_static_is_exact_at_gain_one(x64):
     np.testing.assert_allclose(y, 1000.0, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize("with_reset", [False, True])
 def test_pooled_is_the_spatial_mean(x64, readout, with_reset):
@@ -171,6 +172,7 @@ def test_reduced_gradient_saves_nothing_that_grows_with_time(implementation, rea
     assert saved(64) == saved(2)
 
 
+@pytest.mark.slow
 def test_bfloat16_video_gives_finite_gradients_and_a_float32_state():
     x, spectrum, _, _ = arguments((2, 5, 8, 8, 3))
     x = x.astype(jnp.bfloat16)
