@@ -84,27 +84,36 @@ def gradient_step(name: str) -> Callable:
     return build
 
 
-def row(name: str, folder: Path, unit: Callable) -> tuple[float, str]:
-    """(test accuracy to sort by, the row)."""
-    print(f"{name}: test split and step time", flush=True)
-    ratio, run = "1", run_of(name)
-    if name != UNIT:
-        contenders = {UNIT: unit, name: gradient_step(name)}
-        timing = measure(Comparison(name=name, contenders=contenders, same_result=False), repeats=7, budget=10)[1]
-        ratio = f"{timing.ratio:.1f} ({timing.ratio_low:.1f}-{timing.ratio_high:.1f})"
-    val, test = accuracies(folder)
+def measured(name: str, folder: Path, unit: Callable) -> dict:
+    """Accuracies and step time; kept in the run's folder, so that an interrupted table goes on."""
+    kept = folder / "table.json"
+    if not kept.exists():
+        print(f"{name}: test split and step time", flush=True)
+        timing, (val, test) = None, accuracies(folder)
+        if name != UNIT:
+            contenders = {UNIT: unit, name: gradient_step(name)}
+            comparison = Comparison(name=name, contenders=contenders, same_result=False)
+            timing = dataclasses.asdict(measure(comparison, repeats=7, budget=10)[1])
+        kept.write_text(json.dumps({"val": val, "test": test, "timing": timing}))
+    return json.loads(kept.read_text())
+
+
+def row(name: str, facts: dict) -> str:
+    run, timing = run_of(name), facts["timing"]
+    ratio = "1"
+    if timing is not None:
+        ratio = f"{timing['ratio']:.1f} ({timing['ratio_low']:.1f}-{timing['ratio_high']:.1f})"
     parameters = sum(p.size for p in jax.tree.leaves(nnx.state(run.build(), nnx.Param)))
-    cells = cell(val, run.val_size or 0), cell(test, run.test_size or 0), ratio, f"{parameters:,}"
-    return test, f"| `{name}` | {' | '.join(cells)} |"
+    cells = cell(facts["val"], run.val_size or 0), cell(facts["test"], run.test_size or 0), ratio, f"{parameters:,}"
+    return f"| `{name}` | {' | '.join(cells)} |"
 
 
 def write(out: Path, names: list[str]) -> None:
-    unit = gradient_step(UNIT)
-    rows = sorted((row(name, out / name, unit) for name in names), reverse=True)
-    baseline = baseline_of(run_of(UNIT).source("test"))
-    rows.append((0.0, f"| markers only | | {baseline} | | |"))
+    facts = {name: measured(name, out / name, gradient_step(UNIT)) for name in names}
+    rows = [row(name, facts[name]) for name in sorted(names, key=lambda name: -facts[name]["test"])]
+    rows.append(f"| markers only | | {baseline_of(run_of(UNIT).source('test'))} | | |")
     before, rest = RESULTS.read_text().split(BEGIN)
-    RESULTS.write_text(before + BEGIN + "\n".join(HEAD + [text for _, text in rows]) + "\n" + END + rest.split(END)[1])
+    RESULTS.write_text(before + BEGIN + "\n".join(HEAD + rows) + "\n" + END + rest.split(END)[1])
     print(RESULTS)
 
 
