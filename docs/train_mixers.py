@@ -1,6 +1,6 @@
 """Train every recurrent mixer with the same budget on the demo's data, and write the table of docs/results.md.
 
-    python docs/train_mixers.py                       # two hours on two CPU cores; runs that are done are kept
+    python docs/train_mixers.py                       # two hours on a CPU; runs that are done are kept
     python docs/train_mixers.py --only gated no_fft   # some of them, in another shell
 
 A run is `cssm train demo --cssm NAME --embed-dim 16 --batch-size 32 --steps 600 --eval-every 300 --warmup-steps 50`,
