@@ -6,8 +6,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cssm.bench import MODELS, OPS, SWEEPS, Comparison, Incorrect, copy_bandwidth, record, run, save, show
-from cssm.core.memory import high_water_mark
+from cssm.bench import (
+    MODEL_BENCHES,
+    OP_BENCHES,
+    SWEEP_BENCHES,
+    Comparison,
+    Incorrect,
+    copy_bandwidth,
+    record,
+    run,
+    save,
+    show,
+)
+from cssm.shared.resident_memory import high_water_mark
 
 
 def comparison(contender, **options):
@@ -64,19 +75,19 @@ def test_memory_is_the_rise_of_the_resident_set():
 
 
 def test_every_benchmark_is_documented():
-    for registry in (OPS, MODELS, SWEEPS):
+    for registry in (OP_BENCHES, MODEL_BENCHES, SWEEP_BENCHES):
         assert registry.names() and all(registry[name].__doc__ for name in registry.names())
 
 
 def test_a_model_benchmark_runs(monkeypatch):
     monkeypatch.setattr("cssm.bench.models.SHAPE", (1, 3, 16, 16, 3))
-    comparison = next(MODELS["simple"]())
+    comparison = next(MODEL_BENCHES["simple"]())
     assert all(t.median > 0 for t in run(comparison, repeats=1))
 
 
 def test_the_mechanism_is_one_recurrence(monkeypatch):
     monkeypatch.setattr("cssm.bench.mechanism.SHAPE", (1, 5, 24, 24, 2))  # the kernel grows to 21, then to the grid
-    assert len(run(next(OPS["mechanism"]()), repeats=1)) == 3
+    assert len(run(next(OP_BENCHES["mechanism"]()), repeats=1)) == 3
 
 
 def test_a_sweep_is_drawn(tmp_path, monkeypatch):

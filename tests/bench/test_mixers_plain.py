@@ -2,7 +2,7 @@
 
 import pytest
 
-from cssm.bench import MODELS, mixers, run
+from cssm.bench import MODEL_BENCHES, mixers, run
 from cssm.nn import list_mixers
 from tolerances import assert_close
 
@@ -31,12 +31,12 @@ def test_every_recurrent_mixer_has_a_plain_form():
 
 
 def test_every_mixer_is_compared_with_no_gate_and_its_plain_forms():
-    pairs = [tuple(comparison.contenders) for comparison in MODELS["mixers"]()]
+    pairs = [tuple(comparison.contenders) for comparison in MODEL_BENCHES["mixers"]()]
     expected = {("no_gate", name) for name in list_mixers() if name != "no_gate"}
     assert set(pairs) == expected | {(form, name) for name, forms in mixers.PLAIN.items() for form in forms}
 
 
 def test_a_comparison_is_checked_and_timed():
-    comparison = next(c for c in MODELS["mixers"]() if "lru" in c.name and "no_gate" not in c.contenders)
+    comparison = next(c for c in MODEL_BENCHES["mixers"]() if "lru" in c.name and "no_gate" not in c.contenders)
     first, second = run(comparison, repeats=1)
     assert first.contender == "lax.associative_scan" and second.contender == "lru" and second.wanted == "<= 1"

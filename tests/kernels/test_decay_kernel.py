@@ -17,7 +17,8 @@ pytest.importorskip("triton")
 
 from cssm.core.errors import UsageError  # noqa: E402
 from cssm.kernels import decay_scan as kernels  # noqa: E402
-from cssm.torch import decay_scan, scan_triton  # noqa: E402
+from cssm.torch import decay_scan  # noqa: E402
+from cssm.torch.scan import triton as scan_triton  # noqa: E402
 
 MANY, FEW = 132, 1  # processors: many leave the device idle, so time is split and channels are cut finer
 

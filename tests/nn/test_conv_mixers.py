@@ -8,8 +8,8 @@ from flax import nnx
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.nn import create_mixer
+from cssm.nn.shared.in_space import convolve, folded, in_space_parallel, in_space_sequential
 from cssm.ops import kernel_spectrum, spectral_scan
-from cssm.ops.spectral.in_space import convolve, folded, in_space_parallel, in_space_sequential
 from specimens import weighted
 from tolerances import assert_close
 

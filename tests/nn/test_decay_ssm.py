@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cssm.core.decay import DECAY_SSM_FORMS
 from cssm.core.errors import ShapeError, UsageError
-from cssm.nn.decay_ssm import DecaySSM
+from cssm.nn.layers.decay_ssm import DecaySSM
+from cssm.shared.decay import DECAY_SSM_FORMS
 from tolerances import assert_close
 
 D, R, C = 5, 3, 4
@@ -90,7 +90,7 @@ def test_bfloat16_input_gives_bfloat16_near_float32():
 @pytest.mark.parametrize("implementation", DECAY_SSM_FORMS)
 def test_torch_gives_the_same_numbers(implementation):
     torch = pytest.importorskip("torch")
-    from cssm.torch.decay_ssm import DecaySSM as TorchDecaySSM
+    from cssm.torch.scan.decay_ssm import DecaySSM as TorchDecaySSM
 
     layer = build(jnp.float32, implementation=implementation)
     other = TorchDecaySSM(D, R, C, implementation=implementation)
@@ -117,7 +117,7 @@ def test_torch_gives_the_same_numbers(implementation):
 
 def test_torch_forms_are_equal_and_step_is_the_definition():
     torch = pytest.importorskip("torch")
-    from cssm.torch.decay_ssm import DecaySSM as TorchDecaySSM
+    from cssm.torch.scan.decay_ssm import DecaySSM as TorchDecaySSM
 
     state, u = (torch.from_numpy(np.array(v, np.float64)) for v in inputs(11))
     layer = TorchDecaySSM(D, R, C).double()
@@ -138,7 +138,7 @@ def test_torch_forms_are_equal_and_step_is_the_definition():
 def frameworks():
     yield lambda **options: DecaySSM(D, R, C, rngs=nnx.Rngs(0), **options), jnp.zeros
     torch = pytest.importorskip("torch")
-    from cssm.torch.decay_ssm import DecaySSM as TorchDecaySSM
+    from cssm.torch.scan.decay_ssm import DecaySSM as TorchDecaySSM
 
     yield lambda **options: TorchDecaySSM(D, R, C, **options), torch.zeros
 

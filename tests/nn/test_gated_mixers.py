@@ -13,9 +13,9 @@ from jax.extend.core import jaxprs_in_params
 from cssm.bench.mixers_plain import gated_goom, opponent_goom
 from cssm.core.errors import ShapeError, UsageError
 from cssm.nn import create_mixer
-from cssm.nn.causal_conv import CausalConv, DepthwiseConv
-from cssm.nn.gates import Clock, FactoredGates, interpolation, outer
 from cssm.nn.mixers.opponent import transition
+from cssm.nn.shared.causal_conv import CausalConv, DepthwiseConv
+from cssm.nn.shared.gates import Clock, FactoredGates, interpolation, outer
 from tolerances import assert_close
 
 CHANNELS, GRID = 2, (4, 6)

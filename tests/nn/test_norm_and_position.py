@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cssm.core.errors import ShapeError, UnknownNameError
-from cssm.nn.norm import NORMS, create_norm
-from cssm.nn.position import interpolate_table, rotary_angles, rotate
+from cssm.nn.parts.norm import NORMS, create_norm
+from cssm.nn.parts.position import interpolate_table, rotary_angles, rotate
 from tolerances import assert_close
 
 

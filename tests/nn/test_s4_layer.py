@@ -8,7 +8,7 @@ from flax import nnx
 from jax import lax
 
 from cssm.core.errors import ShapeError, UsageError
-from cssm.nn.s4 import S4
+from cssm.nn.layers.s4 import S4
 from tolerances import assert_close
 
 KINDS = {

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
-from cssm.core import fft_plan
-from cssm.core.fft_shapes import ssm_sizes
 from cssm.ops import fftconv, kernel_spectrum
 from cssm.ops.fftconv import cases
+from cssm.shared import fft_plan
+from cssm.shared.fft_shapes import ssm_sizes
 from fftconv_bad_input import BAD
 from tolerances import assert_close
 

@@ -9,9 +9,9 @@ from scipy import signal
 from scipy.linalg import expm
 
 from cssm.core.errors import ShapeError, UsageError
-from cssm.core.hippo import initial_parameters
 from cssm.ops import s4_kernel, s4d_kernel
 from cssm.ops.s4 import cases, cauchy, diagonal, dplr, kernel_reference, s4_matrices, s4d_matrices
+from cssm.shared.hippo import initial_parameters
 from tolerances import assert_close
 
 DISCS = ("zoh", "bilinear")

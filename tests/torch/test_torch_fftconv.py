@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 import cssm.torch as face  # noqa: E402
-from cssm.core import fft_plan  # noqa: E402
 from cssm.ops import fftconv as jax_face  # noqa: E402
 from cssm.ops.fftconv import cases  # noqa: E402
-from cssm.torch.fftconv_reference import opt_ssm_forward_reference  # noqa: E402
+from cssm.shared import fft_plan  # noqa: E402
+from cssm.torch.fftconv.reference import opt_ssm_forward_reference  # noqa: E402
 from fftconv_bad_input import BAD  # noqa: E402
 from tolerances import assert_close  # noqa: E402
 

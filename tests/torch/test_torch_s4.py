@@ -8,11 +8,14 @@ from flax import nnx
 from scipy import signal
 
 from cssm.core.errors import ShapeError, UsageError
-from cssm.nn.s4 import S4
+from cssm.nn.layers.s4 import S4
 from tolerances import assert_close
 
 torch = pytest.importorskip("torch")
-from cssm.torch import FFTConvS4, s4_cauchy, s4_diagonal, s4_dplr  # noqa: E402
+from cssm.torch import FFTConvS4  # noqa: E402
+from cssm.torch.s4 import cauchy as s4_cauchy  # noqa: E402
+from cssm.torch.s4 import diagonal as s4_diagonal  # noqa: E402
+from cssm.torch.s4 import dplr as s4_dplr  # noqa: E402
 
 KINDS = {
     "s4d zoh": {"kernel": "s4d"},

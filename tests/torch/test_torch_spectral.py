@@ -16,7 +16,7 @@ from cssm.kernels import spectral_schedule  # noqa: E402
 from cssm.ops.spectral import cases  # noqa: E402
 from cssm.torch import kernel_spectrum, spectral_scan, spectral_static, stable_spectrum  # noqa: E402
 from cssm.torch.spectral import IMPLEMENTATIONS, READOUTS  # noqa: E402
-from cssm.torch.spectral_stream import to_space, to_spectrum  # noqa: E402
+from cssm.torch.spectral.stream import to_space, to_spectrum  # noqa: E402
 from tolerances import assert_close  # noqa: E402
 
 

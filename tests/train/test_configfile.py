@@ -36,7 +36,7 @@ class Run:
 
 
 def test_nested_dataclasses(tmp_path, monkeypatch):
-    monkeypatch.setattr(Run, "__module__", "cssm.train.configfile")
+    monkeypatch.setattr(Run, "__module__", "cssm.train.saved_config")
     monkeypatch.setattr(configfile, "Run", Run, raising=False)
     run = Run(train=TrainConfig(steps=3), tasks=(Classify(), Classify(num_classes=5)))
     save_config(tmp_path, run)
@@ -68,9 +68,9 @@ def test_what_has_no_exact_form_is_refused_by_name(tmp_path, config, where):
 HOSTILE = [
     {"__class__": "os.system", "command": "touch /tmp/owned"},
     {"__class__": "subprocess.Popen", "args": ["true"]},
-    {"__class__": "cssm.train.configfile.Path", "x": 1},
+    {"__class__": "cssm.train.saved_config.Path", "x": 1},
     {"__class__": "cssm.train.trainer.Trainer", "model": 1},
-    {"__class__": "cssm.train.configfile.importlib.import_module", "name": "x"},
+    {"__class__": "cssm.train.saved_config.importlib.import_module", "name": "x"},
     {"__class__": "cssm.core.errors.UsageError"},
     {"__class__": "cssm.__main__.Config"},
     {"__class__": "cssm..Config"},

@@ -3,10 +3,11 @@
 from . import fftconv, goom, mechanism, mixers, models, s4, scan, spectral  # noqa: F401
 from .frameworks import has_torch
 from .harness import Comparison, Incorrect, Timing, copy_bandwidth, run
-from .registry import MODELS, OPS, SWEEPS
+from .registry import MODEL_BENCHES, OP_BENCHES, SWEEP_BENCHES
 from .report import record, save, show
 
 __all__ = [
-    "MODELS", "OPS", "SWEEPS", "Comparison", "Incorrect", "Timing", "copy_bandwidth", "has_torch", "record", "run",
+    "MODEL_BENCHES", "OP_BENCHES", "SWEEP_BENCHES", "Comparison", "Incorrect", "Timing", "copy_bandwidth", "has_torch",
+    "record", "run",
     "save", "show",
 ]  # fmt: skip

@@ -6,16 +6,16 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from cssm.core.fft_plan import SSM_STRATEGIES
 from cssm.ops import fft_conv2d, opt_ssm_forward, opt_ssm_scan
 from cssm.ops.fftconv import cases, opt_ssm_forward_reference
+from cssm.shared.fft_plan import SSM_STRATEGIES
 
 from .frameworks import DIRECTIONS, forward, gradient, has_torch
 from .harness import Comparison
-from .registry import OPS, SWEEPS
+from .registry import OP_BENCHES, SWEEP_BENCHES
 
 
-@OPS.register("opt_ssm_forward")
+@OP_BENCHES.register("opt_ssm_forward")
 def opt_ssm_forward_bench() -> Iterator[Comparison]:
     """The automatic strategy against the reference algorithm, then against each strategy forced."""
     for case_name, case in cases.BENCHMARKS.items():
@@ -35,7 +35,7 @@ def _ssm_sides(case):
     makers |= {s: partial(forward, partial(opt_ssm_forward, strategy=s), *arrays) for s in SSM_STRATEGIES}
     yield "jax", makers
     if has_torch():
-        from cssm.torch import contenders
+        from cssm.torch.bench import contenders
 
         yield "torch", contenders.opt_ssm_forward(case)
 
@@ -54,7 +54,7 @@ def _ssm_bytes(case) -> dict[str, int]:
     return {"inputs": x + parameters, "traffic": x + y + parameters}
 
 
-@OPS.register("opt_ssm_scan")
+@OP_BENCHES.register("opt_ssm_scan")
 def opt_ssm_scan_bench() -> Iterator[Comparison]:
     """A geometric kernel K = A^l: the recurrence against the convolution, forward and backward."""
     for case_name, case in cases.BENCHMARKS.items():
@@ -69,19 +69,19 @@ def opt_ssm_scan_bench() -> Iterator[Comparison]:
         name = f"opt_ssm_scan {case_name}, forward+backward"
         yield Comparison(name=name, contenders=makers, tolerance=1e-3)
         if has_torch():
-            from cssm.torch import contenders
+            from cssm.torch.bench import contenders
 
             yield Comparison(name=name, framework="torch", contenders=contenders.opt_ssm_scan(case), tolerance=1e-3)
 
 
-@OPS.register("fft_conv2d")
+@OP_BENCHES.register("fft_conv2d")
 def fft_conv2d_bench() -> Iterator[Comparison]:
     """A 31 x 31 depthwise convolution of (8, 56, 56, 128): the automatic strategy against lax.conv and torch conv2d."""
     for direction in DIRECTIONS:
         yield from _spatial(cases.SPATIAL_BENCHMARKS["31x31"], direction, wanted=1.0)
 
 
-@SWEEPS.register("fft_conv2d")
+@SWEEP_BENCHES.register("fft_conv2d")
 def fft_conv2d_sweep() -> Iterator[Comparison]:
     """Where the FFT begins to pay: forward over the kernel size, direct, FFT and what is picked."""
     for case in cases.SPATIAL_BENCHMARKS.values():
@@ -104,7 +104,7 @@ def _spatial(case, direction, **options) -> Iterator[Comparison]:
     }
     yield Comparison(name=name, contenders=makers, judged="automatic", **options)
     if has_torch():
-        from cssm.torch import contenders
+        from cssm.torch.bench import contenders
 
         makers = contenders.fft_conv2d(case, direction)
         yield Comparison(name=name, framework="torch", contenders=makers, judged="automatic", **options)

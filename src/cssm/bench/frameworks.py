@@ -14,7 +14,7 @@ from cssm.core.errors import UsageError
 
 @runtime_checkable
 class Framework(Protocol):
-    """`cssm.bench.frameworks.Jax`, or the module `cssm.torch.measure`."""
+    """`cssm.bench.frameworks.Jax`, or the module `cssm.torch.bench.measure`."""
 
     def wait(self, result: Any) -> None: ...
     def arrays(self, result: Any) -> list[np.ndarray]: ...
@@ -62,7 +62,7 @@ def framework(name: str) -> Framework:
         return Jax()
     if not has_torch():
         raise UsageError("PyTorch is not installed: pip install 'cssm[torch]', or leave out --framework torch")
-    return importlib.import_module("cssm.torch.measure")  # type: ignore[return-value]
+    return importlib.import_module("cssm.torch.bench.measure")  # type: ignore[return-value]
 
 
 def has_torch() -> bool:

@@ -8,11 +8,11 @@ from cssm.ops.spectral import cases
 
 from .frameworks import DIRECTIONS
 from .harness import Comparison
-from .registry import OPS
+from .registry import OP_BENCHES
 from .spectral import clip_and_spectrum
 
 
-@OPS.register("goom")
+@OP_BENCHES.register("goom")
 def goom_bench() -> Iterator[Comparison]:
     """spectral_scan on ordinary numbers and on GOOMs, forward and backward; GOOM is for range, not for speed."""
     x, spectrum = clip_and_spectrum(cases.BENCHMARKS["all_frames"])

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
+from cssm.nn.shared.in_space import in_space_parallel, in_space_sequential
 from cssm.ops import kernel_spectrum, spectral_scan
-from cssm.ops.spectral.in_space import in_space_parallel, in_space_sequential
 
 from .frameworks import forward
 from .harness import Comparison
-from .registry import OPS
+from .registry import OP_BENCHES
 
 SHAPE, TAPS = (1, 64, 32, 32, 32), 11
 
 
-@OPS.register("mechanism")
+@OP_BENCHES.register("mechanism")
 def mechanism() -> Iterator[Comparison]:
     """The recurrence through the FFT against the same one in space, sequential and parallel: forward, same kernel."""
     x = jax.random.normal(jax.random.key(0), SHAPE)

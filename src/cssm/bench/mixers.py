@@ -13,7 +13,7 @@ from .delta_plain import gdn_plain
 from .frameworks import gradient
 from .harness import Comparison
 from .mixers_plain import gated_goom, opponent_goom
-from .registry import MODELS
+from .registry import MODEL_BENCHES
 
 SHAPE = (2, 32, 32, 32, 32)  # b t h w c
 UNIT = "no_gate"
@@ -44,7 +44,7 @@ PLAIN: dict[str, dict[str, tuple[Callable, float]]] = {
 }
 
 
-@MODELS.register("mixers")
+@MODEL_BENCHES.register("mixers")
 def mixers() -> Iterator[Comparison]:
     """Every mixer at (2, 32, 32, 32, 32), forward and backward: against no_gate, and against its plain forms."""
     unit = compiled(UNIT)

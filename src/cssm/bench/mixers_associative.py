@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cssm.nn import ssm_channels
-from cssm.nn.gates import outer, over_columns, over_rows
 from cssm.nn.mixers.mingru import positive
-from cssm.nn.tokens import over_tokens
+from cssm.nn.shared import ssm_channels
+from cssm.nn.shared.gates import outer, over_columns, over_rows
+from cssm.nn.shared.tokens import over_tokens
 from cssm.ops.spectral import to_space, to_spectrum
 
 from .scan import associative

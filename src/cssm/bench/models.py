@@ -11,12 +11,12 @@ from cssm.models import create_model
 
 from .frameworks import DIRECTIONS, forward, jitted
 from .harness import Comparison
-from .registry import MODELS
+from .registry import MODEL_BENCHES
 
 SHAPE = (4, 32, 32, 32, 3)
 
 
-@MODELS.register("simple")
+@MODEL_BENCHES.register("simple")
 def simple() -> Iterator[Comparison]:
     """SimpleCSSM, 32 channels: scan against step on a clip, forward and backward; a static image, T = 32 against 1."""
     graph, params = _model(seq_len=SHAPE[1], norm="global_layer_causal")

@@ -8,6 +8,6 @@ from .harness import Comparison
 
 Maker = Callable[[], Iterator[Comparison]]
 
-OPS: Registry[Maker] = Registry("benchmark")
-MODELS: Registry[Maker] = Registry("model benchmark")
-SWEEPS: Registry[Maker] = Registry("sweep")
+OP_BENCHES: Registry[Maker] = Registry("benchmark")
+MODEL_BENCHES: Registry[Maker] = Registry("model benchmark")
+SWEEP_BENCHES: Registry[Maker] = Registry("sweep")

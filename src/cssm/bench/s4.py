@@ -12,10 +12,10 @@ from cssm.ops.s4 import cases, kernel_reference, s4_matrices, s4d_matrices
 
 from .frameworks import forward
 from .harness import Comparison
-from .registry import OPS
+from .registry import OP_BENCHES
 
 
-@OPS.register("s4")
+@OP_BENCHES.register("s4")
 def s4_bench() -> Iterator[Comparison]:
     """S4D and S4 kernels of 64 heads, 64 states, 1024 taps: ours against the dense recurrence; forward."""
     case = cases.BENCHMARKS["layer"]

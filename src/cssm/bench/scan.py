@@ -14,7 +14,7 @@ from cssm.ops.scan import cases
 
 from .frameworks import DIRECTIONS, gradient, has_torch
 from .harness import Comparison
-from .registry import OPS, SWEEPS
+from .registry import OP_BENCHES, SWEEP_BENCHES
 
 
 def associative(a, b):
@@ -32,7 +32,7 @@ def decay_associative(log_a, x):
     return associative(jnp.exp(log_a)[..., None], x)
 
 
-@OPS.register("linear_scan")
+@OP_BENCHES.register("linear_scan")
 def linear_scan_bench() -> Iterator[Comparison]:
     """The implementations of the linear recurrence against lax.associative_scan with a broadcast."""
     case = cases.BENCHMARKS["decay"]
@@ -44,7 +44,7 @@ def linear_scan_bench() -> Iterator[Comparison]:
     yield Comparison(name=f"linear scan {case.b} forward+backward", contenders=contenders, judged="sequential")
 
 
-@OPS.register("decay_scan")
+@OP_BENCHES.register("decay_scan")
 def decay_scan_bench() -> Iterator[Comparison]:
     """JAX: against lax.associative_scan with a broadcast. PyTorch: against the source's masked einsum."""
     shape, long = cases.DECAY_BENCHMARKS["decay_scan"], cases.DECAY_BENCHMARKS["decay_scan_long"]
@@ -57,7 +57,7 @@ def decay_scan_bench() -> Iterator[Comparison]:
             yield from (_decay_torch(long, direction, plain=False) for direction in DIRECTIONS)
 
 
-@OPS.register("decay_ssm")
+@OP_BENCHES.register("decay_ssm")
 def decay_ssm_bench() -> Iterator[Comparison]:
     """The DecaySSM layer, 64 x 64 states, 512 steps: the kernel and the chunked form against the naive one."""
     u = jax.random.normal(jax.random.key(0), (2, 512, 64))
@@ -65,7 +65,7 @@ def decay_ssm_bench() -> Iterator[Comparison]:
         contenders = {form: partial(_layer, build, form, u) for form in ("naive", "kernel", "chunked")}
         yield Comparison(name=f"DecaySSM {u.shape} {direction}", contenders=contenders, tolerance=1e-3)
         if has_torch():
-            from cssm.torch import contenders as makers
+            from cssm.torch.bench import contenders as makers
 
             yield Comparison(
                 name=f"DecaySSM {u.shape} {direction}",
@@ -80,7 +80,7 @@ def _layer(build, form, u):
     return build(lambda p, u: nnx.merge(graph, p)(u), params, u)
 
 
-@SWEEPS.register("decay_scan")
+@SWEEP_BENCHES.register("decay_scan")
 def decay_scan_sweep() -> Iterator[Comparison]:
     """Forward and backward over T, R and C."""
     for axis, position, values in (("T", 1, (64, 256, 1024, 4096)), ("R", 2, (8, 32, 128)), ("C", 3, (8, 32, 128))):
@@ -102,7 +102,7 @@ def _decay(shape, direction, **options) -> Comparison:
 
 
 def _decay_torch(shape, direction, plain=True, **options) -> Comparison:
-    from cssm.torch import contenders
+    from cssm.torch.bench import contenders
 
     makers = contenders.decay_scan(shape, direction, plain=plain)
     name = f"decay scan {shape} {direction}"

@@ -11,7 +11,7 @@ from cssm.ops.spectral import cases, to_space, to_spectrum
 
 from .frameworks import DIRECTIONS, forward, gradient, has_torch
 from .harness import Comparison
-from .registry import OPS, SWEEPS
+from .registry import OP_BENCHES, SWEEP_BENCHES
 from .scan import associative
 
 
@@ -52,14 +52,14 @@ def traffic(shape, direction) -> dict[str, int]:
     return {"inputs": size, "traffic": size * (2 if direction == "forward" else 5)}
 
 
-@OPS.register("spectral")
+@OP_BENCHES.register("spectral")
 def spectral_bench() -> Iterator[Comparison]:
     """All frames and the last frame against rfft2 + lax.associative_scan; last against all; lifted against plain."""
     shape, on_gpu = cases.BENCHMARKS["all_frames"], jax.default_backend() != "cpu"
     for shape_ in (shape, cases.BENCHMARKS["gpu"])[: 1 + on_gpu]:
         yield from (_all_frames(shape_, direction) for direction in DIRECTIONS)
     if has_torch():
-        from cssm.torch import contenders
+        from cssm.torch.bench import contenders
 
         for direction in DIRECTIONS:
             makers = contenders.spectral_scan(shape, direction)
@@ -115,7 +115,7 @@ def _lifted() -> Comparison:
     return Comparison(name="spectral last (64, 8, 32, 32, 4 -> 24)", contenders=contenders, inputs=x.nbytes)
 
 
-@SWEEPS.register("spectral")
+@SWEEP_BENCHES.register("spectral")
 def spectral_sweep() -> Iterator[Comparison]:
     """Forward and backward over T, H = W and C."""
     points = [("T", t, (1, t, 32, 32, 16)) for t in (8, 32, 128, 512)]
@@ -137,7 +137,7 @@ def spectral_sweep() -> Iterator[Comparison]:
         )
 
 
-@SWEEPS.register("scaling")
+@SWEEP_BENCHES.register("scaling")
 def scaling_sweep() -> Iterator[Comparison]:
     """Time against the number of frames: all frames, the last one, a repeated one (the same for any T)."""
     longest = 4096 if jax.default_backend() == "cpu" else 16384

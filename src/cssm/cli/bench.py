@@ -80,7 +80,11 @@ def _chosen(flags: Flags, bench):
     if flags.framework == "torch" and not bench.has_torch():
         raise UsageError("--framework torch: PyTorch is not installed (pip install 'cssm[torch]')")
     chosen = []
-    for registry, names in ((bench.OPS, flags.op), (bench.MODELS, flags.model), (bench.SWEEPS, flags.sweep)):
+    for registry, names in (
+        (bench.OP_BENCHES, flags.op),
+        (bench.MODEL_BENCHES, flags.model),
+        (bench.SWEEP_BENCHES, flags.sweep),
+    ):
         names = registry.names() if flags.all else names
         chosen += [(f"{registry.kind} {name}", registry[name]) for name in names]
     return chosen

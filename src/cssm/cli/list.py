@@ -101,10 +101,10 @@ def _recipes():
 
 
 def _benches():
-    from cssm.bench import MODELS, OPS, SWEEPS
+    from cssm.bench import MODEL_BENCHES, OP_BENCHES, SWEEP_BENCHES
 
     table = _table("benchmarks", "flag", "name", "what")
-    for flag, registry in (("--op", OPS), ("--model", MODELS), ("--sweep", SWEEPS)):
+    for flag, registry in (("--op", OP_BENCHES), ("--model", MODEL_BENCHES), ("--sweep", SWEEP_BENCHES)):
         for name in registry.names():
             table.add_row(flag, name, _first_line(registry[name]))
     return table

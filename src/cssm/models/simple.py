@@ -28,10 +28,10 @@ from cssm.nn.mixer import (
     select,
     takes_lift,
 )
-from cssm.nn.norm import create_norm, require_streaming
-from cssm.nn.position import rotary_angles, rotate
-from cssm.nn.readout import Readout
-from cssm.nn.stem import Stem, activation
+from cssm.nn.parts.norm import create_norm, require_streaming
+from cssm.nn.parts.position import rotary_angles, rotate
+from cssm.nn.parts.readout import Readout
+from cssm.nn.parts.stem import Stem, activation
 from cssm.ops.spectral import check_dt
 
 from .registry import MODELS

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cssm.core.annotations import describe, fits
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.registry import Registry
 from cssm.core.typing import Frame, Grid, Video
 from cssm.ops.reset import check_reset
 from cssm.ops.spectral import given_dt as given_dt  # for mixers that take dt
+from cssm.shared.annotations import describe, fits
 
 MIXERS: Registry[type["Mixer"] | type["Control"]] = Registry("mixer")
 
@@ -52,7 +52,7 @@ class Mixer(nnx.Module, abc.ABC):
 
         It holds for every clip with |x| <= input_bound on a grid of (H, W) pixels, however long, from no past, with any
         resets, for the parameters as they are. Every float and complex entry counts, past frames too; integers do not.
-        The class docstring proves it; nn/bounds.py has the parts. Infinite where a gain has saturated at 1.
+        The class docstring proves it; nn/shared/bounds.py has the parts. Infinite where a gain has saturated at 1.
         """
 
     def __call__(self, x: Video, **options) -> Video:

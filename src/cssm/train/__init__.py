@@ -2,13 +2,13 @@
 
 from .checkpoint import CheckpointStore, load_model
 from .config import Plan, TrainConfig
-from .configfile import load_config, save_config
 from .evaluate import evaluate
 from .interrupt import Interrupted
 from .log import read_metrics
 from .loop import train
 from .optim import Optimizer, decay_mask, decays
 from .report import Event, TrainResult
+from .saved_config import load_config, save_config
 
 __all__ = [
     "CheckpointStore",

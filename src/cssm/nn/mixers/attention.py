@@ -16,7 +16,7 @@ from cssm.core.errors import UsageError
 from cssm.core.typing import Grid, Video
 
 from ..mixer import MIXERS, Control, check_channels
-from ..position import interpolate_table, rotary_angles, rotate
+from ..parts.position import interpolate_table, rotary_angles, rotate
 
 
 class Attention(nnx.Module):

@@ -22,12 +22,12 @@ from flax import nnx
 from cssm.core.errors import UsageError
 from cssm.core.typing import Complex, Frame, Grid, HalfSpectrum, SpectralState, Video
 from cssm.ops import kernel_spectrum, linear_scan, stable_spectrum
+from cssm.ops.scan.geometric import geometric
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
-from cssm.ops.spectral.static import geometric
 
-from ..bounds import decay_bound, spectrum_bound
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, select
-from ..spectral import checked_margin, initial_kernel
+from ..shared.bounds import decay_bound, spectrum_bound
+from ..shared.spectral import checked_margin, initial_kernel
 
 
 class Conv3DState(NamedTuple):

@@ -15,11 +15,11 @@ from flax import nnx
 
 from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import linear_scan
-from cssm.ops.spectral.static import geometric
+from cssm.ops.scan.geometric import geometric
 
-from ..bounds import decay_bound, dense_bound
-from ..causal_conv import DepthwiseConv
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt, select
+from ..shared.bounds import decay_bound, dense_bound
+from ..shared.causal_conv import DepthwiseConv
 
 
 class ConvSSMState(NamedTuple):

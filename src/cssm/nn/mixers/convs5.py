@@ -17,13 +17,13 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from cssm.core import hippo
 from cssm.core.errors import UsageError
 from cssm.core.typing import Complex, Frame, Grid, Video
 from cssm.ops import linear_scan
+from cssm.shared import hippo
 
-from .. import ssm
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt, select
+from ..shared import ssm
 
 
 class ConvS5State(NamedTuple):

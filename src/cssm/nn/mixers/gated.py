@@ -20,15 +20,15 @@ from flax import nnx
 
 from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Video
 from cssm.ops import kernel_spectrum, stable_spectrum
+from cssm.ops.scan.geometric import geometric
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
-from cssm.ops.spectral.static import geometric
 
-from ..bounds import dense_bound, spectrum_bound
-from ..causal_conv import CausalConv, DepthwiseConv
-from ..frames import scan_frames
-from ..gates import FactoredGates, outer, over_columns, over_rows
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
-from ..spectral import checked_margin, initial_kernel
+from ..shared.bounds import dense_bound, spectrum_bound
+from ..shared.causal_conv import CausalConv, DepthwiseConv
+from ..shared.frames import scan_frames
+from ..shared.gates import FactoredGates, outer, over_columns, over_rows
+from ..shared.spectral import checked_margin, initial_kernel
 
 GATES = {"step": -2.0, "write": 1.0, "read": 1.0}  # initial bias of each factor
 

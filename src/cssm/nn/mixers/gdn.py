@@ -26,11 +26,11 @@ from cssm.ops import delta_static, kernel_spectrum, stable_spectrum
 from cssm.ops.delta import delta_step
 from cssm.ops.spectral import to_space, to_spectrum
 
-from ..bounds import decay_bound, dense_bound, spectrum_bound
-from ..causal_conv import CausalConv, DepthwiseConv
-from ..frames import scan_frames
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
-from ..spectral import checked_margin, initial_kernel
+from ..shared.bounds import decay_bound, dense_bound, spectrum_bound
+from ..shared.causal_conv import CausalConv, DepthwiseConv
+from ..shared.frames import scan_frames
+from ..shared.spectral import checked_margin, initial_kernel
 
 EPSILON = 1e-9  # of |k|^2, relative to the H W of a spectrum of unit variance
 LEAST, MOST = 0.1, 0.99  # alpha

@@ -20,15 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cssm.core.decay import decay_bias
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import delta_rule
+from cssm.shared.decay import decay_bias
 
-from ..bounds import decay_bound, dense_bound
-from ..causal_conv import CausalConv
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
-from ..tokens import matrix_geometric, over_tokens, product, repeated
+from ..shared.bounds import decay_bound, dense_bound
+from ..shared.causal_conv import CausalConv
+from ..shared.tokens import matrix_geometric, over_tokens, product, repeated
 
 FLOOR = 1e-4  # of the decay rate: memories of at most 10^4 tokens, and a bounded state
 EPSILON = 1e-6

@@ -18,8 +18,8 @@ from jax import lax
 from cssm.core.errors import UsageError
 from cssm.core.typing import Complex, Frame, Grid, Video
 
-from .. import ssm
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt
+from ..shared import ssm
 
 
 class LRUState(NamedTuple):

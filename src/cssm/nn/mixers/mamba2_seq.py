@@ -18,16 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cssm.core.decay import decay_bias
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import decayed_attention
-from cssm.ops.spectral.static import geometric
+from cssm.ops.scan.geometric import geometric
+from cssm.shared.decay import decay_bias
 
-from ..bounds import decay_bound, dense_bound
-from ..causal_conv import CausalConv
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
-from ..tokens import over_tokens, repeated
+from ..shared.bounds import decay_bound, dense_bound
+from ..shared.causal_conv import CausalConv
+from ..shared.tokens import over_tokens, repeated
 
 
 class Mamba2SeqState(NamedTuple):

@@ -22,11 +22,11 @@ from jax import lax
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import fft_conv2d, linear_scan
-from cssm.ops.spectral.static import geometric
+from cssm.ops.scan.geometric import geometric
 
-from ..bounds import dense_bound
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, select
-from ..spectral import checked_margin
+from ..shared.bounds import dense_bound
+from ..shared.spectral import checked_margin
 
 
 class MinGRUState(NamedTuple):

@@ -18,13 +18,13 @@ import numpy as np
 from flax import nnx
 
 from cssm.core.typing import Float, Frame, Grid, Video
-from cssm.ops.spectral.static import geometric
+from cssm.ops.scan.geometric import geometric
 
-from ..bounds import dense_bound
-from ..causal_conv import CausalConv, DepthwiseConv
-from ..frames import scan_frames
-from ..gates import FactoredGates, outer, over_columns, over_rows
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..shared.bounds import dense_bound
+from ..shared.causal_conv import CausalConv, DepthwiseConv
+from ..shared.frames import scan_frames
+from ..shared.gates import FactoredGates, outer, over_columns, over_rows
 
 GATES = {"step": -2.0, "write": 1.0, "read": 1.0}  # initial bias of each factor
 

@@ -15,9 +15,9 @@ from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Vi
 from cssm.ops import kernel_spectrum, spectral_pooled, spectral_scan, spectral_static, stable_spectrum
 from cssm.ops.spectral import age, spectral_zero_state, to_space, to_spectrum
 
-from ..bounds import decay_bound, spectrum_bound
 from ..mixer import MIXERS, Mixer, check_channels, check_static, check_step
-from ..spectral import checked_margin, crop, initial_kernel, pad, widen
+from ..shared.bounds import decay_bound, spectrum_bound
+from ..shared.spectral import checked_margin, crop, initial_kernel, pad, widen
 
 
 class NoGateState(NamedTuple):

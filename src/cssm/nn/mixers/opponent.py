@@ -23,12 +23,12 @@ from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Vi
 from cssm.ops import kernel_spectrum, stable_spectrum
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
-from ..bounds import decay_bound, spectrum_bound
-from ..frames import forget, scan_frames
-from ..gates import Clock, FactoredGates, outer
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
-from ..pair_goom import pair_scan
-from ..spectral import checked_margin, initial_kernel
+from ..shared.bounds import decay_bound, spectrum_bound
+from ..shared.frames import forget, scan_frames
+from ..shared.gates import Clock, FactoredGates, outer
+from ..shared.pair_goom import pair_scan
+from ..shared.spectral import checked_margin, initial_kernel
 
 GATES = {"excite": 3.0, "inhibit": 3.0, "to_excitation": 0.0, "to_inhibition": 0.0, "write": 2.0}  # initial bias
 NUMERICS = ("direct", "goom")

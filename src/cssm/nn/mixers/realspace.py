@@ -19,11 +19,11 @@ from flax import nnx
 from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, Kernel, Video
 from cssm.ops import kernel_spectrum, spectral_scan
 from cssm.ops.spectral import to_spectrum
-from cssm.ops.spectral.in_space import convolve, folded, in_space_parallel, in_space_sequential
 
-from ..bounds import decay_bound
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt, repeat_frame, select
-from ..spectral import checked_margin, initial_kernel
+from ..shared.bounds import decay_bound
+from ..shared.in_space import convolve, folded, in_space_parallel, in_space_sequential
+from ..shared.spectral import checked_margin, initial_kernel
 
 
 class RealSpaceState(NamedTuple):

@@ -17,12 +17,12 @@ from flax import nnx
 from jax import lax
 
 from cssm.core.errors import UsageError
-from cssm.core.hippo import INITS, initial_parameters
 from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops.s4 import diagonal
+from cssm.shared.hippo import INITS, initial_parameters
 
-from .. import ssm, ssm_channels
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt, repeat_frame, select
+from ..shared import ssm, ssm_channels
 
 
 class S4DState(NamedTuple):

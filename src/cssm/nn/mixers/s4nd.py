@@ -16,12 +16,12 @@ from flax import nnx
 from jax import lax
 
 from cssm.core.errors import UsageError
-from cssm.core.hippo import INITS, initial_parameters
 from cssm.core.typing import Grid, Video
 from cssm.ops.s4 import s4d_kernel
+from cssm.shared.hippo import INITS, initial_parameters
 
-from .. import axis_kernels, ssm
 from ..mixer import MIXERS, Control, check_channels
+from ..shared import axis_kernels, ssm
 
 
 @MIXERS.register("s4nd")

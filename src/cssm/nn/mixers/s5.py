@@ -15,11 +15,11 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from cssm.core import hippo
 from cssm.core.typing import Complex, Frame, Grid, Video
+from cssm.shared import hippo
 
-from .. import ssm
 from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt
+from ..shared import ssm
 
 
 class S5State(NamedTuple):

@@ -7,7 +7,7 @@ No division: exact also for k = 0, and at c mu = 1.
 
 import jax.numpy as jnp
 
-from ..spectral.static import geometric
+from ..scan.geometric import geometric
 
 
 def static(q, k, v, alpha, beta, steps, gain, state):

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cssm.core.fft_plan import SPATIAL_STRATEGIES, choose_spatial_strategy, reach, spatial_lengths
-from cssm.core.fft_shapes import check_direct, check_real, check_spatial, check_strategy
+from cssm.shared.fft_plan import SPATIAL_STRATEGIES, choose_spatial_strategy, reach, spatial_lengths
+from cssm.shared.fft_shapes import check_direct, check_real, check_spatial, check_strategy
 
 from .ssm import real_precision
 from .strategies import over_batch

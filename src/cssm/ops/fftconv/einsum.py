@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 from jax import lax
 
-from cssm.core.fft_plan import fast_length
-from cssm.core.fft_shapes import check_dtypes, conv_equation
+from cssm.shared.fft_plan import fast_length
+from cssm.shared.fft_shapes import check_dtypes, conv_equation
 
 from .ssm import real_precision
 from .strategies import einsum, transforms

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from cssm.core.fft_shapes import check_dtypes, check_scan
+from cssm.shared.fft_shapes import check_dtypes, check_scan
 
 from ..scan import linear_scan
 from .ssm import real_precision

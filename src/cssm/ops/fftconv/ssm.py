@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
-from cssm.core.fft_plan import SSM_STRATEGIES, choose_ssm_strategy, ssm_length
-from cssm.core.fft_shapes import check_dtypes, check_strategy, ssm_sizes
+from cssm.shared.fft_plan import SSM_STRATEGIES, choose_ssm_strategy, ssm_length
+from cssm.shared.fft_shapes import check_dtypes, check_strategy, ssm_sizes
 
 from .strategies import STRATEGIES
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cssm.core.fft_plan import block_of
+from cssm.shared.fft_plan import block_of
 
 einsum = partial(jnp.einsum, precision="highest")
 

@@ -6,7 +6,7 @@ The maths and the cost of each implementation are in this folder's README.md.
 import jax.numpy as jnp
 
 from cssm.core.errors import ShapeError
-from cssm.core.s4_options import check_discretisation, check_implementation
+from cssm.shared.s4_options import check_discretisation, check_implementation
 
 from . import cauchy, diagonal, dplr
 from .reference import kernel_reference, s4_matrices, s4d_matrices

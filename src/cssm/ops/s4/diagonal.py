@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from cssm.core.s4_options import blocks
 from cssm.core.typing import Complex
+from cssm.shared.s4_options import blocks
 
 
 class Diagonal(NamedTuple):

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from cssm.core.s4_options import blocks
 from cssm.core.typing import Complex, Float
+from cssm.shared.s4_options import blocks
 
 FACTORED = 3  # how many powers are squared as diagonal + low rank: the error is that of all, the time that of none
 

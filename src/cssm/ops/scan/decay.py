@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cssm.core.decay import check_decay_scan
 from cssm.core.errors import UsageError
+from cssm.shared.decay import check_decay_scan
 
 from ..accelerator import has_jax_triton, one_gpu
 from .vjp import IMPLEMENTATIONS, scan_with_vjp

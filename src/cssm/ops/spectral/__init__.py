@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Grid
 from cssm.ops.reset import check_reset
+from cssm.ops.scan.geometric import geometric
 
 from ..accelerator import has_jax_triton, one_gpu
 from ..scan import linear_scan
@@ -19,7 +20,6 @@ from .irregular import age, check_dt, given_dt, irregular, spectral_power
 from .lifted import lifted
 from .parallel import parallel
 from .reference import spectral_scan_reference
-from .static import geometric
 from .stream import stream
 from .transform import adjoint_weight, kernel_spectrum, stable_spectrum, to_space, to_spectrum
 from .triton import LARGEST, spectral_triton

@@ -1,0 +1,1 @@
+"""What stands around the mixers: stems, norms, positions, readouts."""

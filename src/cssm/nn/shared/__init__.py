@@ -1,0 +1,1 @@
+"""What mixers share: kernels and their bounds, convolutions, gates, the walk over frames."""

@@ -1,0 +1,1 @@
+"""What both frameworks need of an operator: options, plans, initial values. NumPy only."""

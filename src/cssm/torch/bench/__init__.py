@@ -1,0 +1,1 @@
+"""What `cssm bench` times in PyTorch, and how it is timed."""

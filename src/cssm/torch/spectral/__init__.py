@@ -1,0 +1,200 @@
+"""The sCSSM recurrence for PyTorch: the names, shapes and numbers of `cssm.ops.spectral`; its README has the maths."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from cssm.core.errors import ShapeError, UsageError
+from cssm.core.typing import Complex, Float, Grid
+
+from .stream import parallel, reference, stream, to_space, to_spectrum
+
+READOUTS = ("all", "last", "mean")
+ORIGINS = ("center", "corner")
+
+
+def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=None, implementation=None):
+    """S_t = K S_{t-1} + rfft2(x_t), y_t = irfft2(S_t), over a clip; as `cssm.ops.spectral_scan`.
+
+    Args:
+      x: (B, T, H, W, C) real. spectrum: (C, H, W // 2 + 1) complex, of a real kernel (`kernel_spectrum`).
+      readout: "all" (y has x's shape), "last" or "mean" (y (B, H, W, C)).
+      state: (B, C, H, W // 2 + 1) complex before the first frame, of a real frame; zeros when omitted.
+      reset: (B, T) bool; True forgets all frames before that one.
+      lift: (R, C) real; x then has R channels and stands for x @ lift.
+      implementation: "triton" (fused kernel up to 64 x 64, above it FFT and a scan per frequency: picked on CUDA in
+        float32 and below; reads spectrum and state as irfft2 does, the symmetric part of self-conjugate columns),
+        "stream" (frame by frame: picked on CPU), "parallel" (whole clip, log2 T passes: picked for float64 on CUDA
+        or without triton), "reference" (slow, obvious, differentiable twice), or None to pick.
+
+    Returns:
+      (state, y): the state after the last frame, complex64 (complex128 for float64 input); y in x's dtype.
+
+    Raises:
+      ShapeError: shapes or devices that do not fit together, an integer dtype, a reset that is not bool, zero frames.
+      UsageError: an unknown readout or implementation, one that cannot run here, or a second derivative.
+
+    Source: MATH.md section 2.
+
+    >>> import torch
+    >>> x, K = torch.ones(1, 3, 4, 4, 2), torch.full((2, 4, 3), 0.5 + 0j)
+    >>> state, y = spectral_scan(x, K, readout="last")
+    >>> round(float(y[0, 0, 0, 0]), 4)  # 1 + 1/2 + 1/4
+    1.75
+    """
+    if lift is not None and tuple(lift.shape) != (x.shape[-1], spectrum.shape[0]):
+        raise ShapeError(f"lift has shape {tuple(lift.shape)}, expected {(x.shape[-1], spectrum.shape[0])} (R, C)")
+    x = x if lift is None else x @ lift
+    state = _check(x, spectrum, state, reset, "b t h w c")
+    if readout not in READOUTS:
+        raise UsageError(f"unknown readout {readout!r}: use {', '.join(READOUTS)}")
+    implementation = _pick(x, state) if implementation is None else implementation
+    if implementation not in IMPLEMENTATIONS:
+        raise UsageError(
+            f"unknown implementation {implementation!r} of spectral_scan: use {', '.join(IMPLEMENTATIONS)}"
+        )
+    run = IMPLEMENTATIONS[implementation] if x.shape[0] else reference  # kernels and FFT libraries refuse empty batches
+    return run(x, spectrum.to(state.dtype), state, reset, readout)
+
+
+def spectral_static(x, spectrum, steps: int, *, state=None, readout="last"):
+    """`spectral_scan` of one frame repeated `steps` times, in closed form; as `cssm.ops.spectral_static`.
+
+    Args:
+      x: (B, H, W, C) real. spectrum, state: as in `spectral_scan`.
+      steps: number of repeats, at least 1.
+      readout: "last" or "mean" over the repeats.
+
+    Returns:
+      (state, y): the state after `steps` frames; y (B, H, W, C).
+
+    Raises:
+      ShapeError: shapes that do not fit, or steps < 1. UsageError: another readout.
+
+    >>> import torch
+    >>> state, y = spectral_static(torch.ones(1, 4, 4, 2), torch.full((2, 4, 3), 0.5 + 0j), 3)
+    >>> round(float(y[0, 0, 0, 0]), 4)
+    1.75
+    """
+    state = _check(x, spectrum, state, None, "b h w c")
+    if steps < 1:
+        raise ShapeError(f"spectral_static: steps is {steps}, expected at least one frame")
+    if readout not in ("last", "mean"):
+        raise UsageError(f"unknown readout {readout!r} of spectral_static: use last or mean")
+    spectrum = spectrum.to(state.dtype)
+    power, total, cumulative = _geometric(spectrum, steps)
+    frame = to_spectrum(x)
+    final = total * frame + power * state
+    shown = final if readout == "last" else (cumulative * frame + spectrum * total * state) / steps
+    return final, to_space(shown, x.shape[2]).to(x.dtype)
+
+
+def kernel_spectrum(k: Float[Any, "*lead kh kw"], grid: Grid, *, origin: str = "center") -> Complex[Any, "*lead h wf"]:
+    """Spectrum of a spatial kernel on a periodic grid, origin at tap K // 2; as `cssm.ops.kernel_spectrum`.
+
+    Args: k (..., Kh, Kw) real; grid (H, W); origin "center" or "corner". Returns: (..., H, W // 2 + 1) complex.
+    Raises: UsageError for an unknown origin, ShapeError for a kernel without two spatial axes or an empty grid.
+
+    >>> import torch
+    >>> k = torch.zeros(3, 3)
+    >>> k[1, 1] = 1.0
+    >>> kernel_spectrum(k, (4, 4)).real.min().item()
+    1.0
+    """
+    height, width = grid
+    if origin not in ORIGINS:
+        raise UsageError(f"unknown kernel origin {origin!r}: use {' or '.join(ORIGINS)}")
+    if k.ndim < 2 or min(height, width) < 1:
+        raise ShapeError(
+            f"kernel_spectrum: got a kernel of shape {tuple(k.shape)} and a grid {grid}; expected (..., K, K), (H, W)"
+        )
+    dtype = torch.complex128 if k.dtype == torch.float64 else torch.complex64
+    rows = torch.as_tensor(_fourier(height, height, k.shape[-2], origin), dtype=dtype, device=k.device)
+    columns = torch.as_tensor(_fourier(width, width // 2 + 1, k.shape[-1], origin), dtype=dtype, device=k.device)
+    return rows @ k.to(dtype) @ columns.mT
+
+
+def stable_spectrum(z: Complex[Any, "..."], rho: float = 0.999) -> Complex[Any, "..."]:
+    """rho z / (1 + |z|): inside the disc of radius rho, phase kept; as `cssm.ops.stable_spectrum`.
+
+    Raises: UsageError for rho outside (0, 1].
+
+    >>> import torch
+    >>> bool(stable_spectrum(torch.tensor(1e6 + 1e6j)).abs() < 0.999)
+    True
+    """
+    if not 0 < rho <= 1:
+        raise UsageError(f"stable_spectrum: rho must lie in (0, 1], got {rho}")
+    return rho * z / (1 + z.abs())
+
+
+def _triton(*arguments):
+    try:
+        from .triton import spectral_triton
+    except ImportError as error:
+        raise UsageError(
+            "implementation='triton' needs Triton: pip install 'cssm[triton]', or use 'parallel'"
+        ) from error
+    return spectral_triton(*arguments)
+
+
+IMPLEMENTATIONS = {"stream": stream, "parallel": parallel, "reference": reference, "triton": _triton}
+
+
+def _pick(x, state) -> str:
+    if not x.is_cuda:
+        return "stream"
+    if state.dtype == torch.complex128:
+        return "parallel"
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return "parallel"
+    return "triton"
+
+
+def _fourier(size: int, frequencies: int, taps: int, origin: str) -> np.ndarray:
+    """(frequencies, taps): exp(-2 pi i u (tap - origin) / size), exact to float64 for any tap."""
+    # "corner" is the reference code's centred padding: tap i lands on pixel (size - taps) // 2 + i
+    position = np.arange(taps) - taps // 2 if origin == "center" else np.arange(taps) + (size - taps) // 2
+    return np.exp(-2j * np.pi * (np.outer(np.arange(frequencies), position) % size) / size)
+
+
+def _geometric(spectrum, steps: int):
+    """(K^T, G_T, C_T) with G_T = sum_{t<T} K^t and C_T = sum_{t=1..T} G_t, by doubling: exact also at K = 1."""
+    power, total, cumulative = torch.ones_like(spectrum), torch.zeros_like(spectrum), torch.zeros_like(spectrum)
+    m = 0
+    for bit in bin(steps)[2:]:
+        cumulative = cumulative + m * total + power * cumulative
+        total, power, m = total * (1 + power), power * power, 2 * m
+        if bit == "1":
+            total, power, m = 1 + spectrum * total, power * spectrum, m + 1
+            cumulative = cumulative + total
+    return power, total, cumulative
+
+
+def _check(x, spectrum, state, reset, legend):
+    """The state to start from, or a ShapeError that says what does not fit."""
+    if x.ndim != len(legend.split()):
+        raise ShapeError(f"x has shape {tuple(x.shape)}, expected {legend.split()}")
+    if not x.is_floating_point() or not spectrum.is_complex():
+        raise ShapeError(f"x must be real floating and the spectrum complex, got {x.dtype} and {spectrum.dtype}")
+    if 0 in x.shape[1:]:
+        raise ShapeError(f"x of shape {tuple(x.shape)} is empty: give at least one frame, pixel and channel")
+    *lead, height, width, channels = x.shape
+    half = (channels, height, width // 2 + 1)
+    _fits(x, "spectrum", spectrum, half, "(C, H, W // 2 + 1)")
+    _fits(x, "state", state, (lead[0], *half), "(B, C, H, W // 2 + 1)")
+    _fits(x, "reset", reset, tuple(lead), "(B, T)")
+    if reset is not None and reset.dtype != torch.bool:
+        raise ShapeError(f"reset is {reset.dtype}, expected bool: compare it with 0")
+    dtype = torch.promote_types(torch.promote_types(x.dtype, spectrum.dtype), torch.complex64)
+    return x.new_zeros((lead[0], *half), dtype=dtype) if state is None else state.to(dtype)
+
+
+def _fits(x, name, array, expected, legend):
+    if array is not None and tuple(array.shape) != expected:
+        raise ShapeError(f"{name} has shape {tuple(array.shape)}, expected {expected} {legend} for x {tuple(x.shape)}")
+    if array is not None and array.device != x.device:
+        raise ShapeError(f"{name} is on {array.device} and x on {x.device}: move them to one device")
