@@ -11,7 +11,9 @@ from flax import nnx
 from cssm.core.typing import Grid
 from cssm.nn.mixer import LinearTimeInvariant, Mixer
 
-from .figure import BLUE, figure, plain
+from cssm.shared.palette import BLUE
+
+from .figure import figure, plain
 
 FORGOTTEN = 1e-3  # what is left of a state when it counts as forgotten
 
