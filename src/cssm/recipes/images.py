@@ -33,8 +33,8 @@ def images() -> Run:
 def imagenette() -> Run:
     """Imagenette, ten classes of ImageNet: a tenth of train picks the checkpoint, the published val is the test.
 
-    Command: `cssm train imagenette --data-dir DIR` (DIR holds imagenette2, -320 or -160). Hardware: one GPU; a CPU for a
-    look. Expected: not yet measured here.
+    Command: `cssm train imagenette --data-dir DIR` (DIR holds imagenette2, -320 or -160). Hardware: one GPU; a CPU
+    for a look. Expected: not yet measured here.
     """
     own = images()
     data = Imagenette(size=128, holdout=0.1)

@@ -80,7 +80,9 @@ class Classify:
     def check(self, data: DataSet) -> None:
         check_keys(self, data)
         if data.num_classes != self.num_classes:
-            raise UsageError(f"the data set has {data.num_classes} classes, the task {self.num_classes}: make them equal")
+            raise UsageError(
+                f"the data set has {data.num_classes} classes, the task {self.num_classes}: make them equal"
+            )
         channels = data.sample_spec["input"].shape[-1]
         if self.normalization == "imagenet" and channels != 3:
             raise UsageError(f"imagenet normalization needs 3 channels, the data set has {channels}: use unit")

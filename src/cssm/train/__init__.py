@@ -1,4 +1,4 @@
-"""Training: the face `train`, its configuration, its checkpoints, and evaluation. Knows no model and no task by name."""
+"""Training: the face `train`, its configuration, checkpoints, evaluation. Knows no model and no task by name."""
 
 import os
 from collections.abc import Iterable, Sequence

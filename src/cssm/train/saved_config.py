@@ -133,7 +133,9 @@ def _encode_dataclass(value: Any, where: str) -> dict[str, Any]:
 def _find_class(name: Any) -> type:
     found = _class_of(name) if isinstance(name, str) else None
     if found is None:
-        raise DataError(f"{name!r} is no frozen dataclass of cssm, nor declared loadable: import the module that defines it")
+        raise DataError(
+            f"{name!r} is no frozen dataclass of cssm, nor declared loadable: import the module that defines it"
+        )
     return found
 
 

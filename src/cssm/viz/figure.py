@@ -4,8 +4,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-
-
 @contextmanager
 def figure(path: Path, *, dpi: int = 130, **options):
     """A figure that is written to `path` when the block ends, through a temporary file."""

@@ -10,7 +10,6 @@ from flax import nnx
 from cssm.core.errors import UsageError
 from cssm.core.typing import Grid
 from cssm.nn.mixer import create_mixer, has_option
-
 from cssm.shared.palette import BLUE, GREEN, RED
 
 from .figure import figure, plain

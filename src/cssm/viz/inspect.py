@@ -10,7 +10,6 @@ from flax import nnx
 
 from cssm.core.typing import Grid
 from cssm.nn.mixer import LinearTimeInvariant, Mixer
-
 from cssm.shared.palette import BLUE
 
 from .figure import figure, plain
