@@ -37,9 +37,8 @@ def decode_image(data: bytes, where: str, *, size: int | None = None, crop: bool
         return np.asarray(image)
     if crop:
         image = _centre(image, size)
-    elif image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+        return np.asarray(image)
+    return np.asarray(image) if image.size == (size, size) else resize_image(np.asarray(image), size)
 
 
 def _centre(image, size: int):
@@ -61,13 +60,11 @@ def read_image(path: Path, *, size: int | None = None, crop: bool = False) -> np
     return decode_image(data, str(path), size=size, crop=crop)
 
 
-def encode_png(image: np.ndarray) -> bytes:
-    """PNG of uint8 (h, w, 3)."""
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (h, w, 3) resized to (size, size, 3), bilinearly as Pillow does."""
     from PIL import Image
 
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "PNG")
-    return out.getvalue()
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def denormalise(values: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], where: str) -> np.ndarray:

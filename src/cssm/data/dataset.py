@@ -1,0 +1,194 @@
+"""What every data set is, generated or from files, and the one registry of them."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from cssm.core.errors import DataError, UnknownNameError, UsageError
+from cssm.core.registry import Registry
+
+from .source import Sample, Source
+
+
+class Spec(NamedTuple):
+    """Shape and dtype of one entry of a sample; a batch has a leading axis b."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class DataSet(Protocol):
+    """A data set: a frozen dataclass of options, registered in `DATASETS`; the `data` of a run.
+
+    Subclasses get `num_classes`; what else they are is a class fact or a property.
+    """
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits there are, of train, val and test."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What label 0, label 1, ... stand for; the numbers themselves where no names are known."""
+        ...
+
+    @property
+    def baseline(self) -> str:
+        """The known shortcut: "markers" (their distance) or "majority" (the most frequent class)."""
+        ...
+
+    @property
+    def sample_spec(self) -> Mapping[str, Spec]:
+        """`Spec` of "input", "label", and "markers" where there are any. May read the first record of a set."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0..num_classes-1."""
+        return len(self.class_names)
+
+    def source(self, split: str = "train", *, size: int | None = None, seed: int = ...) -> Source:
+        """The samples of a split: `size` of them, or all (None).
+
+        A generator has no end, so it needs a size; its sample i depends on (seed, split, i) alone. Files give their
+        first `size` samples in the published order, or, with a seed, in the order of a permutation by that seed.
+        Which samples belong to a split never depends on size or seed.
+
+        Raises UsageError for a split that does not exist, a generator without a size, files without a root, and more
+        samples than there are; DataError for files that are missing or not what they claim to be.
+        """
+        ...
+
+
+DATASETS: Registry[Any] = Registry("dataset")
+
+
+def list_datasets() -> list[str]:
+    """Names that `create_dataset` knows.
+
+    >>> "pathtracker" in list_datasets() and "imagenette" in list_datasets()
+    True
+    """
+    return DATASETS.names()
+
+
+def create_dataset(name: str, *, data_dir: str | Path | None = None, **options: Any) -> DataSet:
+    """The data set `name`; call `.source(split, ...)` on it.
+
+    Args:
+        name: one of `list_datasets()`.
+        data_dir: the folder with its published files or with what `cssm data make` wrote (see `open_files`). None
+            generates it, where it can be generated.
+        options: fields of the data set's dataclass.
+
+    Raises UnknownNameError for an unknown name or option, UsageError for a bad value or a set that has no files,
+    DataError for a folder that is missing or holds none of the known layouts.
+
+    >>> create_dataset("pathtracker", frames=8).source("val", size=10)[0]["input"].shape
+    (8, 32, 32, 3)
+    """
+    if data_dir is not None:
+        return open_files(Path(data_dir), name, **options)
+    return with_options(DATASETS[name], name, options)
+
+
+def open_files(root: Path, name: str, **options: Any) -> DataSet:
+    """The data set that reads `name` from the folder `root`: published files, or a set that `cssm data make` wrote.
+
+    A made set is known by its metadata.json and is read as it was made: `options` that say otherwise are refused.
+    Published files are read by the data set `{name}_files`, or `name` itself where it is a set of files.
+
+    Raises UsageError when `name` has no files to read or `root` was made with other options, UnknownNameError for an
+    unknown option, DataError when there is no such folder.
+
+    >>> import tempfile
+    >>> from cssm.data.make import make
+    >>> folder = make(DATASETS["pathtracker"](frames=8), out=Path(tempfile.mkdtemp()), splits={"val": 3})
+    >>> open_files(folder, "pathtracker", frames=8).sample_spec["input"]
+    Spec(shape=(8, 32, 32, 3), dtype='uint8')
+    """
+    from .formats.stored import StoredFiles, open_made
+
+    root, kind = Path(root), files_class(root, name, options.get("difficulty"))
+    if kind is StoredFiles:
+        return open_made(root, DATASETS.canonical(name), options)
+    return with_options(kind, name, {**options, "root": root})
+
+
+def files_class(root: Path, name: str, difficulty: int | None = None) -> type[DataSet]:
+    """The class that reads `name` from `root`; errors as `open_files`."""
+    from .formats.stored import StoredFiles, made_folder
+
+    name = DATASETS.canonical(name)
+    if not root.is_dir():
+        raise DataError(f"no folder {root}: give the data set's folder as --data-dir")
+    if is_files(DATASETS[name]):
+        return DATASETS[name]
+    if made_folder(root, difficulty) is not None:
+        return StoredFiles
+    if f"{name}_files" in DATASETS:
+        return DATASETS[f"{name}_files"]
+    raise UsageError(
+        f"data set {name!r} has no published files to read and {root} holds none that `cssm data make` wrote: "
+        "leave out --data-dir to generate it"
+    )
+
+
+def is_files(kind: type) -> bool:
+    """Whether a data set class reads files."""
+    return any(field.name == "root" for field in dataclasses.fields(kind))
+
+
+def with_options(kind: Callable[..., Any], name: str, options: dict[str, Any]) -> Any:
+    """`kind(**options)` for a dataclass `kind`; UnknownNameError when it has no such option."""
+    known = [field.name for field in dataclasses.fields(kind)]
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(f"option of {name}", option, known)
+    return kind(**options)
+
+
+def check_split(data: DataSet, name: str, split: str) -> None:
+    """UsageError naming the splits of data set `name` when `split` is none of them."""
+    if split not in data.splits:
+        remedy = "; holdout=0.1 keeps the published val as test" if split == "test" and hasattr(data, "holdout") else ""
+        raise UsageError(f"{name} has no split {split!r}: it has {', '.join(data.splits)}{remedy}")
+
+
+def check_endless(name: str, size: int | None) -> int:
+    """The size asked of a generator; UsageError when there is none or it is negative."""
+    if size is None:
+        raise UsageError(f"{name} is generated and has no end: give a size")
+    if not 0 <= size <= 2**62:
+        raise UsageError(f"size {size} is out of range: choose 0..2**62")
+    return size
+
+
+def root_of(root: Path | None, name: str) -> Path:
+    """`root`; UsageError when it is None."""
+    if root is None:
+        raise UsageError(f"{name} is read from files: give --data-dir (root)")
+    return Path(root)
+
+
+def spec_of(sample: Sample) -> dict[str, Spec]:
+    """The specification of a sample.
+
+    >>> spec_of({"input": np.zeros((8, 8, 3), np.uint8), "label": np.int32(1), "valid": np.bool_(True)})
+    {'input': Spec(shape=(8, 8, 3), dtype='uint8'), 'label': Spec(shape=(), dtype='int32')}
+    """
+    return {key: Spec(np.shape(value), np.asarray(value).dtype.name) for key, value in sample.items() if key != "valid"}
+
+
+def image_spec(*shape: int) -> dict[str, Spec]:
+    """The specification of uint8 input of `shape` with a label."""
+    return {"input": Spec(shape, "uint8"), "label": Spec((), "int32")}
+
+
+def marked_spec(*shape: int) -> dict[str, Spec]:
+    """`image_spec` and two markers."""
+    return {**image_spec(*shape), "markers": Spec((2, 2), "float32")}
