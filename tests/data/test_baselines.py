@@ -44,17 +44,17 @@ def test_fit_logistic_is_finite_on_separable_data():
 @pytest.mark.parametrize("baseline", [markers_only, histogram])
 def test_baselines_find_a_planted_cue_and_no_other(baseline):
     told = baseline(Planted(900, tell=True), 900)
-    assert told.accuracy > 0.95 and told.samples == 300
+    assert told.value > 0.95 and told.samples == 300
     blind = baseline(Planted(1800, tell=False), 1800)
-    assert abs(blind.accuracy - 0.5) < 4 * blind.standard_error
-    assert blind.standard_error == pytest.approx(np.sqrt(blind.accuracy * (1 - blind.accuracy) / 600))
+    assert abs(blind.value - 0.5) < 4 * blind.standard_error
+    assert blind.standard_error == pytest.approx(np.sqrt(blind.value * (1 - blind.value) / 600))
 
 
 def test_pathtracker_defaults_carry_no_shortcut():
     source = PathTracker(frames=8).source(size=1500)
     for baseline in (markers_only, histogram):
         got = baseline(source, 1500)
-        assert abs(got.accuracy - 0.5) < 3.5 * got.standard_error
+        assert abs(got.value - 0.5) < 3.5 * got.standard_error
 
 
 def test_what_does_not_fit_is_a_usage_error():

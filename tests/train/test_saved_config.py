@@ -7,7 +7,7 @@ import pytest
 
 from cssm.core.errors import DataError, UsageError
 from cssm.tasks import Classify
-from cssm.train import TrainConfig, saved_config, load_config, save_config
+from cssm.train import TrainConfig, load_config, save_config, saved_config
 
 
 def test_round_trip_is_exact(tmp_path):

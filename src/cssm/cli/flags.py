@@ -1,10 +1,11 @@
 """From options to a run: the flags are the fields of the run's own dataclasses."""
 
 import dataclasses
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cssm.core.errors import UnknownNameError, UsageError
+from cssm.core.errors import UsageError
 
 from . import vocabulary
 from .fields import Field, fields_of
@@ -23,8 +24,7 @@ def run_fields(run: Any) -> list[Field]:
 def by_field(options: Iterable[Option], run: Any, command: str) -> dict[str, Option]:
     """The options under the full names of the fields they give; options of the mixer are put together.
 
-    Raises UnknownNameError for a name that no field has (with "did you mean"), UsageError for one that only other data
-    sets or models have.
+    Raises UsageError for a name that no field has (with "did you mean"), or that only other data sets or models have.
     """
     known, given = vocabulary.names(run_fields(run)), {}
     for option in options:
@@ -93,8 +93,9 @@ def _path(name: str, option: Option, known: Mapping[str, Field], command: str) -
             return known[candidate].path
     if _exists_elsewhere(vocabulary.plain_name(own)):
         raise UsageError(f"{option.typed} does not apply to this data set or model: leave it out")
-    typed = option.typed.partition(" ")[0]
-    raise UnknownNameError(f"option of {command}", typed, {f"--{name.replace('_', '-')}" for name in known})
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean --{close[0].replace('_', '-')}? " if close else ""
+    raise UsageError(f"{command} has no option {option.typed}: {hint}{command} --help-all lists them all")
 
 
 def _exists_elsewhere(name: str) -> bool:

@@ -1,13 +1,14 @@
 """The help of `cssm train`: the fields of the run, in the groups of its parts, with the recipe's values."""
 
-import types
+import inspect
+import textwrap
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from . import vocabulary
 from .fields import Field, fields_of
 from .flags import PARTS, run_fields
+from .values import metavar
 
 CHOICES = """\
   --arch NAME         model (cssm list models)
@@ -29,7 +30,7 @@ def train_help(name: str, run: Any, command: Any, doc: str, everything: bool) ->
             mine = [field for field in shown if field.path.startswith(f"{part}.")]
             groups.append((f"{part}: {type(config).__name__}", _lines(mine, _shortest(fields))))
     groups.append(("sizes", _lines([field for field in shown if "." not in field.path], {})))
-    head = f"usage: cssm train {name} [options]\n\n{doc.strip()}\n"
+    head = f"usage: cssm train {name} [options]\n\n{inspect.cleandoc(doc)}\n"
     more = (
         ""
         if everything
@@ -39,11 +40,12 @@ def train_help(name: str, run: Any, command: Any, doc: str, everything: bool) ->
 
 
 def _shortest(fields: Iterable[Field]) -> dict[str, str]:
-    """For every field the name that people type: the field's own, or that of published code."""
+    """For every field the name that people type: that of published code, else the field's own."""
     best: dict[str, str] = {}
-    for name, field in vocabulary.names(fields).items():
-        if "." not in name and (field.path not in best or name in vocabulary.SHORT):
-            best.setdefault(field.path, name) if name not in vocabulary.SHORT else best.update({field.path: name})
+    known = vocabulary.names(fields)
+    for name in (*vocabulary.SHORT, *known):
+        if name in known and "." not in name:
+            best.setdefault(known[name].path, name)
     return best
 
 
@@ -52,34 +54,18 @@ def _lines(fields: Iterable[Field], short: dict[str, str]) -> str:
 
 
 def _line(field: Field, short: str | None) -> str:
-    name = f"--{(short or field.path).replace('_', '-')}"
-    head = f"  {name} {_metavar(field.kind)}".rstrip()
+    on = "no-" if field.value is True and field.kind is bool else ""  # the option that changes something
+    name = f"--{on}{(short or field.path).replace('_', '-')}"
+    head = f"  {name} {'' if field.kind is bool else metavar(field.kind)}".rstrip()
     full = f" [{field.flag}]" if short and short != field.name else ""
     text = f"{field.doc}{full} (now: {_value(field.value)})"
     return _wrapped(head, text)
 
 
 def _wrapped(head: str, text: str, width: int = 110, indent: int = 34) -> str:
-    import textwrap
-
     lines = textwrap.wrap(text, width - indent)
     first = f"{head:<{indent - 1}} " if len(head) < indent else f"{head}\n{' ' * indent}"
     return first + f"\n{' ' * indent}".join(lines)
-
-
-def _metavar(kind: Any) -> str:
-    if kind is bool:
-        return ""
-    origin, args = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return "{" + ",".join(map(str, args)) + "}"
-    if origin in (Union, types.UnionType):
-        return "|".join("None" if arg is type(None) else _metavar(arg) for arg in args)
-    if origin is tuple:
-        return f"{_metavar(args[0])} ..." if args[-1] is ... else " ".join(map(_metavar, args))
-    if isinstance(origin, type):
-        return "NAME=VALUE ..."
-    return {Path: "PATH"}.get(kind, getattr(kind, "__name__", "VALUE").upper())
 
 
 def _value(value: Any) -> str:
@@ -104,6 +90,3 @@ def recipes_help(recipes: Any) -> str:
         "  cssm train pathtracker --out runs/a --resume             exactly where it stopped\n"
         "  cssm train --config run.toml                             the options in a file\n"
     )
-
-
-__all__ = ["recipes_help", "train_help"]

@@ -1,11 +1,12 @@
 """From the words of an option to the value of a field, by the field's type."""
 
 import contextlib
+import dataclasses
 import io
 import json
-import re
+import types
 from collections.abc import Mapping
-from typing import Annotated, Any, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from cssm.core.errors import UsageError
 
@@ -29,9 +30,29 @@ def parse_value(option: Option, kind: Any) -> Any:
     heard = io.StringIO()
     try:
         with contextlib.redirect_stderr(heard), contextlib.redirect_stdout(heard):
-            return tyro.cli(Annotated[kind, tyro.conf.arg(name="value")], args=["--value", *option.values], prog="cssm")
+            holder = dataclasses.make_dataclass("Option", [("value", kind)])
+            return tyro.cli(holder, args=["--value", *option.values]).value
     except SystemExit:
-        raise UsageError(f"{option.typed} {' '.join(option.values)}: {_reason(heard.getvalue(), kind)}") from None
+        words = " ".join((option.typed, *option.values))
+        raise UsageError(f"{words}: expected {metavar(kind)}") from None
+
+
+def metavar(kind: Any) -> str:
+    """How a type reads in help and in errors.
+
+    >>> metavar(int | None), metavar(tuple[int, int])
+    ('INT|None', 'INT INT')
+    """
+    if kind is bool:
+        return "true|false"
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return "{" + ",".join(map(str, args)) + "}"
+    if origin in (Union, types.UnionType):
+        return "|".join("None" if arg is type(None) else metavar(arg) for arg in args)
+    if origin is tuple:
+        return f"{metavar(args[0])} ..." if args[-1] is ... else " ".join(map(metavar, args))
+    return "NAME=VALUE ..." if _is_mapping(kind) else getattr(kind, "__name__", "value").upper()
 
 
 def parse_pairs(option: Option) -> dict[str, Any]:
@@ -58,14 +79,3 @@ def _boolean(option: Option) -> bool:
     if text not in BOOLEANS:
         raise UsageError(f"{option.typed} {text}: expected true or false")
     return BOOLEANS[text] != option.name.rpartition(".")[2].startswith("no_")
-
-
-def _reason(text: str, kind: Any) -> str:
-    """tyro's box as part of a line."""
-    from cssm.shared.annotations import describe
-
-    words = " ".join(re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in text.splitlines()).split("Argument helptext")[
-        0
-    ]
-    found = re.search(r"invalid choice[^.]*|Could not parse[^.]*", words)
-    return f"expected {describe(kind)}" + (f" ({found[0].strip()})" if found and "choice" in found[0] else "")

@@ -7,12 +7,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from cssm.core.registry import Registry
+
 from .source import check_choice, check_range
 
 if TYPE_CHECKING:
     import jax
 
 Arrays = Mapping[str, Any]
+AUGMENTS: Registry[Any] = Registry("augmentation")
 
 
 class Augment(Protocol):
@@ -29,6 +32,7 @@ class Augment(Protocol):
         ...
 
 
+@AUGMENTS.register("flip_shift")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlipShift:
     """Flip left and right with a probability, then move by whole pixels; every frame of a clip alike.

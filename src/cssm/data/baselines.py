@@ -21,15 +21,15 @@ RIDGE = 1.0  # on standardised features; keeps a separable fit finite
 
 
 class Baseline(NamedTuple):
-    """Accuracy of the shortcut `name` on `samples` held-out samples, with its binomial `standard_error`."""
+    """The figure, an accuracy here, that the shortcut `name` reaches on `samples` held-out samples, with its error."""
 
     name: str
-    accuracy: float
+    value: float
     standard_error: float
     samples: int
 
     def __str__(self) -> str:
-        return f"{self.accuracy:.3f} ± {self.standard_error:.3f} (n = {self.samples})"
+        return f"{self.value:.3f} ± {self.standard_error:.3f} (n = {self.samples})"
 
 
 def shortcut(data: DataSet, source: Source, train: Source | None = None, *, n: int = SAMPLES) -> Baseline:
@@ -84,7 +84,7 @@ def markers_only(source: Source, n: int = SAMPLES) -> Baseline:
     Raises UsageError when the source has no markers, has other labels than 0 and 1, or n does not fit.
 
     >>> from cssm.data import PathTracker
-    >>> bool(markers_only(PathTracker(foil="random", style="equal").source(size=900), 900).accuracy > 0.65)
+    >>> bool(markers_only(PathTracker(foil="random", style="equal").source(size=900), 900).value > 0.65)
     True
     """
     features, label = _collect(source, n, _distance)

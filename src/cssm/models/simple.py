@@ -74,6 +74,12 @@ class SimpleCSSMConfig:
     num_classes: int = 2
     in_channels: int = 3
 
+    def fitted(self, input_shape, outputs):
+        seq_len = input_shape[0] if len(input_shape) == 4 else self.seq_len
+        return dataclasses.replace(
+            self, image_size=input_shape[-2], in_channels=input_shape[-1], num_classes=outputs, seq_len=seq_len
+        )
+
     def make(self, rngs: nnx.Rngs) -> "SimpleCSSM":
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return SimpleCSSM(**options, rngs=rngs)
