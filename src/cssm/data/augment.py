@@ -5,7 +5,7 @@ Augmentations run inside the jitted training step, before pixels are normalised.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from cssm.core.registry import Registry
 
@@ -18,6 +18,7 @@ Arrays = Mapping[str, Any]
 AUGMENTS: Registry[Any] = Registry("augmentation")
 
 
+@runtime_checkable
 class Augment(Protocol):
     """An augmentation: a frozen dataclass of options; the `augment` of a run."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,7 +48,7 @@ class Run:
         size = {"train": self.train_size, "val": self.val_size, "test": self.test_size}[split]
         return self.data.source(split, size=size)
 
-    def fitted(self) -> Self:
+    def fitted(self) -> "Run":
         """This run with what follows from its data filled in: classes, grid, channels, frames."""
         task = self.task.fitted(self.data)
         return replace(self, task=task, model=self.model.fitted(self.data.sample_spec["input"].shape, task.outputs))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ class Classify:
     def outputs(self) -> int:
         return self.num_classes
 
-    def fitted(self, data: DataSet) -> Self:
+    def fitted(self, data: DataSet) -> "Classify":
         return replace(self, num_classes=data.num_classes, class_names=tuple(data.class_names))
 
     def check(self, data: DataSet) -> None:

@@ -5,7 +5,7 @@ line know no task by name.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -68,7 +68,7 @@ class Task(Protocol):
         """Width of the output that the model needs."""
         ...
 
-    def fitted(self, data: DataSet) -> Self:
+    def fitted(self, data: DataSet) -> "Task":
         """This task for that data set: what follows from it, such as the number of classes, filled in."""
         ...
 
