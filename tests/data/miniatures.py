@@ -79,7 +79,7 @@ def pathfinder_png(root, n=10, difficulty=14):
 
 def pathfinder_tfrecord(root, difficulty=14):
     """Image i of a split is pixels(seed = begin of the split + i)."""
-    for split, begin, n in (("train", 0, 8), ("val", 100, 5), ("test", 200, 5)):
+    for split, begin, n in (("train", 0, 10), ("val", 100, 5), ("test", 200, 5)):
         records = [pathfinder_record(pixels(6, 7, 3, seed=begin + i), i % 2) for i in range(n)]
         shards(root / f"difficulty_{difficulty}" / split, records, per_shard=3)
     return root
@@ -95,7 +95,7 @@ def pathfinder_lra(root, n=20):
 
 
 def pathtracker_tfrecord(root):
-    for split, begin, n in (("train", 0, 8), ("val", 100, 5), ("test", 200, 5)):
+    for split, begin, n in (("train", 0, 10), ("val", 100, 5), ("test", 200, 5)):
         records = [video_record(pixels(6, 4, 5, 3, seed=begin + i), i % 2) for i in range(n)]
         shards(root / split, records, per_shard=3, digits=4)
     return root

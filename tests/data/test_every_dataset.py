@@ -24,7 +24,7 @@ class Case(NamedTuple):
 
     id: str
     name: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any]
     files: Callable[..., Any] | None = None
     inputs: Callable[[str], list[Any]] | None = None  # split -> inputs, or grey levels; None: generated
     ready: bool = True  # opened by looking, through data_dir
@@ -40,10 +40,9 @@ def cut_80_10_10(split, level):
 
 
 def seeds(*shape):
-    """As the shards are numbered: three splits of 8, 5 and 5."""
-    begin, n = {"train": (0, 8), "val": (100, 5), "test": (200, 5)}, {"train": 8, "val": 5, "test": 5}
-    begin = {split: value[0] for split, value in begin.items()}
-    return lambda split: [pixels(*shape, seed=begin[split] + i) for i in range(n[split])]
+    """As the shards are numbered: three splits of 10, 5 and 5."""
+    numbers = {"train": range(10), "val": range(100, 105), "test": range(200, 205)}
+    return lambda split: [pixels(*shape, seed=i) for i in numbers[split]]
 
 
 def flat(split):
@@ -121,9 +120,7 @@ CASES = [
     Case("digits", "digits", {}, None, digits),
     Case("pathfinder png", "pathfinder", {}, miniatures.pathfinder_png, lambda s: cut_80_10_10(s, 1)),
     Case("pathfinder png, size", "pathfinder", {"size": 12}, miniatures.pathfinder_png, lambda s: cut_80_10_10(s, 1)),
-    Case(
-        "pathfinder lra", "pathfinder", {"difficulty": 6}, miniatures.pathfinder_lra, lambda s: cut_80_10_10(s, 10)
-    ),
+    Case("pathfinder lra", "pathfinder", {"difficulty": 6}, miniatures.pathfinder_lra, lambda s: cut_80_10_10(s, 10)),
     Case("pathfinder tfrecord", "pathfinder", {}, miniatures.pathfinder_tfrecord, seeds(6, 7, 3)),
     Case("pathtracker tfrecord", "pathtracker", {}, miniatures.pathtracker_tfrecord, seeds(6, 4, 5, 3)),
     Case("pathtracker flat", "pathtracker", {}, miniatures.pathtracker_flat, flat),
@@ -240,7 +237,7 @@ def test_labels_and_names_agree(case, data):
     for split in data.splits:
         source = source_of(case, data, split)
         labels = whole(source)["label"]
-        assert labels.dtype == np.int32 and 0 <= labels.min() and labels.max() < data.num_classes
+        assert labels.dtype == np.int32 and labels.min() >= 0 and labels.max() < data.num_classes
         if source.known_labels is not None:
             np.testing.assert_array_equal(source.known_labels, labels)
     if data.num_classes < 1000:

@@ -39,7 +39,7 @@ class Preview:
     output: Path | None = None
     """PNG to write; default NAME.png."""
     data_dir: Path | None = None
-    """Folder of published or made files; None generates."""
+    """Folder of published or made files; generated data needs none."""
     split: Split = "train"
     """Split to draw."""
     samples: int = 4
@@ -51,7 +51,7 @@ class Preview:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
     data_dir: Path | None = None
-    """Folder of published or made files; None generates."""
+    """Folder of published or made files; generated data needs none."""
     split: Split = "train"
     """Split to check."""
     samples: int = 3_000
@@ -65,7 +65,7 @@ class Clip:
     output: Path
     """.npz to write."""
     data_dir: Path | None = None
-    """Folder of published or made files; None generates."""
+    """Folder of published or made files; generated data needs none."""
     split: Split = "test"
     """Split to take it from."""
     index: int = 0

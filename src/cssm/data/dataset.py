@@ -71,7 +71,7 @@ class DataSet(abc.ABC):
         if cls is not DataSet:
             return NotImplemented
         known = {name for base in other.__mro__ for name in (*vars(base), *vars(base).get("__annotations__", ()))}
-        return MEMBERS <= known or NotImplemented
+        return known >= MEMBERS or NotImplemented
 
 
 MEMBERS = {"splits", "class_names", "baseline", "sample_spec", "num_classes", "source"}
