@@ -58,7 +58,7 @@ def test_shapes_and_batching(preset, negatives):
     size = {"published": 128, "lra32": 32, "lra64": 64, "lra128": 128}[preset]
     batch = source.batch(np.arange(12))
     assert batch["input"].shape == (12, size, size, 3) and batch["input"].dtype == np.uint8
-    assert config.input_shape == batch["input"].shape[1:]
+    assert config.sample_spec["input"].shape == batch["input"].shape[1:]
     assert (batch["input"] == batch["input"][..., :1]).all()
     assert (batch["markers"] > 0).all() and (batch["markers"] < size).all()
     assert_same_batch({k: v[5] for k, v in batch.items()}, source[5])

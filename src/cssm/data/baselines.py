@@ -69,9 +69,10 @@ def majority(train: Source, source: Source, n: int = SAMPLES) -> Baseline:
 
 
 def _spread_labels(source: Source, n: int) -> np.ndarray:
-    """Labels of all samples where they are known, else of at most n evenly spread ones."""
+    """Labels of all samples where they are known, else of at most n evenly spread ones that can be read."""
     count = len(source) if source.known_labels is not None else min(n, len(source))
-    return labels_of(source, np.arange(count) * len(source) // max(count, 1))
+    labels = labels_of(source, np.arange(count) * len(source) // max(count, 1))
+    return labels[labels >= 0]
 
 
 def markers_only(source: Source, n: int = SAMPLES) -> Baseline:

@@ -1,9 +1,10 @@
 """What every data set is, generated or from files, and the one registry of them."""
 
+import abc
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,37 +21,39 @@ class Spec(NamedTuple):
     dtype: str
 
 
-class DataSet(Protocol):
+class DataSet(abc.ABC):
     """A data set: a frozen dataclass of options, registered in `DATASETS`; the `data` of a run.
 
-    Subclasses get `num_classes`; what else they are is a class fact or a property.
+    Known by its members, not by its base: a class that has all of them is one. Subclasses get `num_classes`; the other
+    members are class facts (ClassVar) or properties.
     """
 
     @property
+    @abc.abstractmethod
     def splits(self) -> tuple[str, ...]:
         """The splits there are, of train, val and test."""
-        ...
 
     @property
+    @abc.abstractmethod
     def class_names(self) -> tuple[str, ...]:
         """What label 0, label 1, ... stand for; the numbers themselves where no names are known."""
-        ...
 
     @property
+    @abc.abstractmethod
     def baseline(self) -> str:
         """The known shortcut: "markers" (their distance) or "majority" (the most frequent class)."""
-        ...
 
     @property
+    @abc.abstractmethod
     def sample_spec(self) -> Mapping[str, Spec]:
         """`Spec` of "input", "label", and "markers" where there are any. May read the first record of a set."""
-        ...
 
     @property
     def num_classes(self) -> int:
         """Labels are 0..num_classes-1."""
         return len(self.class_names)
 
+    @abc.abstractmethod
     def source(self, split: str = "train", *, size: int | None = None, seed: int = ...) -> Source:
         """The samples of a split: `size` of them, or all (None).
 
@@ -61,9 +64,17 @@ class DataSet(Protocol):
         Raises UsageError for a split that does not exist, a generator without a size, files without a root, and more
         samples than there are; DataError for files that are missing or not what they claim to be.
         """
-        ...
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> Any:  # True or NotImplemented
+        """Looks at the class, not at an instance, whose properties may read files."""
+        if cls is not DataSet:
+            return NotImplemented
+        known = {name for base in other.__mro__ for name in (*vars(base), *vars(base).get("__annotations__", ()))}
+        return known >= MEMBERS or NotImplemented
 
 
+MEMBERS = {"splits", "class_names", "baseline", "sample_spec", "num_classes", "source"}
 DATASETS: Registry[Any] = Registry("dataset")
 
 

@@ -86,9 +86,9 @@ def checked_indices(indices: Sequence[int] | np.ndarray, size: int) -> np.ndarra
 
 
 def labels_of(source: Source, indices: Sequence[int] | np.ndarray, *, chunk: int = 256) -> np.ndarray:
-    """Labels (n,) int32 of the samples at `indices`, without reading samples where the source knows them.
+    """Labels (n,) int32 of the samples at `indices`, -1 for one that could not be read (`valid` False).
 
-    Samples that could not be read (`valid` False) are left out.
+    Samples are not read where the source knows their labels.
     """
     indices = checked_indices(indices, len(source))
     if source.known_labels is not None:
@@ -96,7 +96,7 @@ def labels_of(source: Source, indices: Sequence[int] | np.ndarray, *, chunk: int
     parts = [np.empty(0, np.int32)]
     for begin in range(0, len(indices), chunk):
         batch = source.batch(indices[begin : begin + chunk])
-        parts.append(batch["label"][batch.get("valid", np.ones(len(batch["label"]), bool))])
+        parts.append(np.where(batch.get("valid", True), batch["label"], np.int32(-1)))
     return np.concatenate(parts)
 
 
