@@ -81,7 +81,7 @@ def test_baselines_are_scored_on_rows_they_were_not_fitted_on():
 
     train, held = rng.integers(2, size=60), np.zeros(30)
     flipped = [histogram(Noise(np.r_[train, held + label]), 90) for label in (0, 1)]
-    assert flipped[0].accuracy + flipped[1].accuracy == pytest.approx(1)  # the held-out labels changed nothing else
+    assert flipped[0].value + flipped[1].accuracy == pytest.approx(1)  # the held-out labels changed nothing else
     assert flipped[0].samples == 30
 
 
@@ -89,9 +89,9 @@ def test_majority_is_of_train_and_scored_elsewhere():
     train, val = Labelled([2, 2, 2, 1, 0]), Labelled([2, 1, 1, 1, 1, 1, 0, 0])
     got = majority(train, val)
     assert got == ("majority_class", 1 / 8, pytest.approx(np.sqrt(7 / 8**3)), 8)
-    assert majority(val, train).accuracy == 1 / 5
+    assert majority(val, train).value == 1 / 5
     assert majority(train, val, n=4).samples == 4  # evenly spread: samples 0, 2, 4, 6
-    assert majority(train, val, n=4).accuracy == 1 / 4
+    assert majority(train, val, n=4).value == 1 / 4
 
 
 def test_majority_reads_nothing_where_labels_are_known_and_skips_what_cannot_be_read():
@@ -129,7 +129,7 @@ def test_unreadable_samples_count_for_nothing():
             }
 
     got = markers_only(Holes(900, tell=True), 900)
-    assert got.samples == 150 and got.accuracy > 0.95
+    assert got.samples == 150 and got.value > 0.95
     with pytest.raises(DataError, match="only 5 of 10 samples can be read"):
         markers_only(Holes(10, tell=True), 10)
 
