@@ -47,7 +47,7 @@ def test_the_lowest_error_is_the_best_and_is_what_is_reported(trained):
     assert summary["val_error"] == pytest.approx(min(errors(trained)), abs=1e-4)
     best = json.loads((trained / "checkpoints" / "best.json").read_text())["step"]
     records = [r for r in read_metrics(trained / "metrics.jsonl") if r["kind"] == "eval"]
-    assert best == min(records, key=lambda r: r["error"])["step"]
+    assert best == min(records, key=lambda r: r["error"])["step"] != 12, "the last step must not be the best here"
 
 
 def test_every_picture_is_drawn(trained):

@@ -190,7 +190,7 @@ def blobs() -> Run:
         model=AveragerConfig(),
         task=Regress(),
         train=TrainConfig(
-            steps=12, batch_size=8, lr=0.05, warmup_steps=2, eval_every=4, log_every=1, logger="jsonl", progress=False
+            steps=12, batch_size=8, lr=0.3, warmup_steps=2, eval_every=4, log_every=1, logger="jsonl", progress=False
         ),
         train_size=64,
         val_size=20,

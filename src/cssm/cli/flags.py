@@ -31,7 +31,7 @@ def by_field(options: Iterable[Option], run: Any, command: str) -> dict[str, Opt
         name, values = option.name, option.values
         if name in vocabulary.MIXER_OPTIONS and name not in known and "model.mixer_options" in known:
             name, values = "model.mixer_options", (f"{name}={option.value()}",)
-        path = _path(name, option, known, command)
+        path = _path(name, option, known, command, f"{type(run.data).__name__} or {type(run.model).__name__}")
         before = given[path].values if path == "model.mixer_options" and path in given else ()
         given[path] = option._replace(values=(*before, *values))
     return given
@@ -85,14 +85,14 @@ def check_continued(run: Any, given: Mapping[str, Option]) -> None:
             )
 
 
-def _path(name: str, option: Option, known: Mapping[str, Field], command: str) -> str:
+def _path(name: str, option: Option, known: Mapping[str, Field], command: str, kinds: str) -> str:
     part, _, own = name.rpartition(".")
     positive = name if not own.startswith("no_") else f"{part}.{own[3:]}".lstrip(".")
     for candidate in (name, positive):
         if candidate in known and (candidate == name or known[candidate].kind is bool):
             return known[candidate].path
     if _exists_elsewhere(vocabulary.plain_name(own)):
-        raise UsageError(f"{option.typed} does not apply to this data set or model: leave it out")
+        raise UsageError(f"{option.typed} does not apply to {kinds}: leave it out")
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean --{close[0].replace('_', '-')}? " if close else ""
     raise UsageError(f"{command} has no option {option.typed}: {hint}{command} --help-all lists them all")

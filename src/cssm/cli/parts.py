@@ -9,6 +9,8 @@ from cssm.core.errors import UsageError
 from . import vocabulary
 from .words import Option, take
 
+SIZES = ("train_size", "val_size", "test_size")
+
 
 def with_parts(run: Any, options: list[Option]) -> Any:
     """`run` with the parts that `options` choose; those options are taken out of the list."""
@@ -48,28 +50,24 @@ def _augment(now: Any, name: str) -> Any:
 
 def _with_data(run: Any, name: str | None, root: Path | None, difficulty: int | None) -> Any:
     """Another data set, or the same from files: options that both have are kept, files give all that they hold."""
-    from cssm.data import DATASETS
+    from cssm.data import DATASETS, StoredFiles, open_files
     from cssm.data.dataset import files_class, is_files
 
     name = name or _name_of(type(run.data))
     known = {field.name for field in dataclasses.fields(run.data)}
     difficulty = difficulty if difficulty is not None else getattr(run.data, "difficulty", None)
     kind = DATASETS[name] if root is None else files_class(root, name, difficulty)
+    if kind is StoredFiles and root is not None:  # read as it was made
+        options = {} if difficulty is None or "difficulty" not in known else {"difficulty": difficulty}
+        return dataclasses.replace(run, data=open_files(root, name, **options), **dict.fromkeys(SIZES))
     shared = known & {field.name for field in dataclasses.fields(kind)} - {"root", "layout"}
-    kept = {} if _as_made(kind) else {name: getattr(run.data, name) for name in shared}
+    kept = {name: getattr(run.data, name) for name in shared}
     if root is not None:
         kept["root"] = root
     if kind is type(run.data):
         return dataclasses.replace(run, data=dataclasses.replace(run.data, **kept))
-    sizes = dict.fromkeys(("train_size", "val_size", "test_size")) if is_files(kind) else {}
+    sizes = dict.fromkeys(SIZES) if is_files(kind) else {}
     return dataclasses.replace(run, data=kind(**kept), **sizes)
-
-
-def _as_made(kind: type) -> bool:
-    """A set that `cssm data make` wrote is read as it was made."""
-    from cssm.data import StoredFiles
-
-    return kind is StoredFiles
 
 
 def _name_of(kind: type) -> str:

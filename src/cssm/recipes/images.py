@@ -54,6 +54,6 @@ def digits() -> Run:
         data=Digits(),
         model=replace(own.model, embed_dim=32, stem="pixel"),
         task=Classify(normalization="unit"),
-        augment=FlipShift(flip=0, shift=1),
+        augment=FlipShift(flip=0.0, shift=1),
         train=TrainConfig(epochs=20, batch_size=32, warmup_steps=50),
     )

@@ -44,6 +44,12 @@ class Run:
     test_size: int | None = None
     """Test samples, for `cssm eval`."""
 
+    def __post_init__(self):
+        for name in ("train_size", "val_size", "test_size"):
+            size = getattr(self, name)
+            if size is not None and size < 9:
+                raise UsageError(f"{name} is {size}: give at least 9 samples, or None for all that files hold")
+
     def source(self, split: str) -> Source:
         size = {"train": self.train_size, "val": self.val_size, "test": self.test_size}[split]
         return self.data.source(split, size=size)

@@ -59,8 +59,6 @@ class Classify:
     def __post_init__(self):
         if self.num_classes < 2:
             raise UsageError(f"num_classes is {self.num_classes}: give at least 2")
-        if self.class_names and len(self.class_names) != self.num_classes:
-            raise UsageError(f"{len(self.class_names)} class_names for {self.num_classes} classes: name each, or none")
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(f"label_smoothing is {self.label_smoothing}: give 0 <= label_smoothing < 1")
         if self.normalization not in NORMALIZATIONS:
@@ -83,6 +81,8 @@ class Classify:
             raise UsageError(
                 f"the data set has {data.num_classes} classes, the task {self.num_classes}: make them equal"
             )
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise UsageError(f"{len(self.class_names)} class_names for {self.num_classes} classes: name each, or none")
         channels = data.sample_spec["input"].shape[-1]
         if self.normalization == "imagenet" and channels != 3:
             raise UsageError(f"imagenet normalization needs 3 channels, the data set has {channels}: use unit")
