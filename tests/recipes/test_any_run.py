@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -123,3 +124,17 @@ def test_the_parameters_are_those_of_the_best_step(trained):
     figures = run.task.summarise(run.task.evaluate(model, run.task.prepare({**batch, "valid": np.ones(20, bool)})))
     assert figures["error"] == pytest.approx(min(errors(trained)), rel=1e-5)
     assert len(jax.tree.leaves(nnx.state(model, nnx.Param))) == 2
+
+
+def test_the_file_of_contributing_is_a_command_line(tmp_path):
+    """As pasted: it trains, evaluates, and a file of its own is found again by the classes it declares."""
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    block = next(b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "class Bars" in b)
+    (tmp_path / "bars.py").write_text(block)
+    run = lambda *argv: subprocess.run(  # noqa: E731
+        [sys.executable, "bars.py", *argv], cwd=tmp_path, capture_output=True, text=True, timeout=200
+    )
+    done = run("train", "bars", "--steps", "4", "--train-size", "64", "--frames", "4", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    done = run("eval", "run")
+    assert done.returncode == 0 and json.loads(done.stdout.splitlines()[-1])["count"] == 300, done.stderr
