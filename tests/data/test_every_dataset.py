@@ -14,7 +14,7 @@ from cssm.core.errors import UsageError
 from cssm.data import DATASETS, DataSet, PathTracker, create_dataset
 from cssm.data.dataset import is_files
 from cssm.data.make import make
-from cssm.train.configfile import decode, encode
+from cssm.train.saved_config import decode, encode
 
 SPLITS = ("train", "val", "test")
 

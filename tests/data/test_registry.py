@@ -77,6 +77,9 @@ def test_made_pathfinder_sets_of_several_difficulties(tmp_path):
     with pytest.raises(UsageError, match="made with size 32, not 128"):
         open_files(tmp_path, "pathfinder", difficulty=9, size=128)
     assert isinstance(open_files(tmp_path, "pathfinder"), PathfinderFiles)  # which one was not said
+    one = tmp_path / "one"
+    make(Pathfinder(difficulty=6, preset="lra32"), out=one, splits={"val": 2}, format="tfrecord")
+    assert len(StoredFiles(root=one).source("val")) == 2
     assert open_files(tmp_path / "difficulty_6", "pathfinder").generator.difficulty == 6
 
 

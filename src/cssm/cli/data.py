@@ -122,12 +122,13 @@ def _parse(action: str, dataset: str, argv: list[str]) -> tuple[Any, Any]:
     from cssm.data.dataset import files_class
 
     folder = None if action == "make" else _data_dir(argv)
-    kind = DATASETS[dataset] if folder is None else files_class(folder, dataset)
+    kind: Any = DATASETS[dataset] if folder is None else files_class(folder, dataset)
     command = f"data {action} {dataset}"
     both = dataclasses.make_dataclass(
         "Options", [("flags", _flat(ACTIONS[action].flags)), ("data", _flat(_without_root(kind)))], frozen=True
     )
-    options = parse(both, argv, command, f"{ACTIONS[action].help}\n\n{kind.__doc__.strip().splitlines()[0]}")
+    about = (kind.__doc__ or "").strip().partition("\n")[0]
+    options = parse(both, argv, command, f"{ACTIONS[action].help}\n\n{about}")
     given = {f.name: getattr(options.data, f.name) for f in dataclasses.fields(kind) if f.name != "root"}
     return options.flags, kind(**given) if folder is None else open_files(folder, dataset, **given)
 

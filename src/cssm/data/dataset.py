@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,7 +154,7 @@ def is_files(kind: type) -> bool:
     return any(field.name == "root" for field in dataclasses.fields(kind))
 
 
-def with_options(kind: Callable[..., Any], name: str, options: dict[str, Any]) -> Any:
+def with_options(kind: Any, name: str, options: dict[str, Any]) -> Any:
     """`kind(**options)` for a dataclass `kind`; UnknownNameError when it has no such option."""
     known = [field.name for field in dataclasses.fields(kind)]
     for option in options:

@@ -5,7 +5,7 @@ UCI "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak, 1998).
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -60,15 +60,15 @@ class DigitsSource(Source):
             from sklearn.datasets import load_digits
         except ImportError as error:
             raise UsageError("the digits are part of scikit-learn: pip install scikit-learn") from error
-        digits = load_digits()
+        digits: Any = load_digits()
         self._image = np.clip(digits.images * 16, 0, 255).astype(np.uint8)
-        self.known_labels = digits.target.astype(np.int32)
+        self._label = self.known_labels = digits.target.astype(np.int32)
         self._zoom = size // 8
 
     def __len__(self) -> int:
-        return len(self.known_labels)
+        return len(self._label)
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         indices = checked_indices(indices, len(self))
         image = self._image[indices].repeat(self._zoom, 1).repeat(self._zoom, 2)
-        return {"input": np.stack([image] * 3, axis=-1), "label": self.known_labels[indices]}
+        return {"input": np.stack([image] * 3, axis=-1), "label": self._label[indices]}

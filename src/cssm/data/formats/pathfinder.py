@@ -126,8 +126,8 @@ class PathfinderFiles(DataSet):
         if self.size is None or (height, width) == (self.size, self.size):
             return sample
         if "markers" in sample:
-            scale = np.float32([self.size / height, self.size / width])
-            sample["markers"] = (sample["markers"] * scale).astype(np.float32)
+            scale = np.array([self.size / height, self.size / width], np.float32)
+            sample["markers"] = sample["markers"] * scale
         return {**sample, "input": resize_image(sample["input"], self.size)}
 
 

@@ -30,7 +30,7 @@ class StoredFiles(DataSet):
     """
 
     root: Path | None = None
-    """The folder with metadata.json."""
+    """The folder with metadata.json, or the one above it where that is its only difficulty_{d}."""
     skip_corrupt: bool = False
     """Leave unreadable records out, counted and logged, instead of raising."""
 
@@ -66,10 +66,14 @@ class StoredFiles(DataSet):
         return take(self._records(self._metadata()["splits"][split]), size, seed)
 
     def _metadata(self) -> dict[str, Any]:
-        return read_metadata(root_of(self.root, "a made set"))
+        return read_metadata(self._folder())
+
+    def _folder(self) -> Path:
+        root = root_of(self.root, "a made set")
+        return made_folder(root) or root
 
     def _records(self, shards: list[dict[str, Any]]) -> Source:
-        metadata, root = self._metadata(), root_of(self.root, "a made set")
+        metadata, root = self._metadata(), self._folder()
         paths = [inside(root, shard["name"], str(root / METADATA)) for shard in shards]
         for path in paths:
             if not path.is_file():
