@@ -81,7 +81,7 @@ def test_baselines_are_scored_on_rows_they_were_not_fitted_on():
 
     train, held = rng.integers(2, size=60), np.zeros(30)
     flipped = [histogram(Noise(np.r_[train, held + label]), 90) for label in (0, 1)]
-    assert flipped[0].value + flipped[1].accuracy == pytest.approx(1)  # the held-out labels changed nothing else
+    assert flipped[0].value + flipped[1].value == pytest.approx(1)  # the held-out labels changed nothing else
     assert flipped[0].samples == 30
 
 

@@ -56,7 +56,7 @@ def _with_data(run: Any, name: str | None, root: Path | None, difficulty: int | 
     name = name or _name_of(type(run.data))
     known = {field.name for field in dataclasses.fields(run.data)}
     difficulty = difficulty if difficulty is not None else getattr(run.data, "difficulty", None)
-    kind = DATASETS[name] if root is None else files_class(root, name, difficulty)
+    kind: Any = DATASETS[name] if root is None else files_class(root, name, difficulty)
     if kind is StoredFiles and root is not None:  # read as it was made
         options = {} if difficulty is None or "difficulty" not in known else {"difficulty": difficulty}
         return dataclasses.replace(run, data=open_files(root, name, **options), **dict.fromkeys(SIZES))

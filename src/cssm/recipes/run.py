@@ -76,7 +76,7 @@ class Report:
     parameters: int
     artifacts: dict[str, Path] = field(default_factory=dict)
 
-    def summary(self) -> dict[str, float | None]:
+    def summary(self) -> dict[str, float]:
         """The line of JSON at the end of a run."""
         beside = {} if self.baseline is None else {self.baseline.name: round(self.baseline.value, 4)}
         seconds = {"train_seconds": round(self.result.seconds, 1)}
