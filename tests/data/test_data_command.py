@@ -64,6 +64,20 @@ def test_clip_of_published_files(tmp_path):
     assert np.load(tmp_path / "c.npz")["video"].shape == (8, 4, 4, 3)
 
 
+def test_split_and_seed_reach_the_samples(tmp_path, capsys):
+    miniatures.imagenette(tmp_path)
+    for split, n in (("train", 80), ("val", 20)):
+        assert run("check", "imagenette", "--data-dir", tmp_path, "--split", split) == 0
+        assert f"(n = {n})" in capsys.readouterr().out
+    miniatures.pathtracker_tfrecord(tmp_path / "b")
+    for folder, name in ((["--data-dir", tmp_path / "b"], "pathtracker"), (["--frames", 4], "featuretracker")):
+        sheets = []
+        for seed in ((), ("--seed", 3), ("--seed", 4), ("--seed", 4), ("--split", "val")):
+            assert run("preview", name, *folder, *seed, "--output", tmp_path / "a.png", "--samples", 1) == 0
+            sheets.append((tmp_path / "a.png").read_bytes())
+        assert sheets[2] == sheets[3] and len(set(sheets)) == 4
+
+
 @pytest.mark.parametrize("action", ["make", "preview", "check", "clip", "verify"])
 def test_every_action_teaches(action, capsys):
     for argv in ([action, "--help"], [action, "pathtracker", "--help"], [action, "-h"]):
