@@ -50,8 +50,7 @@ def _augment(now: Any, name: str) -> Any:
 
 def _with_data(run: Any, name: str | None, root: Path | None, difficulty: int | None) -> Any:
     """Another data set, or the same from files: options that both have are kept, files give all that they hold."""
-    from cssm.data import DATASETS, StoredFiles, open_files
-    from cssm.data.dataset import files_class, is_files
+    from cssm.data import DATASETS, StoredFiles, files_class, is_files, open_files
 
     name = name or _name_of(type(run.data))
     known = {field.name for field in dataclasses.fields(run.data)}

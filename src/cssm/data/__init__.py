@@ -3,7 +3,8 @@
 Adding a data set is adding a file with a frozen configuration that `DATASETS` registers, and one line here.
 """
 
-from .dataset import DATASETS, DataSet, Spec, create_dataset, list_datasets, open_files
+from .catalogue import create_dataset, files_class, open_files
+from .dataset import DATASETS, DataSet, Spec, is_files, list_datasets
 from .digits import Digits
 from .featuretracker import FeatureTracker
 from .formats.imagefolder import ImageFolder, Imagenette
@@ -19,5 +20,5 @@ from .source import IMAGENET_MEAN, IMAGENET_STD, Source, Subset
 __all__ = [
     "DATASETS", "IMAGENET_MEAN", "IMAGENET_STD", "Batches", "DataSet", "Digits", "FeatureTracker", "ImageFolder",
     "ImageNet", "Imagenette", "PathTracker", "PathTrackerFiles", "Pathfinder", "PathfinderFiles", "Source", "Spec",
-    "StoredFiles", "Subset", "create_dataset", "list_datasets", "loader", "open_files",
+    "StoredFiles", "Subset", "create_dataset", "files_class", "is_files", "list_datasets", "loader", "open_files",
 ]  # fmt: skip

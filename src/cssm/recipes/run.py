@@ -17,7 +17,18 @@ from cssm.data.augment import Augment
 from cssm.data.baselines import Baseline
 from cssm.models import ModelConfig
 from cssm.tasks import Task
-from cssm.train import Callback, Event, TrainConfig, TrainResult, evaluate, load_config, load_model, save_config, train
+from cssm.train import (
+    Callback,
+    Event,
+    TrainConfig,
+    TrainResult,
+    evaluate,
+    load_config,
+    load_model,
+    read_metrics,
+    save_config,
+    train,
+)
 from cssm.viz.curves import draw_curves
 from cssm.viz.figure import figure
 
@@ -187,5 +198,6 @@ class _Curves:
             self.draw(event.run_dir)
 
     def draw(self, run_dir: Path) -> Path:
-        draw_curves(run_dir / "metrics.jsonl", self.path, monitor=self.monitor, baseline=self.baseline)
+        records = read_metrics(run_dir / "metrics.jsonl")
+        draw_curves(records, self.path, monitor=self.monitor, baseline=self.baseline)
         return self.path

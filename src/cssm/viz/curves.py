@@ -1,18 +1,20 @@
 """Training curves: the loss and the monitored figure against the step, with the shortcut baseline."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cssm.data.baselines import Baseline
 from cssm.shared.palette import BLUE, QUIET, RED
 from cssm.tasks import Monitor
-from cssm.train.log import read_metrics
 
 from .figure import figure, plain
 
 
-def draw_curves(metrics: Path, path: Path, *, monitor: Monitor, baseline: Baseline | None = None) -> None:
-    """Draw metrics.jsonl of a run as a PNG: the loss on the left, the monitored figure on the right."""
-    records = read_metrics(metrics)
+def draw_curves(
+    records: Sequence[Mapping[str, Any]], path: Path, *, monitor: Monitor, baseline: Baseline | None = None
+) -> None:
+    """Draw the records of a run's metrics.jsonl as a PNG: the loss on the left, the monitored figure on the right."""
     with figure(path, figsize=(9, 3.4)) as fig:
         loss, monitored = fig.subplots(1, 2)
         for axes, name in ((loss, "loss"), (monitored, monitor.name)):
