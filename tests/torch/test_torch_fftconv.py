@@ -40,7 +40,7 @@ def single(array):
 
 
 def numpy_ssm(x, k, b, c):
-    """The sum of MATH.md section 5, lag by lag in NumPy."""
+    """The sum of docs/math.md section 5, lag by lag in NumPy."""
     x, k, b, c = (a.numpy() for a in (x, k, b, c))
     u = x @ b.T
     states = np.zeros(u.shape, np.result_type(u, k))

@@ -6,7 +6,7 @@ beside another OpenMP, after a fork, or when called from two threads. With few r
 pass finds what each chunk adds to the carry, a second starts each chunk from the carry its predecessors leave.
 
 a = exp(log_a) (B,T,R) and all data arrays (B,T,R,C) or (B,R,C) are C-contiguous, float32 or float64, of one dtype.
-a = 0 selects instead of multiplying: it forgets even inf and NaN. Source: MATH.md section 1.
+a = 0 selects instead of multiplying: it forgets even inf and NaN. Source: docs/math.md section 1.
 """
 
 import os

@@ -53,8 +53,8 @@ def delta_rule(q, k, v, alpha, beta, *, gain=None, state=None, reset=None, reado
       ShapeError: shapes or dtypes that do not fit together, or T = 0. UsageError: an unknown readout or
         implementation, or "chunked" where it does not apply.
 
-    Source: MATH.md section 3 (`gdn`); Yang et al. 2024, Gated delta networks, and Parallelizing linear transformers
-    with the delta rule over sequence length.
+    Source: docs/math.md section 3 (`gdn`); Yang et al. 2024, Gated delta networks, and Parallelizing linear
+    transformers with the delta rule over sequence length.
 
     >>> import jax.numpy as jnp
     >>> k = jnp.eye(2)[None, :, None]  # two steps, orthogonal keys
@@ -132,7 +132,7 @@ def decayed_attention(q, k, v, log_a, *, state=None, reset=None, implementation=
     Raises:
       ShapeError: shapes or dtypes that do not fit together, or T = 0. UsageError: an unknown implementation.
 
-    Source: MATH.md section 3 (`mamba2_seq`); Dao and Gu 2024, Transformers are SSMs.
+    Source: docs/math.md section 3 (`mamba2_seq`); Dao and Gu 2024, Transformers are SSMs.
 
     >>> import jax.numpy as jnp
     >>> one = jnp.ones((1, 3, 1))

@@ -49,7 +49,7 @@ def fft_conv_nd(x, kernel, *, boundary="zero", strategy=None):
         longer than the grid.
       UsageError: an unknown boundary or strategy.
 
-    Source: MATH.md sections 0 and 5.
+    Source: docs/math.md sections 0 and 5.
 
     >>> import jax.numpy as jnp
     >>> fft_conv_nd(jnp.ones((1, 4, 1)), jnp.array([[1.0, 1.0, 0.0]]))[0, :, 0].round(4).tolist()

@@ -34,7 +34,7 @@ def fft_conv(equation, input, *args):
       UsageError: another number of operands, or an equation that cannot be read.
       ShapeError: sizes, ranks or dtypes that do not fit, or time where it cannot be.
 
-    Source: MATH.md section 5; source 004.
+    Source: docs/math.md section 5; source 004.
 
     >>> import jax.numpy as jnp
     >>> fft_conv("bln,ln->bln", jnp.ones((1, 3, 1)), jnp.array([[1.0], [0.5]]))[0, :, 0].round(4).tolist()

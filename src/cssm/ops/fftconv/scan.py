@@ -24,7 +24,7 @@ def opt_ssm_scan(x, A, B_, C, h0=None, *, return_state=False):
     Raises:
       ShapeError: shapes or dtypes that do not fit.
 
-    Source: MATH.md sections 1 and 5.
+    Source: docs/math.md sections 1 and 5.
 
     >>> import jax.numpy as jnp
     >>> one = jnp.ones((1, 1))

@@ -33,7 +33,7 @@ def opt_ssm_forward(x, K, B_, C, *, strategy=None, kernel_layout=None):
         kernel_layout, a full kernel (L, H_out, H_in).
       UsageError: an unknown strategy or kernel_layout.
 
-    Source: MATH.md section 5; arXiv 2409.03377.
+    Source: docs/math.md section 5; arXiv 2409.03377.
 
     >>> import jax.numpy as jnp
     >>> x, one = jnp.ones((1, 3, 1)), jnp.ones((1, 1))

@@ -58,7 +58,7 @@ def to_goom(x):
     Raises:
       ShapeError: an integer or boolean dtype.
 
-    Source: MATH.md section 4; Heinsen and Kozachkov (2025), Generalized orders of magnitude.
+    Source: docs/math.md section 4; Heinsen and Kozachkov (2025), Generalized orders of magnitude.
 
     >>> import jax.numpy as jnp
     >>> from_goom(to_goom(jnp.array([0.0, -2.0, 1e-30])), real=True).round(3).tolist()
@@ -168,7 +168,7 @@ def scan(a, b, h0=None, *, axis: int = 1, reverse: bool = False, reset=None, imp
     Raises:
       ShapeError: an argument is not complex, or shapes do not fit. UsageError: an unknown implementation.
 
-    Source: MATH.md sections 1 and 4.
+    Source: docs/math.md sections 1 and 4.
 
     >>> import jax.numpy as jnp
     >>> h = scan(to_goom(jnp.float32(-1e30)), to_goom(jnp.ones((1, 4, 1))))

@@ -35,7 +35,7 @@ def s4d_kernel(A, B, C, dt, length, *, disc="zoh"):
     Raises:
       ShapeError: shapes or dtypes that do not fit, or no taps. UsageError: an unknown discretisation.
 
-    Source: MATH.md section 5; Gu et al. 2022 (S4D), section 3.
+    Source: docs/math.md section 5; Gu et al. 2022 (S4D), section 3.
 
     >>> A, B = jnp.full((1, 1), -1 + 0j), jnp.ones((1, 1), complex)
     >>> K = s4d_kernel(A, B, B[None], jnp.log(jnp.array([2.0])), 3)  # A_bar = B_bar = 1/2
@@ -68,7 +68,7 @@ def s4_kernel(A, P, B, C, dt, length, *, implementation=None):
     Raises:
       ShapeError: shapes or dtypes that do not fit, or no taps. UsageError: an unknown implementation.
 
-    Source: MATH.md section 5; Gu et al. 2022 (S4), section 3 and appendix C.
+    Source: docs/math.md section 5; Gu et al. 2022 (S4), section 3 and appendix C.
 
     >>> A, one = jnp.full((1, 1), -0.5 + 0j), jnp.ones((1, 1), complex)
     >>> K = s4_kernel(A, 0.5 * one[None], one, one[None], jnp.ones(1), 3)  # M (1, 1) = -(1, 1): A_bar = 1/3

@@ -49,7 +49,7 @@ def linear_scan(a, b, h0=None, *, axis=1, reverse=False, reset=None, implementat
       ShapeError: a does not broadcast to b, h0 or reset has another shape, a dtype is not inexact, or T = 0.
       UsageError: an unknown implementation.
 
-    Source: MATH.md section 1; Blelloch (1990), Prefix sums and their applications.
+    Source: docs/math.md section 1; Blelloch (1990), Prefix sums and their applications.
 
     >>> import jax.numpy as jnp
     >>> linear_scan(jnp.float32(0.5), jnp.ones((1, 3, 1)))[0, :, 0].tolist()

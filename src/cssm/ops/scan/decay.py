@@ -41,7 +41,7 @@ def decay_scan(log_a, x, h0=None, *, implementation=None):
       ShapeError: mismatched shapes, T = 0, an integer or complex dtype, log_a in bfloat16 or float16.
       UsageError: an unknown implementation, or "triton" where it cannot run (it says what is missing).
 
-    Source: MATH.md section 1; source 001.
+    Source: docs/math.md section 1; source 001.
 
     >>> import jax.numpy as jnp
     >>> decay_scan(jnp.log(jnp.full((1, 3, 1), 0.5)), jnp.ones((1, 3, 1, 1)))[0, :, 0, 0].tolist()
@@ -91,7 +91,7 @@ def decay_scan_cumsum(cumsum_A, x, *, implementation=None):
     Raises:
       ShapeError, UsageError: as `decay_scan`.
 
-    Source: source 001 (`ssm_scan_triton`); MATH.md section 1.
+    Source: source 001 (`ssm_scan_triton`); docs/math.md section 1.
 
     >>> import jax.numpy as jnp
     >>> decay_scan_cumsum(jnp.log(0.5) * jnp.arange(3.0).reshape(1, 3, 1), jnp.ones((1, 3, 1, 1)))[0, 2, 0].tolist()

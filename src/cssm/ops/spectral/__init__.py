@@ -74,7 +74,7 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
       UsageError: an unknown readout or implementation, or one that cannot run here; a dt that is not positive (under
         jit, where values are not known, such a dt gives nan).
 
-    Source: MATH.md section 2; 003 Methods, section 1.1.
+    Source: docs/math.md section 2; 003 Methods, section 1.1.
 
     >>> import jax.numpy as jnp
     >>> x, K = jnp.ones((1, 3, 4, 4, 2)), jnp.full((2, 4, 3), 0.5 + 0j)
@@ -129,7 +129,7 @@ def spectral_static(x, spectrum, steps: int, *, state=None, readout="last"):
     Raises:
       ShapeError: shapes that do not fit, or steps < 1. UsageError: another readout.
 
-    Source: MATH.md section 2.
+    Source: docs/math.md section 2.
 
     >>> import jax.numpy as jnp
     >>> state, y = spectral_static(jnp.ones((1, 4, 4, 2)), jnp.full((2, 4, 3), 0.5 + 0j), 3)

@@ -52,7 +52,7 @@ def kernel_spectrum(k: Float[Any, "*lead kh kw"], grid: Grid, *, origin: str = "
     Raises:
       UsageError: an unknown origin. ShapeError: a kernel without two spatial axes, or an empty grid.
 
-    Source: MATH.md section 0.
+    Source: docs/math.md section 0.
 
     >>> import jax.numpy as jnp
     >>> kernel_spectrum(jnp.zeros((3, 3)).at[1, 1].set(1.0), (4, 4)).real.min().item()
@@ -83,7 +83,8 @@ def _fourier(size: int, frequencies: int, taps: int, origin: str) -> np.ndarray:
 def stable_spectrum(z: Complex[Any, "..."], rho: float = 0.999) -> Complex[Any, "..."]:
     """Squash a spectrum into the open disc of radius rho: rho z / (1 + |z|). Keeps the phase; gradient at 0 is rho.
 
-    Any recurrence S_t = K S_{t-1} + u_t with this K stays bounded by max|u| / (1 - rho). Source: MATH.md section 0.
+    Any recurrence S_t = K S_{t-1} + u_t with this K stays bounded by max|u| / (1 - rho).
+    Source: docs/math.md section 0.
 
     Raises:
       UsageError: rho outside (0, 1].

@@ -22,7 +22,7 @@ Makers = dict[str, Callable[[], Callable[[], Any]]]
 
 
 def masked_einsum(log_a, x):
-    """The source's naive form, causally masked before exp: holds (B, T, T, R). Source: 001; MATH.md section 1."""
+    """The source's naive form, causally masked before exp: holds (B, T, T, R). Source: 001; docs/math.md section 1."""
     total = log_a.cumsum(1)
     exponent = total[:, :, None] - total[:, None]
     future = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)

@@ -1,4 +1,7 @@
-"""FFTConvS4: a layer of state spaces run as one long convolution, or step by step. Source 004; MATH.md section 5."""
+"""FFTConvS4: a layer of state spaces run as one long convolution, or step by step.
+
+Source: docs/math.md section 5; source 004.
+"""
 
 import contextlib
 from typing import Any

@@ -2,7 +2,7 @@
 
 The scan and its gradient are custom operators (torch.library), not a bare autograd.Function: torch.compile keeps an
 operator with a shape rule as one node, where it would have to trace through the compiled kernels of a Function.
-The gradient's gradient is refused. Source: MATH.md section 1; source 001 for `ssm_scan_triton`.
+The gradient's gradient is refused. Source: docs/math.md section 1; source 001 for `ssm_scan_triton`.
 """
 
 import torch

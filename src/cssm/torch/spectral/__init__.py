@@ -35,7 +35,7 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
       ShapeError: shapes or devices that do not fit together, an integer dtype, a reset that is not bool, zero frames.
       UsageError: an unknown readout or implementation, one that cannot run here, or a second derivative.
 
-    Source: MATH.md section 2.
+    Source: docs/math.md section 2.
 
     >>> import torch
     >>> x, K = torch.ones(1, 3, 4, 4, 2), torch.full((2, 4, 3), 0.5 + 0j)
