@@ -15,7 +15,7 @@ _WHERE = {
     "decay_scan": "scan", "decay_scan_cumsum": "scan", "ssm_scan_triton": "scan", "DecaySSM": "scan",
     "fft_conv": "fftconv", "opt_ssm_forward": "fftconv", "opt_ssm_scan": "fftconv", "fft_conv_nd": "fftconv",
     "fft_conv2d": "fftconv", "FFTConvS4": "s4", "kernel_spectrum": "spectral", "stable_spectrum": "spectral",
-    "spectral_scan": "spectral", "spectral_static": "spectral",
+    "spectral_scan": "spectral", "spectral_static": "spectral", "delta_rule": "delta", "decayed_attention": "delta",
 }  # fmt: skip
 
 __all__ = [*_WHERE]

@@ -7,8 +7,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from cssm.core.errors import ShapeError, UsageError
-from cssm.ops.reset import check_reset
+from cssm.core.errors import ShapeError
+from cssm.shared.delta import READOUTS, check_choice, check_decayed_attention, check_delta
+from cssm.shared.reset import check_reset
 
 from .chunked import chunked
 from .reference import decayed_attention_reference, delta_rule_reference
@@ -64,16 +65,14 @@ def delta_rule(q, k, v, alpha, beta, *, gain=None, state=None, reset=None, reado
     """
     arrays = [jnp.asarray(a) for a in (q, k, v, alpha, beta)]
     gain = None if gain is None else jnp.asarray(gain)
-    _check_delta("delta_rule", arrays, gain, state, 2)
+    shape = check_delta("delta_rule", *arrays, gain, state, time=True)
     check_reset("delta_rule", reset, arrays[1].shape[:2])
-    if readout not in ("all", "last"):
-        raise UsageError(f"unknown readout {readout!r} of delta_rule: use all or last")
-    arrays, gain, state = _promoted(arrays, gain, state, 2)
+    check_choice("delta_rule", "readout", readout, READOUTS)
+    arrays, gain, state = _promoted(arrays, gain, state, shape)
     if implementation is None:
         tokens = gain is None and arrays[1].ndim == 4 and not jnp.iscomplexobj(state)
         implementation = "chunked" if tokens else "sequential"
-    if implementation not in IMPLEMENTATIONS:
-        raise UsageError(f"unknown implementation {implementation!r} of delta_rule: use {', '.join(IMPLEMENTATIONS)}")
+    check_choice("delta_rule", "implementation", implementation, IMPLEMENTATIONS)
     return IMPLEMENTATIONS[implementation](*arrays, gain, state, reset, readout)
 
 
@@ -110,10 +109,10 @@ def delta_static(q, k, v, alpha, beta, steps: int, *, gain=None, state=None):
     """
     arrays = [jnp.asarray(a) for a in (q, k, v, alpha, beta)]
     gain = None if gain is None else jnp.asarray(gain)
-    _check_delta("delta_static", arrays, gain, state, 1)
+    shape = check_delta("delta_static", *arrays, gain, state, time=False)
     if steps < 1:
         raise ShapeError(f"delta_static: steps is {steps}, expected at least one")
-    arrays, gain, state = _promoted(arrays, gain, state, 1)
+    arrays, gain, state = _promoted(arrays, gain, state, shape)
     return static(*arrays, steps=steps, gain=gain, state=state)
 
 
@@ -140,66 +139,21 @@ def decayed_attention(q, k, v, log_a, *, state=None, reset=None, implementation=
     [1.0, 1.5, 1.75]
     """
     q, k, v, log_a = (jnp.asarray(a) for a in (q, k, v, log_a))
-    _check_real("decayed_attention", q, k, v, log_a)
-    if v.ndim != 4 or k.ndim != 3 or q.shape != k.shape or k.shape[:2] != v.shape[:2] or log_a.shape != v.shape[:3]:
-        got = f"q {q.shape}, k {k.shape}, v {v.shape}, log_a {log_a.shape}"
-        raise ShapeError(f"decayed_attention: got {got}, expected (B, T, D) twice, (B, T, N, Dv), (B, T, N)")
-    expected = (v.shape[0], *v.shape[2:], k.shape[2])
-    _check_steps("decayed_attention", k, state, expected)
+    shape = check_decayed_attention(q, k, v, log_a, state)
     check_reset("decayed_attention", reset, k.shape[:2])
-    implementation = implementation or "chunked"
-    if implementation not in DECAY_IMPLEMENTATIONS:
-        known = ", ".join(DECAY_IMPLEMENTATIONS)
-        raise UsageError(f"unknown implementation {implementation!r} of decayed_attention: use {known}")
+    implementation = "chunked" if implementation is None else implementation
+    check_choice("decayed_attention", "implementation", implementation, DECAY_IMPLEMENTATIONS)
     dtype = jnp.result_type(q, k, v, log_a, jnp.float32, *(() if state is None else (state,)))
-    state = jnp.zeros(expected, dtype) if state is None else jnp.asarray(state, dtype)
+    state = jnp.zeros(shape, dtype) if state is None else jnp.asarray(state, dtype)
     return DECAY_IMPLEMENTATIONS[implementation](*(a.astype(dtype) for a in (q, k, v, log_a)), state, reset)
 
 
-def _check_delta(name, arrays, gain, state, lead) -> None:
-    """q, k (B, [T,] N, Dk, ...), v (B, [T,] N, Dv, ...), alpha, beta (B, [T,] N); lead is 2 with a time axis."""
-    q, k, v, alpha, beta = arrays
-    legend = "(B, T, N, D, ...)" if lead == 2 else "(B, N, D, ...)"
-    same = k.ndim >= lead + 2 and q.shape == k.shape and k.ndim == v.ndim
-    if not same or v.shape[: lead + 1] + v.shape[lead + 2 :] != k.shape[: lead + 1] + k.shape[lead + 2 :]:
-        raise ShapeError(f"{name}: q {q.shape}, k {k.shape}, v {v.shape} do not fit together, expected {legend}")
-    if alpha.shape != k.shape[: lead + 1] or beta.shape != alpha.shape:
-        raise ShapeError(
-            f"{name}: alpha has shape {alpha.shape}, beta {beta.shape}, expected {k.shape[: lead + 1]} {legend[:-9]})"
-        )
-    _check_real(name, alpha, beta)
-    if not all(jnp.issubdtype(a.dtype, jnp.inexact) for a in (q, k, v)):
-        raise ShapeError(f"{name} takes floating arrays, got q {q.dtype}, k {k.dtype}, v {v.dtype}: cast them")
-    expected = (k.shape[lead], *k.shape[lead + 2 :])
-    if gain is not None and gain.shape != expected:
-        raise ShapeError(f"{name}: gain has shape {gain.shape}, expected {expected} (N, ...)")
-    _check_steps(name, k, state, _state_shape(k, v, lead))
-
-
-def _state_shape(k, v, lead):
-    return (k.shape[0], k.shape[lead], v.shape[lead + 1], *k.shape[lead + 1 :])
-
-
-def _check_steps(name, k, state, expected) -> None:
-    if k.shape[1] == 0:
-        raise ShapeError(f"{name}: k of shape {k.shape} has no steps or heads: give at least one")
-    if state is not None and jnp.shape(state) != expected:
-        raise ShapeError(f"{name}: state has shape {jnp.shape(state)}, expected {expected}")
-
-
-def _check_real(name, *arrays) -> None:
-    for a in arrays:
-        if not jnp.issubdtype(a.dtype, jnp.floating):
-            raise ShapeError(f"{name}: got {a.dtype} of shape {a.shape}, expected a real floating dtype: cast it")
-
-
-def _promoted(arrays, gain, state, lead) -> Any:
+def _promoted(arrays, gain, state, shape) -> Any:
     """One dtype for q, k, v and the state, its real part for alpha and beta; zeros for a missing state."""
     q, k, v, alpha, beta = arrays
     others = [a for a in (gain, state) if a is not None]
     dtype = jnp.result_type(*arrays, *others, jnp.float32)
     real = jnp.finfo(dtype).dtype
-    shape = _state_shape(k, v, lead)
     state = jnp.zeros(shape, dtype) if state is None else jnp.asarray(state, dtype)
     cast = [*(a.astype(dtype) for a in (q, k, v)), *(a.astype(real) for a in (alpha, beta))]
     return cast, None if gain is None else gain.astype(dtype), state

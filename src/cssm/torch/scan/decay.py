@@ -11,6 +11,7 @@ from cssm.core.errors import UsageError
 from cssm.kernels import decay_scan_cpu
 from cssm.shared.decay import check_decay_scan
 
+from ..devices import one_device
 from ..forward_mode import refuse_forward_mode
 
 IMPLEMENTATIONS = ("sequential", "chunked", "triton")
@@ -69,9 +70,7 @@ def _pick(implementation, log_a, x, h0) -> str:
     if implementation not in (None, *IMPLEMENTATIONS):
         known = ", ".join(IMPLEMENTATIONS)
         raise UsageError(f"unknown implementation {implementation!r} of cssm.torch.decay_scan: use {known}")
-    devices = {str(tensor.device) for tensor in (log_a, x, h0) if tensor is not None}
-    if len(devices) > 1:
-        raise UsageError(f"decay_scan: tensors are on {', '.join(sorted(devices))}: move them to one device")
+    one_device("decay_scan", log_a, x, h0)
     if x.device.type not in ("cpu", "cuda", "meta"):
         raise UsageError(f"decay_scan has kernels for cpu and cuda, not for {x.device.type}: move the tensors")
     if implementation == "triton" and x.device.type == "cpu":
