@@ -159,21 +159,32 @@ def test_the_reference_works_under_torch_func():
     assert torch.allclose(torch.func.grad(loss)(v), expected)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["tokens", "spectral"])
+SLOW = [("aot_eager", "spectral"), ("inductor", "tokens")]
+
+
+@pytest.mark.parametrize(
+    ("backend", "name"), [("aot_eager", "tokens"), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
+)
 def test_compiles_without_a_graph_break(unchecked, backend, name):
-    arrays, reset = arguments(cases.TESTS[name])
+    case = cases.TESTS[name]
+    arrays, reset = arguments(case)
     function = partial(call_delta, partial(delta_rule, reset=torch.tensor(reset)))
     compiled = torch.compile(function, fullgraph=True, backend=backend)
     assert_close(torch_outputs_and_gradients(compiled, arrays), torch_outputs_and_gradients(function, arrays), 1e-11)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_attention_compiles_without_a_graph_break(unchecked, backend):
-    arrays, _ = attention_arguments(70)
-    function = partial(call_attention, decayed_attention)
-    compiled = torch.compile(function, fullgraph=True, backend=backend)
-    assert_close(torch_outputs_and_gradients(compiled, arrays), torch_outputs_and_gradients(function, arrays), 1e-11)
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [(call_delta, delta_rule), (call_attention, decayed_attention)], ids=["delta", "decay"])
+def test_compiles_for_one_length_after_another(unchecked, run):
+    call, function = run
+    compiled = torch.compile(partial(call, function), fullgraph=True, backend="aot_eager")
+    for steps in (3, 5, 66):
+        case = cases.Case(1, steps, 1, 2, 3, (2,) if steps < 9 else ())
+        arrays = attention_arguments(steps)[0] if call is call_attention else arguments(case)[0]
+        assert_close(
+            torch_outputs_and_gradients(compiled, arrays),
+            torch_outputs_and_gradients(partial(call, function), arrays), 1e-11,
+        )  # fmt: skip
 
 
 ONES, GATE = torch.ones(1, 3, 2, 2, 5), torch.ones(1, 3, 2)

@@ -17,7 +17,8 @@ def sequential(q, k, v, alpha, beta, gain, state, reset, readout="all"):
     state = state.flatten(4) if state.ndim > 4 else state[..., None]
     decay = alpha[..., None, None]  # b t n 1 1
     decay = decay if gain is None else decay * gain.reshape(gain.shape[0], 1, -1)
-    steps, size = k.shape[1], math.isqrt(k.shape[1] - 1) + 1
+    steps = len(alpha.unbind(1))  # a plain number even where torch.compile makes shapes symbolic
+    size = math.isqrt(steps - 1) + 1
     outputs = []
     for first in range(0, steps, size):
         part = slice(first, first + size)
