@@ -273,7 +273,7 @@ def test_spatial_bfloat16_and_a_batch_in_parts(strategy, monkeypatch):
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_named(name):
+def test_bad_input_is_named(unchecked, name):
     call, error, says = BAD[name]
     with pytest.raises(error, match=says):
         call(fftconv, lambda shape, dtype=float: jnp.ones(shape, dtype))

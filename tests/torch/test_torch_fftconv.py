@@ -236,7 +236,7 @@ def test_compiles_without_a_graph_break():
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_named(name):
+def test_bad_input_is_named(unchecked, name):
     call, error, says = BAD[name]
     dtypes = {float: torch.float32, int: torch.int64, complex: torch.complex64}
     with pytest.raises(error, match=says):

@@ -3,11 +3,18 @@
 from typing import Any
 
 from cssm.core.errors import ShapeError, UsageError
+from cssm.core.typing import Float, Inexact
 
 from .decay import FLOATS
 from .fft_shapes import DTYPES
 
 READOUTS = ("all", "last")
+
+Keys = Inexact[Any, "b t n dk ..."]
+Values = Inexact[Any, "b t n dv ..."]
+Gates = Float[Any, "b t n"]
+Gain = Inexact[Any, "n ..."]
+Memory = Inexact[Any, "b n dv dk ..."]
 
 
 def check_delta(name: str, q, k, v, alpha, beta, gain, state, *, time: bool) -> tuple[int, ...]:

@@ -92,7 +92,8 @@ def diagonal(init: str, d_state: int) -> tuple[ComplexArray, ComplexArray]:
     """A (N/2,), B (N/2,), complex128, of a diagonal state space (S4D).
 
     lin: -1/2 + i pi n. inv: -1/2 + i N/pi (N/(2n+1) - 1). inv2: -1/2 + i N/pi (N/(n+1) - 1).
-    quad: -1/2 + i (2n+1)^2 / pi. real: -(n+1). legs, legt, fourier: the normal part of the HiPPO matrix (real part -1/2) with its B; else B = 1.
+    quad: -1/2 + i (2n+1)^2 / pi. real: -(n+1). legs, legt, fourier: the normal part of the HiPPO matrix (real part
+    -1/2) with its B; else B = 1.
 
     >>> diagonal("lin", 4)[0].round(3).tolist()
     [(-0.5+0j), (-0.5+3.142j)]

@@ -3,11 +3,14 @@
 The maths and the cost of each implementation are in this folder's README.md.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 from cssm.core.errors import ShapeError
+from cssm.core.typing import Float, Inexact
 from cssm.shared.delta import READOUTS, check_choice, check_decayed_attention, check_delta
 from cssm.shared.reset import check_reset
 
@@ -23,7 +26,19 @@ DECAY_IMPLEMENTATIONS: dict[str, Any] = {"chunked": ssd, "reference": decayed_at
 __all__ = ["DECAY_IMPLEMENTATIONS", "IMPLEMENTATIONS", "decayed_attention", "delta_rule", "delta_static", "delta_step"]
 
 
-def delta_rule(q, k, v, alpha, beta, *, gain=None, state=None, reset=None, readout="all", implementation=None):
+def delta_rule(
+    q: Annotated[ArrayLike, "b t n dk ..."],
+    k: Annotated[ArrayLike, "b t n dk ..."],
+    v: Annotated[ArrayLike, "b t n dv ..."],
+    alpha: Annotated[ArrayLike, "b t n"],
+    beta: Annotated[ArrayLike, "b t n"],
+    *,
+    gain: Annotated[ArrayLike, "n ..."] | None = None,
+    state: Annotated[ArrayLike, "b n dv dk ..."] | None = None,
+    reset: Annotated[ArrayLike, "b t"] | None = None,
+    readout: str = "all",
+    implementation: str | None = None,
+) -> tuple[Inexact[Array, "b n dv dk ..."], Inexact[Array, "b ..."]]:
     """The gated delta rule over time, for N heads and any axes "..." that do not mix (frequencies).
 
     Equivalent to::
@@ -76,7 +91,16 @@ def delta_rule(q, k, v, alpha, beta, *, gain=None, state=None, reset=None, reado
     return IMPLEMENTATIONS[implementation](*arrays, gain, state, reset, readout)
 
 
-def delta_step(q, k, v, alpha, beta, *, gain, state):
+def delta_step(
+    q: Annotated[ArrayLike, "b n dk ..."],
+    k: Annotated[ArrayLike, "b n dk ..."],
+    v: Annotated[ArrayLike, "b n dv ..."],
+    alpha: Annotated[ArrayLike, "b n"],
+    beta: Annotated[ArrayLike, "b n"],
+    *,
+    gain: Annotated[ArrayLike, "n ..."],
+    state: Annotated[ArrayLike, "b n dv dk ..."],
+) -> tuple[Inexact[Array, "b n dv dk ..."], Inexact[Array, "b n dv ..."]]:
     """One step of `delta_rule` in plain operations, for a loop that computes q, k, v on the way.
 
     Args: as `delta_rule`, without the time axis and the checks: q, k (B, N, Dk, ...), v (B, N, Dv, ...), alpha, beta
@@ -95,7 +119,17 @@ def delta_step(q, k, v, alpha, beta, *, gain, state):
     return flat.reshape(state.shape), apply(flat, q).reshape(shape)
 
 
-def delta_static(q, k, v, alpha, beta, steps: int, *, gain=None, state=None):
+def delta_static(
+    q: Annotated[ArrayLike, "b n dk ..."],
+    k: Annotated[ArrayLike, "b n dk ..."],
+    v: Annotated[ArrayLike, "b n dv ..."],
+    alpha: Annotated[ArrayLike, "b n"],
+    beta: Annotated[ArrayLike, "b n"],
+    steps: int,
+    *,
+    gain: Annotated[ArrayLike, "n ..."] | None = None,
+    state: Annotated[ArrayLike, "b n dv dk ..."] | None = None,
+) -> tuple[Inexact[Array, "b n dv dk ..."], Inexact[Array, "b n dv ..."]]:
     """`delta_rule` with the same arguments at each of `steps` steps, for the cost of O(log steps) products.
 
     Args: as `delta_rule`, without the time axis: q, k (B, N, Dk, ...), v (B, N, Dv, ...), alpha, beta (B, N).
@@ -116,7 +150,16 @@ def delta_static(q, k, v, alpha, beta, steps: int, *, gain=None, state=None):
     return static(*arrays, steps=steps, gain=gain, state=state)
 
 
-def decayed_attention(q, k, v, log_a, *, state=None, reset=None, implementation=None):
+def decayed_attention(
+    q: Annotated[ArrayLike, "b t d"],
+    k: Annotated[ArrayLike, "b t d"],
+    v: Annotated[ArrayLike, "b t n dv"],
+    log_a: Annotated[ArrayLike, "b t n"],
+    *,
+    state: Annotated[ArrayLike, "b n dv d"] | None = None,
+    reset: Annotated[ArrayLike, "b t"] | None = None,
+    implementation: str | None = None,
+) -> tuple[Float[Array, "b n dv d"], Float[Array, "b t n dv"]]:
     """A memory that decays and is added to: S_t = exp(log_a_t) S_{t-1} + v_t k_t^T, o_t = S_t q_t; real tokens.
 
     Args:

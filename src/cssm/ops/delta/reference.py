@@ -1,10 +1,25 @@
 """The delta rule and the decayed outer-product memory, written out: slow and obvious."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 
+from cssm.core.typing import Float, Reset
+from cssm.shared.delta import Gain, Gates, Keys, Memory, Values
 
-def delta_rule_reference(q, k, v, alpha, beta, gain, state, reset, readout="all"):
+
+def delta_rule_reference(
+    q: Keys,
+    k: Keys,
+    v: Values,
+    alpha: Gates,
+    beta: Gates,
+    gain: Gain | None,
+    state: Memory,
+    reset: Reset | None,
+    readout: str = "all",
+) -> tuple[Any, Any]:
     """S <- alpha W S (I - beta k k^H) + beta v k^H, o = S q, one step at a time; arguments as `delta_rule`."""
     ones = (1,) * (k.ndim - 3)
     eye = jnp.eye(k.shape[3]).reshape(k.shape[3], k.shape[3], *ones[1:])
@@ -24,7 +39,14 @@ def delta_rule_reference(q, k, v, alpha, beta, gain, state, reset, readout="all"
     return state, jnp.moveaxis(o, 0, 1) if readout == "all" else o[-1]
 
 
-def decayed_attention_reference(q, k, v, log_a, state, reset):
+def decayed_attention_reference(
+    q: Float[Any, "b t d"],
+    k: Float[Any, "b t d"],
+    v: Float[Any, "b t n dv"],
+    log_a: Gates,
+    state: Float[Any, "b n dv d"],
+    reset: Reset | None,
+) -> tuple[Any, Any]:
     """S <- exp(log_a) S + v k^T, o = S q, one step at a time; arguments as `decayed_attention`."""
     reset = jnp.zeros(k.shape[:2], bool) if reset is None else reset
 

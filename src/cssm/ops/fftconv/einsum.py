@@ -1,8 +1,12 @@
 """Causal convolution over time inside an einsum."""
 
-import jax.numpy as jnp
-from jax import lax
+from typing import Annotated
 
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from cssm.core.typing import Inexact
 from cssm.shared.fft_plan import fast_length
 from cssm.shared.fft_shapes import check_dtypes, conv_equation
 
@@ -10,7 +14,9 @@ from .ssm import real_precision
 from .strategies import einsum, transforms
 
 
-def fft_conv(equation, input, *args):
+def fft_conv(
+    equation: str, input: Annotated[ArrayLike, "b t ..."], *args: Annotated[ArrayLike, "..."]
+) -> Inexact[Array, "..."]:
     """An einsum whose product over time, axis 1 of the input, is a causal convolution.
 
     "bli,loi->blo" is, for one kernel::

@@ -15,13 +15,15 @@ A product of 10,000 factors of about 1 / 2, of size 10^-3000 (float64 ends at 10
 """
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike
 
 from cssm.core.errors import ShapeError, UsageError
+from cssm.core.typing import Complex, Inexact
 from cssm.ops.reset import check_reset
 
 from . import arithmetic
@@ -44,7 +46,7 @@ _recurrence, _halve = jax.jit(recurrence, static_argnums=3), jax.jit(halve, stat
 _matrix_scan = jax.jit(partial(lax.associative_scan, later_first))
 
 
-def to_goom(x):
+def to_goom(x: Annotated[ArrayLike, "..."]) -> Complex[Array, "..."]:
     """log|x| + i arg x of a finite array.
 
     Args:
@@ -70,7 +72,7 @@ def to_goom(x):
     return _log(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
 
 
-def from_goom(z, *, real: bool = False):
+def from_goom(z: Annotated[ArrayLike, "..."], *, real: bool = False) -> Inexact[Array, "..."]:
     """The ordinary numbers exp(z): complex, or with real=True the real part (all there is for GOOMs of real numbers).
 
     Out of range it gives 0 or infinity, never NaN. Gradient: exp(z), hence 0 at a zero.
@@ -86,7 +88,7 @@ def from_goom(z, *, real: bool = False):
     return _exp_real(z) if real else _exp(z)
 
 
-def mul(a, b):
+def mul(a: Annotated[ArrayLike, "..."], b: Annotated[ArrayLike, "..."]) -> Complex[Array, "..."]:
     """The product, by NumPy's broadcasting: log-magnitudes and phases add. Gradient: 1 to both; 0 where it is zero.
 
     Raises:
@@ -95,7 +97,7 @@ def mul(a, b):
     return _product(*_broadcast("mul", *_gooms("mul", a=a, b=b)))
 
 
-def add(a, b):
+def add(a: Annotated[ArrayLike, "..."], b: Annotated[ArrayLike, "..."]) -> Complex[Array, "..."]:
     """The sum, by NumPy's broadcasting. Adding a zero changes no bit; x + (-x) of real numbers is exactly zero.
 
     Gradient: the shares exp(a - out) and exp(b - out); 0 where the sum is exactly zero, where they are not defined.
@@ -111,7 +113,7 @@ def add(a, b):
     return _add(*_broadcast("add", *_gooms("add", a=a, b=b)))
 
 
-def sum(z, axis: int = -1):
+def sum(z: Annotated[ArrayLike, "..."], axis: int = -1) -> Complex[Array, "..."]:
     """The sum over an axis, relative to its largest term. Gradient: as `add`.
 
     Raises:
@@ -121,7 +123,7 @@ def sum(z, axis: int = -1):
     return _add_last(jnp.moveaxis(_filled("sum", z, axis), axis, -1))
 
 
-def prod(z, axis: int = -1):
+def prod(z: Annotated[ArrayLike, "..."], axis: int = -1) -> Complex[Array, "..."]:
     """The product over an axis, by halving: rounding errors grow with log2 of its length.
 
     Raises:
@@ -131,7 +133,7 @@ def prod(z, axis: int = -1):
     return _halve(jnp.moveaxis(_filled("prod", z, axis), axis, 0), arithmetic.product)
 
 
-def matmul(a, b):
+def matmul(a: Annotated[ArrayLike, "... n m"], b: Annotated[ArrayLike, "... m p"]) -> Complex[Array, "... n p"]:
     """The matrix product of (..., n, m) and (..., m, p): for small matrices, at n m p exponentials each.
 
     Every sum is taken relative to its own largest term, so that no term is lost to another entry's size.
@@ -150,7 +152,16 @@ def matmul(a, b):
     return _matmul(a, b)
 
 
-def scan(a, b, h0=None, *, axis: int = 1, reverse: bool = False, reset=None, implementation: str | None = None):
+def scan(
+    a: Annotated[ArrayLike, "..."],
+    b: Annotated[ArrayLike, "..."],
+    h0: Annotated[ArrayLike, "..."] | None = None,
+    *,
+    axis: int = 1,
+    reverse: bool = False,
+    reset: Annotated[ArrayLike, "..."] | None = None,
+    implementation: str | None = None,
+) -> Complex[Array, "..."]:
     """All states of h_t = a_t h_{t-1} + b_t along `axis`, on GOOMs.
 
     Args:
@@ -193,7 +204,7 @@ def scan(a, b, h0=None, *, axis: int = 1, reverse: bool = False, reset=None, imp
     return jnp.moveaxis(jnp.flip(h, 0) if reverse else h, 0, axis)
 
 
-def matrix_scan(a, *, axis: int = -3):
+def matrix_scan(a: Annotated[ArrayLike, "... n n"], *, axis: int = -3) -> Complex[Array, "... n n"]:
     """All products A_t .. A_2 A_1 of small matrices (..., n, n) along `axis`, in log2 T passes.
 
     Raises:
@@ -202,7 +213,7 @@ def matrix_scan(a, *, axis: int = -3):
     return jnp.moveaxis(_matrix_scan(_matrices("matrix_scan", a, axis)), 0, axis)
 
 
-def matrix_prod(a, *, axis: int = -3):
+def matrix_prod(a: Annotated[ArrayLike, "... n n"], *, axis: int = -3) -> Complex[Array, "... n n"]:
     """The last of `matrix_scan`, A_T .. A_1, for T - 1 matrix products.
 
     The 10,001st Fibonacci number, 5.4e2089:

@@ -3,9 +3,14 @@
 The maths and the cost of each implementation are in this folder's README.md.
 """
 
+from typing import Annotated
+
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 from cssm.core.errors import ShapeError
+from cssm.core.typing import Float
 from cssm.shared.s4_options import check_discretisation, check_implementation
 
 from . import cauchy, diagonal, dplr
@@ -14,7 +19,15 @@ from .reference import kernel_reference, s4_matrices, s4d_matrices
 __all__ = ["diagonal", "dplr", "kernel_reference", "s4_kernel", "s4_matrices", "s4d_kernel", "s4d_matrices"]
 
 
-def s4d_kernel(A, B, C, dt, length, *, disc="zoh"):
+def s4d_kernel(
+    A: Annotated[ArrayLike, "h n"],
+    B: Annotated[ArrayLike, "h n"],
+    C: Annotated[ArrayLike, "c h n"],
+    dt: Annotated[ArrayLike, "h"],
+    length: int,
+    *,
+    disc: str = "zoh",
+) -> Float[Array, "c h l"]:
     """Impulse response of diagonal state spaces, one per head, over conjugate pairs.
 
     Equivalent to::
@@ -47,7 +60,16 @@ def s4d_kernel(A, B, C, dt, length, *, disc="zoh"):
     return diagonal.kernel(system, diagonal.plan(system, length), length)
 
 
-def s4_kernel(A, P, B, C, dt, length, *, implementation=None):
+def s4_kernel(
+    A: Annotated[ArrayLike, "h n"],
+    P: Annotated[ArrayLike, "r h n"],
+    B: Annotated[ArrayLike, "h n"],
+    C: Annotated[ArrayLike, "c h n"],
+    dt: Annotated[ArrayLike, "h"],
+    length: int,
+    *,
+    implementation: str | None = None,
+) -> Float[Array, "c h l"]:
     """Impulse response of diagonal-minus-low-rank state spaces, diag(A) - P P^*, discretised by the bilinear rule.
 
     Equivalent to::

@@ -3,12 +3,15 @@
 The maths and the cost of each implementation are in this folder's README.md.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 from cssm.core.errors import ShapeError, UsageError
+from cssm.core.typing import Inexact
 from cssm.ops.reset import check_reset
 
 from .decay import DECAY_IMPLEMENTATIONS, decay_scan, decay_scan_cumsum
@@ -22,7 +25,16 @@ __all__ = [
 ]  # fmt: skip
 
 
-def linear_scan(a, b, h0=None, *, axis=1, reverse=False, reset=None, implementation=None):
+def linear_scan(
+    a: Annotated[ArrayLike, "..."],
+    b: Annotated[ArrayLike, "..."],
+    h0: Annotated[ArrayLike, "..."] | None = None,
+    *,
+    axis: int = 1,
+    reverse: bool = False,
+    reset: Annotated[ArrayLike, "..."] | None = None,
+    implementation: str | None = None,
+) -> Inexact[Array, "..."]:
     """All states of the linear recurrence h_t = a_t h_{t-1} + b_t along `axis`.
 
     Equivalent to::

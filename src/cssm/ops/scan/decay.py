@@ -5,13 +5,15 @@ are saved. A decay of exactly 0 selects instead of multiplying: it forgets even 
 """
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike
 
 from cssm.core.errors import UsageError
+from cssm.core.typing import Float
 from cssm.shared.decay import check_decay_scan
 
 from ..accelerator import has_jax_triton, one_gpu
@@ -20,7 +22,13 @@ from .vjp import IMPLEMENTATIONS, scan_with_vjp
 DECAY_IMPLEMENTATIONS = ("sequential", "chunked", "associative", "triton")
 
 
-def decay_scan(log_a, x, h0=None, *, implementation=None):
+def decay_scan(
+    log_a: Annotated[ArrayLike, "b t r"],
+    x: Annotated[ArrayLike, "b t r c"],
+    h0: Annotated[ArrayLike, "b r c"] | None = None,
+    *,
+    implementation: str | None = None,
+) -> Float[Array, "b t r c"]:
     """All states of h_t = exp(log_a_t) h_{t-1} + x_t, where the decay has no channel axis.
 
     Equals out[b,t,r,c] = sum_{j <= t} exp(log_a[b,j+1,r] + ... + log_a[b,t,r]) x[b,j,r,c] in O(T) work.
@@ -72,7 +80,9 @@ def _pick(log_a, x, start) -> str:
     return "triton" if single and one_gpu() and has_jax_triton() else "associative"
 
 
-def decay_scan_cumsum(cumsum_A, x, *, implementation=None):
+def decay_scan_cumsum(
+    cumsum_A: Annotated[ArrayLike, "b t r"], x: Annotated[ArrayLike, "b t r c"], *, implementation: str | None = None
+) -> Float[Array, "b t r c"]:
     """`decay_scan` from the cumulative sum of the log decays: out_t = sum_{j <= t} exp(A_t - A_j) x_j.
 
     A is differenced, l_t = A_t - A_{t-1}, which adds no error that matters (neighbours are close); but float32 has

@@ -4,11 +4,15 @@ Say what you read (`readout`) and whether the input is static; the cheapest exac
 in this folder's README.md.
 """
 
+from typing import Annotated, Any
+
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 from cssm.core.errors import ShapeError, UsageError
-from cssm.core.typing import Grid
+from cssm.core.typing import Complex, Float, Grid
 from cssm.ops.reset import check_reset
 from cssm.ops.scan.geometric import geometric
 
@@ -37,7 +41,17 @@ __all__ = [
 ]  # fmt: skip
 
 
-def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=None, dt=None, implementation=None):
+def spectral_scan(
+    x: Annotated[ArrayLike, "b t h w c"],
+    spectrum: Annotated[ArrayLike, "c h wf"],
+    *,
+    readout: str = "all",
+    state: Annotated[ArrayLike, "b c h wf"] | None = None,
+    reset: Annotated[ArrayLike, "b t"] | None = None,
+    lift: Annotated[ArrayLike, "r c"] | None = None,
+    dt: Annotated[ArrayLike, "b t"] | None = None,
+    implementation: str | None = None,
+) -> tuple[Complex[Array, "b c h wf"], Float[Array, "b *t h w c"]]:
     """Run the spectral recurrence over a clip.
 
     Equivalent to::
@@ -113,7 +127,14 @@ def _pick(x, readout, state) -> str:
     return "clip" if readout == "all" and fits_in_cache(x, state) else "stream"
 
 
-def spectral_static(x, spectrum, steps: int, *, state=None, readout="last"):
+def spectral_static(
+    x: Annotated[ArrayLike, "b h w c"],
+    spectrum: Annotated[ArrayLike, "c h wf"],
+    steps: int,
+    *,
+    state: Annotated[ArrayLike, "b c h wf"] | None = None,
+    readout: str = "last",
+) -> tuple[Complex[Array, "b c h wf"], Float[Array, "b h w c"]]:
     """`spectral_scan` of one frame repeated `steps` times, for the cost of one frame and log2(steps) kernel products.
 
     S_T = G_T x + K^T S_0 with G_T = (1 - K^T) / (1 - K), computed by doubling (no division).
@@ -150,7 +171,14 @@ def spectral_static(x, spectrum, steps: int, *, state=None, readout="last"):
     return final, to_space(shown, x.shape[2]).astype(x.dtype)
 
 
-def spectral_pooled(x, spectrum, *, readout="all", state=None, reset=None):
+def spectral_pooled(
+    x: Annotated[ArrayLike, "b t h w c"],
+    spectrum: Annotated[ArrayLike, "c h wf"],
+    *,
+    readout: str = "all",
+    state: Annotated[ArrayLike, "b c h wf"] | None = None,
+    reset: Annotated[ArrayLike, "b t"] | None = None,
+) -> Float[Array, "b *t c"]:
     """The spatial mean of `spectral_scan`'s y, from the DC bin alone: no FFT, and a kernel of one number per channel.
 
     Args: as `spectral_scan`. Returns: (B, T, C) for readout "all", (B, C) for "last" and "mean". Raises: likewise.
@@ -169,7 +197,9 @@ def spectral_pooled(x, spectrum, *, readout="all", state=None, reset=None):
     return {"all": y, "last": y[:, -1], "mean": y.mean(1)}[readout].astype(x.dtype)
 
 
-def spectral_zero_state(batch: int, channels: int, grid: Grid, dtype=jnp.complex64):
+def spectral_zero_state(
+    batch: int, channels: int, grid: Grid, dtype: Any = jnp.complex64
+) -> Complex[Array, "b c h wf"]:
     """(B, C, H, W // 2 + 1) zeros: no past."""
     return jnp.zeros((batch, channels, grid[0], grid[1] // 2 + 1), dtype)
 

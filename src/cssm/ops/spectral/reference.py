@@ -1,12 +1,18 @@
 """The sCSSM recurrence, written out: one FFT, one product, one sum per frame; gradients by autodiff."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
+
+from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
 
 from .transform import to_space, to_spectrum
 
 
-def spectral_scan_reference(x, spectrum, state, reset, readout):
+def spectral_scan_reference(
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str
+) -> tuple[SpectralState, Float[Any, "b *t h w c"]]:
     """S_t = K S_{t-1} + x_t per frequency; y_t = irfft2(S_t). Arguments as `spectral_scan`, checked there."""
 
     def step(state, now):

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Complex, Float, Grid
@@ -11,18 +12,18 @@ from cssm.core.typing import Complex, Float, Grid
 ORIGINS = ("center", "corner")
 
 
-def to_spectrum(x):
+def to_spectrum(x: Float[Any, "*lead h w c"]) -> Complex[Array, "*lead c h wf"]:
     """rfft2 over height and width, channels moved to the front: "... h w c" -> "... c h wf"."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return jnp.fft.rfft2(jnp.moveaxis(x, -1, -3))
 
 
-def to_space(spectrum, width: int):
+def to_space(spectrum: Complex[Any, "*lead c h wf"], width: int) -> Float[Array, "*lead h w c"]:
     """Inverse of `to_spectrum`: "... c h wf" -> "... h w c"."""
     return jnp.moveaxis(jnp.fft.irfft2(spectrum, s=(spectrum.shape[-2], width)), -3, -1)
 
 
-def adjoint_weight(height: int, width: int, dtype) -> np.ndarray:
+def adjoint_weight(height: int, width: int, dtype: Any) -> np.ndarray:
     """(Wf,), real: m / (H W), with m = 2 for the columns that stand for two, 1 for the self-conjugate ones.
 
     The cotangent of irfft2 is m / (H W) conj(rfft2(g)); the other half of the spectrum is folded into these columns.

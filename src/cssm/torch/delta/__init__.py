@@ -3,8 +3,12 @@
 Plain operations: differentiable with autograd any number of times, and traced whole by torch.compile.
 """
 
-import torch
+from typing import Annotated
 
+import torch
+from torch import Tensor
+
+from cssm.core.typing import Float, Inexact
 from cssm.shared.delta import READOUTS, check_choice, check_decayed_attention, check_delta
 from cssm.shared.reset import check_reset
 
@@ -20,7 +24,19 @@ DECAY_IMPLEMENTATIONS = {"chunked": ssd, "reference": decayed_attention_referenc
 __all__ = ["DECAY_IMPLEMENTATIONS", "IMPLEMENTATIONS", "decayed_attention", "delta_rule"]
 
 
-def delta_rule(q, k, v, alpha, beta, *, gain=None, state=None, reset=None, readout="all", implementation=None):
+def delta_rule(
+    q: Annotated[Tensor, "b t n dk ..."],
+    k: Annotated[Tensor, "b t n dk ..."],
+    v: Annotated[Tensor, "b t n dv ..."],
+    alpha: Annotated[Tensor, "b t n"],
+    beta: Annotated[Tensor, "b t n"],
+    *,
+    gain: Annotated[Tensor, "n ..."] | None = None,
+    state: Annotated[Tensor, "b n dv dk ..."] | None = None,
+    reset: Annotated[Tensor, "b t"] | None = None,
+    readout: str = "all",
+    implementation: str | None = None,
+) -> tuple[Inexact[Tensor, "b n dv dk ..."], Inexact[Tensor, "b ..."]]:
     """S_t = alpha_t W S_{t-1} (I - beta_t k_t k_t^H) + beta_t v_t k_t^H, o_t = S_t q_t: `cssm.ops.delta_rule`.
 
     Args:
@@ -65,7 +81,16 @@ def delta_rule(q, k, v, alpha, beta, *, gain=None, state=None, reset=None, reado
     return IMPLEMENTATIONS[implementation](*(a.to(dtype) for a in (q, k, v)), *gates, gain, state, reset, readout)
 
 
-def decayed_attention(q, k, v, log_a, *, state=None, reset=None, implementation=None):
+def decayed_attention(
+    q: Annotated[Tensor, "b t d"],
+    k: Annotated[Tensor, "b t d"],
+    v: Annotated[Tensor, "b t n dv"],
+    log_a: Annotated[Tensor, "b t n"],
+    *,
+    state: Annotated[Tensor, "b n dv d"] | None = None,
+    reset: Annotated[Tensor, "b t"] | None = None,
+    implementation: str | None = None,
+) -> tuple[Float[Tensor, "b n dv d"], Float[Tensor, "b t n dv"]]:
     """S_t = exp(log_a_t) S_{t-1} + v_t k_t^T, o_t = S_t q_t; real tokens: `cssm.ops.decayed_attention`.
 
     Args:

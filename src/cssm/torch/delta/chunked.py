@@ -3,22 +3,42 @@
 The equations are those of `cssm.ops.delta.chunked` and of its README.
 """
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from cssm.core.errors import UsageError
+from cssm.core.typing import Bool, Float, Reset
+from cssm.shared.delta import Gain, Gates, Keys, Memory, Values
 
 CHUNK = 64  # tokens
 
 
-def chunked(q, k, v, alpha, beta, gain, state, reset, readout="all"):
+def chunked(
+    q: Keys,
+    k: Keys,
+    v: Values,
+    alpha: Gates,
+    beta: Gates,
+    gain: Gain | None,
+    state: Memory,
+    reset: Reset | None,
+    readout: str = "all",
+) -> tuple[Tensor, Tensor]:
     if gain is not None or k.ndim != 4 or k.is_complex():
         raise UsageError("delta_rule: 'chunked' takes real tokens (B, T, N, D) without a gain; use 'sequential'")
     state, o = over_chunks(_chunk, state, (q, k, v, alpha.log(), beta), reset)
     return state, o if readout == "all" else o[:, -1]
 
 
-def over_chunks(chunk, state, arrays, reset):
+def over_chunks(
+    chunk: Callable[..., tuple[Tensor, Tensor]],
+    state: Float[Tensor, "b n dv dk"],
+    arrays: tuple[Tensor, ...],
+    reset: Reset | None,
+) -> tuple[Tensor, Tensor]:
     """Carry a state through `chunk(state, *arrays of a chunk, reset)`; gradients keep the states between chunks."""
     outputs = []
     for first in range(0, arrays[0].shape[1], CHUNK):
@@ -29,7 +49,9 @@ def over_chunks(chunk, state, arrays, reset):
     return state, torch.cat(outputs, 1)
 
 
-def decays(log_a, reset):
+def decays(
+    log_a: Float[Tensor, "b l n"], reset: Bool[Tensor, "b l"] | None
+) -> tuple[Float[Tensor, "b n l l"], Float[Tensor, "b n l"]]:
     """D (B, N, L, L): exp of the sum of log_a over (i, t], 0 where i > t or a reset lies between; and D_0 (B, N, L).
 
     log_a (B, L, N). Every exponent is a sum of its own steps, masked before exp: nothing cancels, nothing overflows.

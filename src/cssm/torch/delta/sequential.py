@@ -6,12 +6,26 @@ The gradient keeps the state of every sqrt(T)-th step and computes the others ag
 import math
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from cssm.core.typing import Reset
+from cssm.shared.delta import Gain, Gates, Keys, Memory, Values
 
 from .reference import forget
 
 
-def sequential(q, k, v, alpha, beta, gain, state, reset, readout="all"):
+def sequential(
+    q: Keys,
+    k: Keys,
+    v: Values,
+    alpha: Gates,
+    beta: Gates,
+    gain: Gain | None,
+    state: Memory,
+    reset: Reset | None,
+    readout: str = "all",
+) -> tuple[Tensor, Tensor]:
     before, shape = state.shape, v.shape
     q, k, v = (a.flatten(4) if a.ndim > 4 else a[..., None] for a in (q, k, v))  # the frequencies as one axis
     state = state.flatten(4) if state.ndim > 4 else state[..., None]

@@ -1,9 +1,21 @@
 """Decayed attention in chunks (state-space duality), as `cssm.ops.delta.ssd`."""
 
+from torch import Tensor
+
+from cssm.core.typing import Float, Reset
+from cssm.shared.delta import Gates
+
 from .chunked import decays, over_chunks
 
 
-def ssd(q, k, v, log_a, state, reset):
+def ssd(
+    q: Float[Tensor, "b t d"],
+    k: Float[Tensor, "b t d"],
+    v: Float[Tensor, "b t n dv"],
+    log_a: Gates,
+    state: Float[Tensor, "b n dv d"],
+    reset: Reset | None,
+) -> tuple[Tensor, Tensor]:
     return over_chunks(_chunk, state, (q, k, v, log_a), reset)
 
 

@@ -5,9 +5,13 @@ operator with a shape rule as one node, where it would have to trace through the
 The gradient's gradient is refused. Source: docs/math.md section 1; source 001 for `ssm_scan_triton`.
 """
 
+from typing import Annotated
+
 import torch
+from torch import Tensor
 
 from cssm.core.errors import UsageError
+from cssm.core.typing import Float
 from cssm.kernels import decay_scan_cpu
 from cssm.shared.decay import check_decay_scan
 
@@ -17,7 +21,13 @@ from ..forward_mode import refuse_forward_mode
 IMPLEMENTATIONS = ("sequential", "chunked", "triton")
 
 
-def decay_scan(log_a, x, h0=None, *, implementation=None):
+def decay_scan(
+    log_a: Annotated[Tensor, "b t r"],
+    x: Annotated[Tensor, "b t r c"],
+    h0: Annotated[Tensor, "b r c"] | None = None,
+    *,
+    implementation: str | None = None,
+) -> Float[Tensor, "b t r c"]:
     """All states of h_t = exp(log_a_t) h_{t-1} + x_t: `cssm.ops.decay_scan` for tensors.
 
     Args:
@@ -41,7 +51,9 @@ def decay_scan(log_a, x, h0=None, *, implementation=None):
     return torch.ops.cssm.decay_scan(log_a, x, h0, _pick(implementation, log_a, x, h0))
 
 
-def decay_scan_cumsum(cumsum_A, x, *, implementation=None):
+def decay_scan_cumsum(
+    cumsum_A: Annotated[Tensor, "b t r"], x: Annotated[Tensor, "b t r c"], *, implementation: str | None = None
+) -> Float[Tensor, "b t r c"]:
     """`decay_scan` from cumsum_A (B, T, R) = cumsum(log_a): out_t = sum_{j <= t} exp(A_t - A_j) x_j (B, T, R, C).
 
     Precision and -inf: see `cssm.ops.decay_scan_cumsum`. Prefer `decay_scan`.
@@ -54,7 +66,9 @@ def decay_scan_cumsum(cumsum_A, x, *, implementation=None):
     return decay_scan(log_a, x, implementation=implementation)
 
 
-def ssm_scan_triton(cumsum_A, x, use_assoc_scan=False):
+def ssm_scan_triton(
+    cumsum_A: Annotated[Tensor, "b t r"], x: Annotated[Tensor, "b t r c"], use_assoc_scan: bool = False
+) -> Float[Tensor, "b t r c"]:
     """Source 001's function: `decay_scan_cumsum` under the name and with the signature it has there.
 
     use_assoc_scan=True uses associativity: time is split into chunks that are scanned side by side and joined by

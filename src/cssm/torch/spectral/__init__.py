@@ -1,9 +1,10 @@
 """The sCSSM recurrence for PyTorch: the names, shapes and numbers of `cssm.ops.spectral`; its README has the maths."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Complex, Float, Grid
@@ -14,7 +15,16 @@ READOUTS = ("all", "last", "mean")
 ORIGINS = ("center", "corner")
 
 
-def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=None, implementation=None):
+def spectral_scan(
+    x: Annotated[Tensor, "b t h w c"],
+    spectrum: Annotated[Tensor, "c h wf"],
+    *,
+    readout: str = "all",
+    state: Annotated[Tensor, "b c h wf"] | None = None,
+    reset: Annotated[Tensor, "b t"] | None = None,
+    lift: Annotated[Tensor, "r c"] | None = None,
+    implementation: str | None = None,
+) -> tuple[Complex[Tensor, "b c h wf"], Float[Tensor, "b *t h w c"]]:
     """S_t = K S_{t-1} + rfft2(x_t), y_t = irfft2(S_t), over a clip; as `cssm.ops.spectral_scan`.
 
     Args:
@@ -58,7 +68,14 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
     return run(x, spectrum.to(state.dtype), state, reset, readout)
 
 
-def spectral_static(x, spectrum, steps: int, *, state=None, readout="last"):
+def spectral_static(
+    x: Annotated[Tensor, "b h w c"],
+    spectrum: Annotated[Tensor, "c h wf"],
+    steps: int,
+    *,
+    state: Annotated[Tensor, "b c h wf"] | None = None,
+    readout: str = "last",
+) -> tuple[Complex[Tensor, "b c h wf"], Float[Tensor, "b h w c"]]:
     """`spectral_scan` of one frame repeated `steps` times, in closed form; as `cssm.ops.spectral_static`.
 
     Args:
