@@ -195,7 +195,7 @@ def test_a_restart_forgets_nan():
 
 
 @pytest.mark.parametrize("readout", ["all", "last"])
-def test_triton_compiles_without_a_graph_break(readout):
+def test_triton_compiles_without_a_graph_break(unchecked, readout):
     x, kernel, _, _ = arguments((1, 2, 4, 4, 2), torch.float32)
     spectrum = stable_spectrum(kernel_spectrum(kernel, (4, 4)))
     run = lambda x: spectral_scan(x, spectrum, readout=readout, implementation="triton")[1].sum()  # noqa: E731

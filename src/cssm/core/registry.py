@@ -1,11 +1,12 @@
 """A table from names to things. A duplicate name raises; an unknown one says what was probably meant."""
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .errors import UnknownNameError
 
 T = TypeVar("T")
+Thing = TypeVar("Thing")  # a class keeps its own type when it is registered
 
 
 class Registry(Generic[T]):
@@ -13,8 +14,8 @@ class Registry(Generic[T]):
         self.kind = kind
         self._entries: dict[str, T] = {}
 
-    def register(self, name: str) -> Callable[[T], T]:
-        def add(thing: T) -> T:
+    def register(self, name: str) -> Callable[[Thing], Thing]:
+        def add(thing: Any) -> Any:
             if self._entries.setdefault(name, thing) is not thing:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
             return thing

@@ -1,5 +1,6 @@
 """What both faces of the delta rule and of decayed attention check: shapes, and dtypes by name."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cssm.core.errors import ShapeError, UsageError
@@ -17,18 +18,19 @@ Gain = Inexact[Any, "n ..."]
 Memory = Inexact[Any, "b n dv dk ..."]
 
 
-def check_delta(name: str, q, k, v, alpha, beta, gain, state, *, time: bool) -> tuple[int, ...]:
+def check_delta(name: str, arrays: Sequence[Any], gain: Any, state: Any, *, time: bool) -> tuple[int, ...]:
     """Refuse what is not q, k (B, T, N, Dk, ...), v (B, T, N, Dv, ...), alpha, beta (B, T, N), T > 0; floating dtypes.
 
-    Args: name: of the function, for the message. time: whether there is a time axis. The rest: anything with `shape`
-      and `dtype`; gain (N, ...) and state (B, N, Dv, Dk, ...) may be None.
+    Args: name: of the function, for the message. arrays: q, k, v, alpha, beta, anything with `shape` and `dtype`.
+      gain: (N, ...) or None. state: (B, N, Dv, Dk, ...) or None. time: whether there is a time axis.
     Returns: the shape of the state. Raises: ShapeError.
 
     >>> import numpy as np
     >>> k, gate = np.zeros((2, 7, 4, 3)), np.zeros((2, 7, 4))
-    >>> check_delta("delta_rule", k, k, k, gate, gate, None, None, time=True)
+    >>> check_delta("delta_rule", [k, k, k, gate, gate], None, None, time=True)
     (2, 4, 3, 3)
     """
+    q, k, v, alpha, beta = arrays
     lead, legend = (2, "(B, T, N, D, ...)") if time else (1, "(B, N, D, ...)")
     qs, ks, vs = (tuple(a.shape) for a in (q, k, v))
     same = len(ks) >= lead + 2 and qs == ks and len(ks) == len(vs)
@@ -46,7 +48,7 @@ def check_delta(name: str, q, k, v, alpha, beta, gain, state, *, time: bool) -> 
     return _state_shape(name, ks, state, (ks[0], ks[lead], vs[lead + 1], ks[lead + 1], *rest))
 
 
-def check_decayed_attention(q, k, v, log_a, state) -> tuple[int, ...]:
+def check_decayed_attention(q: Any, k: Any, v: Any, log_a: Any, state: Any) -> tuple[int, ...]:
     """Refuse what is not q, k (B, T, D), v (B, T, N, Dv), log_a (B, T, N), T > 0, real floating; a state may be None.
 
     Returns: the shape of the state, (B, N, Dv, D). Raises: ShapeError.
@@ -65,7 +67,7 @@ def check_decayed_attention(q, k, v, log_a, state) -> tuple[int, ...]:
     return _state_shape(name, ks, state, (vs[0], *vs[2:], ks[2]))
 
 
-def check_choice(name: str, what: str, value: str, known) -> None:
+def check_choice(name: str, what: str, value: str, known: Iterable[str]) -> None:
     """A UsageError unless value is among the known ones.
 
     >>> check_choice("delta_rule", "readout", "last", READOUTS)

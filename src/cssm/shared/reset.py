@@ -1,11 +1,14 @@
 """The one check of a reset mask, for both frameworks."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from cssm.core.errors import ShapeError
 
 
-def check_reset(name: str, reset, shape) -> None:
+def check_reset(name: str, reset: Any, shape: Sequence[int]) -> None:
     """A ShapeError unless reset is None or bool of that shape, (B, T).
 
     >>> check_reset("linear_scan", np.zeros((2, 3), bool), (2, 3))

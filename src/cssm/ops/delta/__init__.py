@@ -14,6 +14,7 @@ from cssm.core.typing import Float, Inexact
 from cssm.shared.delta import READOUTS, check_choice, check_decayed_attention, check_delta
 from cssm.shared.reset import check_reset
 
+from ..given import given
 from .chunked import chunked
 from .reference import decayed_attention_reference, delta_rule_reference
 from .sequential import advance, apply, sequential
@@ -79,8 +80,8 @@ def delta_rule(
     [[[[3.0, 5.0]]]]
     """
     arrays = [jnp.asarray(a) for a in (q, k, v, alpha, beta)]
-    gain = None if gain is None else jnp.asarray(gain)
-    shape = check_delta("delta_rule", *arrays, gain, state, time=True)
+    gain, state, reset = given(gain), given(state), given(reset)
+    shape = check_delta("delta_rule", arrays, gain, state, time=True)
     check_reset("delta_rule", reset, arrays[1].shape[:2])
     check_choice("delta_rule", "readout", readout, READOUTS)
     arrays, gain, state = _promoted(arrays, gain, state, shape)
@@ -92,14 +93,14 @@ def delta_rule(
 
 
 def delta_step(
-    q: Annotated[ArrayLike, "b n dk ..."],
-    k: Annotated[ArrayLike, "b n dk ..."],
-    v: Annotated[ArrayLike, "b n dv ..."],
-    alpha: Annotated[ArrayLike, "b n"],
-    beta: Annotated[ArrayLike, "b n"],
+    q: Inexact[Any, "b n dk ..."],
+    k: Inexact[Any, "b n dk ..."],
+    v: Inexact[Any, "b n dv ..."],
+    alpha: Inexact[Any, "b n"],
+    beta: Inexact[Any, "b n"],
     *,
-    gain: Annotated[ArrayLike, "n ..."],
-    state: Annotated[ArrayLike, "b n dv dk ..."],
+    gain: Inexact[Any, "n ..."],
+    state: Inexact[Any, "b n dv dk ..."],
 ) -> tuple[Inexact[Array, "b n dv dk ..."], Inexact[Array, "b n dv ..."]]:
     """One step of `delta_rule` in plain operations, for a loop that computes q, k, v on the way.
 
@@ -142,8 +143,8 @@ def delta_static(
     0.625
     """
     arrays = [jnp.asarray(a) for a in (q, k, v, alpha, beta)]
-    gain = None if gain is None else jnp.asarray(gain)
-    shape = check_delta("delta_static", *arrays, gain, state, time=False)
+    gain, state = given(gain), given(state)
+    shape = check_delta("delta_static", arrays, gain, state, time=False)
     if steps < 1:
         raise ShapeError(f"delta_static: steps is {steps}, expected at least one")
     arrays, gain, state = _promoted(arrays, gain, state, shape)
@@ -182,13 +183,15 @@ def decayed_attention(
     [1.0, 1.5, 1.75]
     """
     q, k, v, log_a = (jnp.asarray(a) for a in (q, k, v, log_a))
+    state, reset = given(state), given(reset)
     shape = check_decayed_attention(q, k, v, log_a, state)
     check_reset("decayed_attention", reset, k.shape[:2])
     implementation = "chunked" if implementation is None else implementation
     check_choice("decayed_attention", "implementation", implementation, DECAY_IMPLEMENTATIONS)
     dtype = jnp.result_type(q, k, v, log_a, jnp.float32, *(() if state is None else (state,)))
-    state = jnp.zeros(shape, dtype) if state is None else jnp.asarray(state, dtype)
-    return DECAY_IMPLEMENTATIONS[implementation](*(a.astype(dtype) for a in (q, k, v, log_a)), state, reset)
+    state = jnp.zeros(shape, dtype) if state is None else state.astype(dtype)
+    q, k, v, log_a = (a.astype(dtype) for a in (q, k, v, log_a))
+    return DECAY_IMPLEMENTATIONS[implementation](q, k, v, log_a, state, reset)
 
 
 def _promoted(arrays, gain, state, shape) -> Any:
@@ -197,6 +200,6 @@ def _promoted(arrays, gain, state, shape) -> Any:
     others = [a for a in (gain, state) if a is not None]
     dtype = jnp.result_type(*arrays, *others, jnp.float32)
     real = jnp.finfo(dtype).dtype
-    state = jnp.zeros(shape, dtype) if state is None else jnp.asarray(state, dtype)
+    state = jnp.zeros(shape, dtype) if state is None else state.astype(dtype)
     cast = [*(a.astype(dtype) for a in (q, k, v)), *(a.astype(real) for a in (alpha, beta))]
     return cast, None if gain is None else gain.astype(dtype), state

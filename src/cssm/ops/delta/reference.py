@@ -24,7 +24,7 @@ def delta_rule_reference(
     ones = (1,) * (k.ndim - 3)
     eye = jnp.eye(k.shape[3]).reshape(k.shape[3], k.shape[3], *ones[1:])
     gain = 1.0 if gain is None else gain[:, None, None]
-    reset = jnp.zeros(k.shape[:2], bool) if reset is None else reset
+    restarts = jnp.zeros(k.shape[:2], bool) if reset is None else reset
 
     def step(s, now):
         q, k, v, alpha, beta, reset = now
@@ -35,7 +35,7 @@ def delta_rule_reference(
         s = s + beta * v[:, :, :, None] * k[:, :, None].conj()
         return s, jnp.einsum("bnij...,bnj...->bni...", s, q)
 
-    state, o = lax.scan(step, state, tuple(jnp.moveaxis(a, 1, 0) for a in (q, k, v, alpha, beta, reset)))
+    state, o = lax.scan(step, state, tuple(jnp.moveaxis(a, 1, 0) for a in (q, k, v, alpha, beta, restarts)))
     return state, jnp.moveaxis(o, 0, 1) if readout == "all" else o[-1]
 
 
@@ -48,7 +48,7 @@ def decayed_attention_reference(
     reset: Reset | None,
 ) -> tuple[Any, Any]:
     """S <- exp(log_a) S + v k^T, o = S q, one step at a time; arguments as `decayed_attention`."""
-    reset = jnp.zeros(k.shape[:2], bool) if reset is None else reset
+    restarts = jnp.zeros(k.shape[:2], bool) if reset is None else reset
 
     def step(s, now):
         q, k, v, log_a, reset = now
@@ -56,5 +56,5 @@ def decayed_attention_reference(
         s = jnp.exp(log_a)[..., None, None] * past + jnp.einsum("bni,bj->bnij", v, k)
         return s, jnp.einsum("bnij,bj->bni", s, q)
 
-    state, o = lax.scan(step, state, tuple(jnp.moveaxis(a, 1, 0) for a in (q, k, v, log_a, reset)))
+    state, o = lax.scan(step, state, tuple(jnp.moveaxis(a, 1, 0) for a in (q, k, v, log_a, restarts)))
     return state, jnp.moveaxis(o, 0, 1)

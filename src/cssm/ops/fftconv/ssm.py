@@ -73,9 +73,9 @@ def same_precision(x: Inexact[Any, "..."], *parameters: Inexact[Any, "..."]) -> 
     precision = real_precision(x, *parameters)
     wide = jnp.promote_types(precision, jnp.complex64)
     if jnp.iscomplexobj(x) or sum(jnp.iscomplexobj(p) for p in parameters) > 1:
-        parameters = [p.astype(wide) for p in parameters]
+        parameters = tuple(p.astype(wide) for p in parameters)
     else:
-        parameters = [p.real.astype(precision) for p in parameters]
+        parameters = tuple(p.real.astype(precision) for p in parameters)
     return x.astype(wide if jnp.iscomplexobj(x) else precision), *parameters
 
 

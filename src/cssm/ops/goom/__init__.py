@@ -15,7 +15,7 @@ A product of 10,000 factors of about 1 / 2, of size 10^-3000 (float64 ends at 10
 """
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Complex, Inexact
 from cssm.ops.reset import check_reset
 
+from ..given import given
 from . import arithmetic
 from .matrix import later_first, matmul_last
 from .recurrence import IMPLEMENTATIONS, recurrence, zeros
@@ -186,21 +187,22 @@ def scan(
     >>> (h.real[0, :, 0] / jnp.log(10.0)).round().tolist()
     [0.0, 30.0, 60.0, 90.0]
     """
-    a, b, h0 = _gooms("scan", a=a, b=b, h0=h0)
-    axis = _check_scan(a, b, h0, axis, reset)
+    a, b, *start = _gooms("scan", a=a, b=b, **({} if h0 is None else {"h0": h0}))
+    reset = given(reset)
+    axis = _check_scan(a, b, start[0] if start else None, axis, reset)
     if implementation is None:
         implementation = "sequential" if jax.default_backend() == "cpu" else "associative"
     if implementation not in IMPLEMENTATIONS:
         raise UsageError(f"unknown implementation {implementation!r} of goom.scan: use {', '.join(IMPLEMENTATIONS)}")
     a = jnp.moveaxis(a.reshape((1,) * (b.ndim - a.ndim) + a.shape), axis, 0)
     b = jnp.moveaxis(b, axis, 0)
-    h0 = zeros(b.shape[1:], b.dtype) if h0 is None else h0
+    before = start[0] if start else zeros(b.shape[1:], b.dtype)
     if reset is not None:
         reset = jnp.moveaxis(reset.reshape(reset.shape + (1,) * (b.ndim - reset.ndim)), axis, 0)
         a = jnp.where(reset, zeros((), a.dtype), a)
     if reverse:
         a, b = jnp.flip(a, 0), jnp.flip(b, 0)
-    h = _recurrence(a, b, h0, implementation)
+    h = _recurrence(a, b, before, implementation)
     return jnp.moveaxis(jnp.flip(h, 0) if reverse else h, 0, axis)
 
 
@@ -229,14 +231,14 @@ def matrix_prod(a: Annotated[ArrayLike, "... n n"], *, axis: int = -3) -> Comple
     return _halve(_matrices("matrix_prod", a, axis), later_first)
 
 
-def _gooms(function: str, **arrays) -> list[Any]:
-    """The arguments (None stays None) as arrays of one dtype, or a ShapeError that names the one that is no GOOM."""
-    found = {name: jnp.asarray(array) for name, array in arrays.items() if array is not None}
+def _gooms(function: str, **arrays: ArrayLike) -> list[Array]:
+    """The arguments as arrays of one dtype, or a ShapeError that names the one that is no GOOM."""
+    found = {name: jnp.asarray(array) for name, array in arrays.items()}
     for name, array in found.items():
         if not jnp.iscomplexobj(array):
             raise ShapeError(f"goom.{function}: {name} is {array.dtype}, expected a GOOM: take to_goom of it first")
     dtype = jnp.result_type(*found.values())
-    return [found[name].astype(dtype) if name in found else None for name in arrays]
+    return [array.astype(dtype) for array in found.values()]
 
 
 def _broadcast(function: str, a, b):

@@ -14,6 +14,7 @@ from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Inexact
 from cssm.ops.reset import check_reset
 
+from ..given import given
 from .decay import DECAY_IMPLEMENTATIONS, decay_scan, decay_scan_cumsum
 from .decay_reference import decay_scan_reference
 from .reference import linear_scan_reference
@@ -67,7 +68,7 @@ def linear_scan(
     >>> linear_scan(jnp.float32(0.5), jnp.ones((1, 3, 1)))[0, :, 0].tolist()
     [1.0, 1.5, 1.75]
     """
-    a, b = jnp.asarray(a), jnp.asarray(b)
+    a, b, h0, reset = jnp.asarray(a), jnp.asarray(b), given(h0), given(reset)
     axis = _check(a, b, h0, axis, reset)
     if implementation is None:
         implementation = "sequential" if jax.default_backend() == "cpu" else "associative"
@@ -78,9 +79,9 @@ def linear_scan(
     a = a.astype(carry if jnp.iscomplexobj(a) else jnp.finfo(carry).dtype)
     a = a.reshape((1,) * (b.ndim - a.ndim) + a.shape)
     shape = b.shape[:axis] + b.shape[axis + 1 :]
-    h0 = jnp.zeros(shape, carry) if h0 is None else jnp.asarray(h0, carry)
+    h0 = jnp.zeros(shape, carry) if h0 is None else h0.astype(carry)
     if reset is not None:
-        reset = jnp.asarray(reset).reshape(reset.shape + (1,) * (b.ndim - reset.ndim))
+        reset = reset.reshape(reset.shape + (1,) * (b.ndim - reset.ndim))
     h: Any = scan_with_vjp(a, b.astype(carry), h0, reset, axis, reverse, IMPLEMENTATIONS[implementation])
     return h.astype(dtype)
 
@@ -100,7 +101,7 @@ def _check(a, b, h0, axis, reset) -> int:
     if not fits:
         raise ShapeError(f"linear_scan: a of shape {a.shape} does not broadcast to b of shape {b.shape}")
     expected = b.shape[:axis] + b.shape[axis + 1 :]
-    if h0 is not None and jnp.shape(h0) != expected:
-        raise ShapeError(f"linear_scan: h0 has shape {jnp.shape(h0)}, expected {expected} (b without its time axis)")
+    if h0 is not None and h0.shape != expected:
+        raise ShapeError(f"linear_scan: h0 has shape {h0.shape}, expected {expected} (b without its time axis)")
     check_reset("linear_scan", reset, b.shape[: axis + 1])
     return axis

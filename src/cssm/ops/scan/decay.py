@@ -17,6 +17,7 @@ from cssm.core.typing import Float
 from cssm.shared.decay import check_decay_scan
 
 from ..accelerator import has_jax_triton, one_gpu
+from ..given import given
 from .vjp import IMPLEMENTATIONS, scan_with_vjp
 
 DECAY_IMPLEMENTATIONS = ("sequential", "chunked", "associative", "triton")
@@ -55,8 +56,7 @@ def decay_scan(
     >>> decay_scan(jnp.log(jnp.full((1, 3, 1), 0.5)), jnp.ones((1, 3, 1, 1)))[0, :, 0, 0].tolist()
     [1.0, 1.5, 1.75]
     """
-    log_a, x = jnp.asarray(log_a), jnp.asarray(x)
-    start: Any = None if h0 is None else jnp.asarray(h0)
+    log_a, x, start = jnp.asarray(log_a), jnp.asarray(x), given(h0)
     check_decay_scan("decay_scan", log_a, x, start)
     if implementation is None:
         implementation = _pick(log_a, x, start)

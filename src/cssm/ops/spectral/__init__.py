@@ -17,6 +17,7 @@ from cssm.ops.reset import check_reset
 from cssm.ops.scan.geometric import geometric
 
 from ..accelerator import has_jax_triton, one_gpu
+from ..given import given
 from ..scan import linear_scan
 from .clip import clip, fits_in_cache
 from .goom import goom
@@ -96,27 +97,28 @@ def spectral_scan(
     >>> round(float(y[0, 0, 0, 0]), 4)  # 1 + 1/2 + 1/4
     1.75
     """
-    x, spectrum = jnp.asarray(x), jnp.asarray(spectrum)
-    if lift is not None and jnp.shape(lift) != (x.shape[-1], spectrum.shape[0]):
-        raise ShapeError(f"lift has shape {jnp.shape(lift)}, expected {(x.shape[-1], spectrum.shape[0])} (R, C)")
-    state = _check(x, spectrum, state, reset, "b t h w c", lift)
+    x, spectrum, lift, reset = jnp.asarray(x), jnp.asarray(spectrum), given(lift), given(reset)
+    if lift is not None and lift.shape != (x.shape[-1], spectrum.shape[0]):
+        raise ShapeError(f"lift has shape {lift.shape}, expected {(x.shape[-1], spectrum.shape[0])} (R, C)")
+    before = _check(x, spectrum, given(state), reset, "b t h w c", lift)
+    spectrum = spectrum.astype(before.dtype)
     if readout not in READOUTS:
         raise UsageError(f"unknown readout {readout!r}: use {', '.join(READOUTS)}")
     if dt is not None and implementation is not None:
         raise UsageError(f"dt has an implementation of its own, not {implementation!r}: leave one of them out")
-    dt = given_dt(dt, x.shape[:2], state.real.dtype)
-    if dt is not None:
-        return irregular(x if lift is None else x @ lift, spectrum.astype(state.dtype), state, reset, readout, dt)
+    spans = given_dt(dt, x.shape[:2], before.real.dtype)
+    if spans is not None:
+        return irregular(x if lift is None else x @ lift, spectrum, before, reset, readout, spans)
     if lift is not None and implementation is None and readout != "all" and reset is None:
-        return lifted(x, lift, spectrum.astype(state.dtype), state, readout)
+        return lifted(x, lift, spectrum, before, readout)
     x = x if lift is None else x @ lift
     if implementation is None:
-        implementation = _pick(x, readout, state)
+        implementation = _pick(x, readout, before)
     if implementation not in IMPLEMENTATIONS:
         raise UsageError(
             f"unknown implementation {implementation!r} of spectral_scan: use {', '.join(IMPLEMENTATIONS)}"
         )
-    return IMPLEMENTATIONS[implementation](x, spectrum.astype(state.dtype), state, reset, readout)
+    return IMPLEMENTATIONS[implementation](x, spectrum, before, reset, readout)
 
 
 def _pick(x, readout, state) -> str:
@@ -158,16 +160,16 @@ def spectral_static(
     1.75
     """
     x, spectrum = jnp.asarray(x), jnp.asarray(spectrum)
-    state = _check(x, spectrum, state, None, "b h w c")
+    before = _check(x, spectrum, given(state), None, "b h w c")
     if steps < 1:
         raise ShapeError(f"spectral_static: steps is {steps}, expected at least one frame")
     if readout not in ("last", "mean"):
         raise UsageError(f"unknown readout {readout!r} of spectral_static: use last or mean")
-    spectrum = spectrum.astype(state.dtype)
+    spectrum = spectrum.astype(before.dtype)
     power, total, cumulative = geometric(spectrum, steps)
     frame = to_spectrum(x)
-    final = total * frame + power * state
-    shown = final if readout == "last" else (cumulative * frame + spectrum * total * state) / steps
+    final = total * frame + power * before
+    shown = final if readout == "last" else (cumulative * frame + spectrum * total * before) / steps
     return final, to_space(shown, x.shape[2]).astype(x.dtype)
 
 
@@ -187,12 +189,12 @@ def spectral_pooled(
     >>> spectral_pooled(jnp.ones((1, 3, 4, 4, 2)), jnp.full((2, 4, 3), 0.5 + 0j), readout="last").tolist()
     [[1.75, 1.75]]
     """
-    x, spectrum = jnp.asarray(x), jnp.asarray(spectrum)
-    state = _check(x, spectrum, state, reset, "b t h w c")
+    x, spectrum, reset = jnp.asarray(x), jnp.asarray(spectrum), given(reset)
+    before = _check(x, spectrum, given(state), reset, "b t h w c")
     if readout not in READOUTS:
         raise UsageError(f"unknown readout {readout!r}: use {', '.join(READOUTS)}")
-    pixels, real = x.shape[2] * x.shape[3], jnp.finfo(state.dtype).dtype
-    dc, start = spectrum[:, 0, 0].real.astype(real), state[..., 0, 0].real / pixels
+    pixels, real = x.shape[2] * x.shape[3], jnp.finfo(before.dtype).dtype
+    dc, start = spectrum[:, 0, 0].real.astype(real), before[..., 0, 0].real / pixels
     y = linear_scan(dc, x.astype(real).mean((2, 3)), start, reset=reset)
     return {"all": y, "last": y[:, -1], "mean": y.mean(1)}[readout].astype(x.dtype)
 
@@ -204,7 +206,7 @@ def spectral_zero_state(
     return jnp.zeros((batch, channels, grid[0], grid[1] // 2 + 1), dtype)
 
 
-def _check(x, spectrum, state, reset, legend, lift=None):
+def _check(x, spectrum, state, reset, legend, lift=None) -> Array:
     """The state to start from, or a ShapeError that says what does not fit."""
     if x.ndim != len(legend.split()):
         raise ShapeError(f"x has shape {x.shape}, expected {legend.split()}")

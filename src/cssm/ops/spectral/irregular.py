@@ -86,8 +86,8 @@ def irregular(
         total = total + state if readout == "mean" else total
         return (state, total), to_space(state, width).astype(x.dtype) if readout == "all" else None
 
-    reset = jnp.zeros(x.shape[:2], bool) if reset is None else reset
-    (state, total), y = lax.scan(body, (state, jnp.zeros_like(state)), (jnp.moveaxis(x, 1, 0), dt.T, reset.T))
+    restarts = jnp.zeros(x.shape[:2], bool) if reset is None else reset
+    (state, total), y = lax.scan(body, (state, jnp.zeros_like(state)), (jnp.moveaxis(x, 1, 0), dt.T, restarts.T))
     if readout == "all":
         return state, jnp.moveaxis(y, 0, 1)
     return state, to_space(state if readout == "last" else total / x.shape[1], width).astype(x.dtype)

@@ -21,7 +21,7 @@ def spectral_scan_reference(
         state = past + to_spectrum(frame)
         return state, to_space(state, frame.shape[-2])
 
-    reset = jnp.zeros(x.shape[:2], bool) if reset is None else reset
-    state, y = lax.scan(step, state, (jnp.moveaxis(x, 1, 0), reset.T))
+    restarts = jnp.zeros(x.shape[:2], bool) if reset is None else reset
+    state, y = lax.scan(step, state, (jnp.moveaxis(x, 1, 0), restarts.T))
     y = jnp.moveaxis(y, 0, 1).astype(x.dtype)
     return state, {"all": y, "last": y[:, -1], "mean": y.mean(1)}[readout]

@@ -67,7 +67,7 @@ def delta_rule(
     >>> delta_rule(k, k, v, one, one)[0].tolist()  # both values are held
     [[[[3.0, 5.0]]]]
     """
-    shape = check_delta("delta_rule", q, k, v, alpha, beta, gain, state, time=True)
+    shape = check_delta("delta_rule", (q, k, v, alpha, beta), gain, state, time=True)
     check_reset("delta_rule", reset, k.shape[:2])
     check_choice("delta_rule", "readout", readout, READOUTS)
     one_device("delta_rule", q, k, v, alpha, beta, gain, state, reset)
@@ -76,9 +76,10 @@ def delta_rule(
         implementation = "chunked" if gain is None and k.ndim == 4 and not dtype.is_complex else "sequential"
     check_choice("delta_rule", "implementation", implementation, IMPLEMENTATIONS)
     state = k.new_zeros(shape, dtype=dtype) if state is None else state.to(dtype)
-    gates = (gate.to(state.real.dtype) for gate in (alpha, beta))
+    q, k, v = (a.to(dtype) for a in (q, k, v))
+    alpha, beta = (gate.to(state.real.dtype) for gate in (alpha, beta))
     gain = None if gain is None else gain.to(dtype)
-    return IMPLEMENTATIONS[implementation](*(a.to(dtype) for a in (q, k, v)), *gates, gain, state, reset, readout)
+    return IMPLEMENTATIONS[implementation](q, k, v, alpha, beta, gain, state, reset, readout)
 
 
 def decayed_attention(
@@ -120,7 +121,8 @@ def decayed_attention(
     check_choice("decayed_attention", "implementation", implementation, DECAY_IMPLEMENTATIONS)
     dtype = _carry(q, k, v, log_a, state)
     state = k.new_zeros(shape, dtype=dtype) if state is None else state.to(dtype)
-    return DECAY_IMPLEMENTATIONS[implementation](*(a.to(dtype) for a in (q, k, v, log_a)), state, reset)
+    q, k, v, log_a = (a.to(dtype) for a in (q, k, v, log_a))
+    return DECAY_IMPLEMENTATIONS[implementation](q, k, v, log_a, state, reset)
 
 
 def _carry(*tensors) -> torch.dtype:

@@ -52,8 +52,9 @@ def opt_ssm_scan(
         states = diagonal_scan(A.to(dtype), matrix_product(signal, into).to(dtype), h0)
         return states[:, -1], matrix_product(states, out, real=not x.is_complex()).to(x.dtype)
 
-    size = block_of(*x.shape[:1], A.shape[0], x.shape[1])
-    state, y = (torch.cat(parts) for parts in zip(*map(scan, x.split(size), h0.split(size)), strict=True))
+    size = block_of(x.shape[0], A.shape[0], x.shape[1])
+    parts = [scan(*part) for part in zip(x.split(size), h0.split(size), strict=True)]
+    state, y = (torch.cat(whole) for whole in zip(*parts, strict=True))
     return (state, y) if return_state else y
 
 

@@ -33,6 +33,7 @@ def opt_ssm_forward(
     Raises:
       ShapeError: shapes or dtypes that do not fit. UsageError: an unknown strategy or kernel_layout.
 
+    >>> import torch
     >>> x, one = torch.ones(1, 3, 1), torch.ones(1, 1)
     >>> opt_ssm_forward(x, torch.tensor([[1.0], [0.5], [0.25]]), one, one)[0, :, 0].tolist()
     [1.0, 1.5, 1.75]

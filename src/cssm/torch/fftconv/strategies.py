@@ -80,9 +80,9 @@ def same_precision(x: Inexact[Tensor, "..."], *parameters: Inexact[Tensor, "..."
     """
     narrow, wide = precision_of(x, *parameters)
     if x.is_complex() or sum(p.is_complex() for p in parameters) > 1:
-        parameters = [p.to(wide) for p in parameters]
+        parameters = tuple(p.to(wide) for p in parameters)
     else:
-        parameters = [(p.real if p.is_complex() else p).to(narrow) for p in parameters]
+        parameters = tuple((p.real if p.is_complex() else p).to(narrow) for p in parameters)
     return x.to(wide if x.is_complex() else narrow), *parameters
 
 

@@ -84,7 +84,8 @@ class FFTConvS4(nn.Module):
         self._discretised: Any = None
         if kernel is not None and kernel_type is None and param_config is None:
             options = kernel_options(kernel, kernel_args)
-            self.kernel_type, self.disc, self.implementation = kernel, options.disc, options.implementation
+            self.kernel_type, self.disc = kernel, check_discretisation(kernel, options.disc)
+            self.implementation = options.implementation
             self.kernel = OwnParameters(options, d_model, channels)
         elif kernel is None and kernel_type is not None and param_config is not None:
             self._from_config(kernel_type, param_config, **kernel_args)
@@ -190,7 +191,7 @@ class FFTConvS4(nn.Module):
     def _discretise(self, rate: float):
         A, B, C, dt, P, skip = self.kernel.continuous()
         with _full_precision(dt):
-            if self.kernel_type == "s4":
+            if P is not None:  # kernel "s4"
                 return dplr.discretise(A, P, B, C, dt * rate), skip
             return diagonal.discretise(A, B, C, dt * rate, self.disc), skip
 

@@ -5,6 +5,7 @@ operator with a shape rule as one node, where it would have to trace through the
 The gradient's gradient is refused. Source: docs/math.md section 1; source 001 for `ssm_scan_triton`.
 """
 
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -153,9 +154,9 @@ def _(log_a, x, h0, implementation):
 
 @_gradient_op.register_fake
 def _(log_a, h, h0, g, implementation):
-    like = {"memory_format": torch.contiguous_format}
+    alike = partial(torch.empty_like, memory_format=torch.contiguous_format)
     dh0 = h.new_empty((h.shape[0], *h.shape[2:]), dtype=_carry_dtype(log_a, h, h0))
-    return torch.empty_like(log_a, **like), torch.empty_like(h, **like), dh0
+    return alike(log_a), alike(h), dh0
 
 
 def _save(ctx, inputs, output):

@@ -168,7 +168,8 @@ class _ReducedGradient(torch.autograd.Function):
         dspectrum = None
         if slope is not None:
             through = carried * slope.conj()
-            dspectrum = (through if g is None else through + g * slope_total.conj()).sum(0) * weight
+            through = through if slope_total is None else through + g * slope_total.conj()
+            dspectrum = through.sum(0) * weight
         dx = torch.empty((after.shape[0], steps, spectrum.shape[-2], width, spectrum.shape[0]), dtype=dtype)
         dx = dx.to(after.device)
         for t in reversed(range(steps)):

@@ -151,8 +151,8 @@ def spectral_last(
 ) -> tuple[Tensor, Tensor]:
     """(final state, its packed slope dS/dK or an empty array)."""
     plan, tables, gain = _prepare(x, spectrum)
-    start, options = tables.pack("pack", state), {"frames": False, "slopes": slopes}
-    _, final, _, slope = schedule.scan(_call, plan, x, gain, tables.basis, start, reset, **options)
+    start = tables.pack("pack", state)
+    _, final, _, slope = schedule.scan(_call, plan, x, gain, tables.basis, start, reset, frames=False, slopes=slopes)
     return tables.unpack("unpack", final, state), gain.new_empty(0) if slope is None else slope
 
 
