@@ -245,7 +245,7 @@ X, K = torch.zeros(1, 2, 4, 4, 3), torch.zeros(3, 4, 3, dtype=torch.complex64)
         (lambda: spectral_scan(X, K, state=K), ShapeError, "state has shape"),
         (lambda: spectral_scan(X, K, reset=torch.zeros(2, 1, dtype=torch.bool)), ShapeError, "reset has shape"),
         (lambda: spectral_scan(X, K, reset=torch.zeros(1, 2)), ShapeError, "reset is torch.float32, expected bool"),
-        (lambda: spectral_scan(X, K.to("meta")), ShapeError, "one device"),
+        (lambda: spectral_scan(X, K.to("meta")), UsageError, "one device"),
         (lambda: spectral_scan(X, K, lift=torch.ones(2, 3)), ShapeError, "lift has shape"),
         (lambda: spectral_scan(X, K, readout="first"), UsageError, "all, last, mean"),
         (lambda: spectral_scan(X, K, implementation="magic"), UsageError, "stream"),

@@ -53,12 +53,9 @@ def plan(shape: tuple[int, ...], threads: int, split: bool) -> list[Task]:
 
 
 def forward(
-    a: Float[Any, "b t r"],
-    x: Float[Any, "b t r c"],
-    h0: Float[Any, "b r c"],
-    out: Float[Any, "b t r c"],
+    a: Float[Any, "b t r"], x: Float[Any, "b t r c"], h0: Float[Any, "b r c"], out: Float[Any, "b t r c"],
     split: bool = False,
-):
+):  # fmt: skip
     """out_t = a_t out_{t-1} + x_t from h0 (B,R,C), written into `out`."""
     if x.size == 0:
         return
@@ -72,14 +69,9 @@ def forward(
 
 
 def backward(
-    a: Float[Any, "b t r"],
-    h: Float[Any, "b t r c"],
-    h0: Float[Any, "b r c"],
-    g: Float[Any, "b t r c"],
-    dlog_a: Float[Any, "b t r"],
-    dx: Float[Any, "b t r c"],
-    split: bool = False,
-):
+    a: Float[Any, "b t r"], h: Float[Any, "b t r c"], h0: Float[Any, "b r c"], g: Float[Any, "b t r c"],
+    dlog_a: Float[Any, "b t r"], dx: Float[Any, "b t r c"], split: bool = False,
+):  # fmt: skip
     """Writes dx and dlog_a from the states h and their cotangent g; returns dh0. u_t = a_t s_t is the carry."""
     zero = np.zeros_like(h0)
     if g.size == 0:

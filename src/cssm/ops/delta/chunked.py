@@ -23,16 +23,9 @@ product = partial(jnp.einsum, precision="highest")
 
 
 def chunked(
-    q: Keys,
-    k: Keys,
-    v: Values,
-    alpha: Gates,
-    beta: Gates,
-    gain: Gain | None,
-    state: Memory,
-    reset: Reset | None,
+    q: Keys, k: Keys, v: Values, alpha: Gates, beta: Gates, gain: Gain | None, state: Memory, reset: Reset | None,
     readout: str = "all",
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any]:  # fmt: skip
     if gain is not None or k.ndim != 4 or jnp.iscomplexobj(k):
         raise UsageError("delta_rule: 'chunked' takes real tokens (B, T, N, D) without a gain; use 'sequential'")
     state, o = over_chunks(_chunk, state, (q, k, v, jnp.log(alpha), beta), reset, k.shape[1])
@@ -40,12 +33,9 @@ def chunked(
 
 
 def over_chunks(
-    chunk: Callable[..., tuple[Any, Any]],
-    state: Float[Any, "b n dv dk"],
-    arrays: tuple,
-    reset: Reset | None,
+    chunk: Callable[..., tuple[Any, Any]], state: Float[Any, "b n dv dk"], arrays: tuple, reset: Reset | None,
     steps: int,
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any]:  # fmt: skip
     """Scan `chunk(state, *arrays of a chunk, fresh)` over time; only the states between chunks are kept for gradients.
 
     Padding is zeros: no write, log decays of 0. fresh (B, L) bool, or None, is reset.

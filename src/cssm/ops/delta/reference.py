@@ -10,16 +10,9 @@ from cssm.shared.delta import Gain, Gates, Keys, Memory, Values
 
 
 def delta_rule_reference(
-    q: Keys,
-    k: Keys,
-    v: Values,
-    alpha: Gates,
-    beta: Gates,
-    gain: Gain | None,
-    state: Memory,
-    reset: Reset | None,
+    q: Keys, k: Keys, v: Values, alpha: Gates, beta: Gates, gain: Gain | None, state: Memory, reset: Reset | None,
     readout: str = "all",
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any]:  # fmt: skip
     """S <- alpha W S (I - beta k k^H) + beta v k^H, o = S q, one step at a time; arguments as `delta_rule`."""
     ones = (1,) * (k.ndim - 3)
     eye = jnp.eye(k.shape[3]).reshape(k.shape[3], k.shape[3], *ones[1:])
@@ -40,13 +33,9 @@ def delta_rule_reference(
 
 
 def decayed_attention_reference(
-    q: Float[Any, "b t d"],
-    k: Float[Any, "b t d"],
-    v: Float[Any, "b t n dv"],
-    log_a: Gates,
-    state: Float[Any, "b n dv d"],
-    reset: Reset | None,
-) -> tuple[Any, Any]:
+    q: Float[Any, "b t d"], k: Float[Any, "b t d"], v: Float[Any, "b t n dv"], log_a: Gates,
+    state: Float[Any, "b n dv d"], reset: Reset | None,
+) -> tuple[Any, Any]:  # fmt: skip
     """S <- exp(log_a) S + v k^T, o = S q, one step at a time; arguments as `decayed_attention`."""
     restarts = jnp.zeros(k.shape[:2], bool) if reset is None else reset
 

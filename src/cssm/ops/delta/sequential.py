@@ -18,16 +18,9 @@ from cssm.shared.delta import Gain, Gates, Keys, Memory, Values
 
 
 def sequential(
-    q: Keys,
-    k: Keys,
-    v: Values,
-    alpha: Gates,
-    beta: Gates,
-    gain: Gain | None,
-    state: Memory,
-    reset: Reset | None,
+    q: Keys, k: Keys, v: Values, alpha: Gates, beta: Gates, gain: Gain | None, state: Memory, reset: Reset | None,
     readout: str = "all",
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any]:  # fmt: skip
     flat = lambda a, lead: a.reshape(*a.shape[:lead], -1)  # the frequencies as one axis  # noqa: E731
     arrays = [flat(a, 4) for a in (q, k, v)]
     gain = None if gain is None else flat(gain, 1)
@@ -118,12 +111,9 @@ def _segments(steps):
 
 
 def advance(
-    s: Inexact[Any, "b n dv dk f"],
-    k: Inexact[Any, "b n dk f"],
-    v: Inexact[Any, "b n dv f"],
-    decay: Inexact[Any, "b n 1 _"],
-    beta: Float[Any, "b n 1 1"],
-) -> tuple[Inexact[Any, "b n dv dk f"], Inexact[Any, "b n dv f"]]:
+    s: Inexact[Any, "b n dv dk f"], k: Inexact[Any, "b n dk f"], v: Inexact[Any, "b n dv f"],
+    decay: Inexact[Any, "b n 1 _"], beta: Float[Any, "b n 1 1"],
+) -> tuple[Inexact[Any, "b n dv dk f"], Inexact[Any, "b n dv f"]]:  # fmt: skip
     """S_t, and what was recalled, S_{t-1} k."""
     recall = apply(s, k)
     write = beta * (v - decay * recall)

@@ -14,13 +14,9 @@ from .chunked import decays, over_chunks, product
 
 
 def ssd(
-    q: Float[Any, "b t d"],
-    k: Float[Any, "b t d"],
-    v: Float[Any, "b t n dv"],
-    log_a: Gates,
-    state: Float[Any, "b n dv d"],
-    reset: Reset | None,
-) -> tuple[Any, Any]:
+    q: Float[Any, "b t d"], k: Float[Any, "b t d"], v: Float[Any, "b t n dv"], log_a: Gates,
+    state: Float[Any, "b n dv d"], reset: Reset | None,
+) -> tuple[Any, Any]:  # fmt: skip
     return over_chunks(_chunk, state, (q, k, v, log_a), reset, k.shape[1])
 
 

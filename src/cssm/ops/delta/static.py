@@ -15,15 +15,10 @@ from ..scan.geometric import geometric
 
 
 def static(
-    q: Inexact[Any, "b n dk ..."],
-    k: Inexact[Any, "b n dk ..."],
-    v: Inexact[Any, "b n dv ..."],
-    alpha: Float[Any, "b n"],
-    beta: Float[Any, "b n"],
-    steps: int,
-    gain: Inexact[Any, "n ..."] | None,
+    q: Inexact[Any, "b n dk ..."], k: Inexact[Any, "b n dk ..."], v: Inexact[Any, "b n dv ..."],
+    alpha: Float[Any, "b n"], beta: Float[Any, "b n"], steps: int, gain: Inexact[Any, "n ..."] | None,
     state: Inexact[Any, "b n dv dk ..."],
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any]:  # fmt: skip
     """(S_m, o_m) for q, k, v (B, N, D, ...), alpha, beta (B, N)."""
     gates = [g.reshape(*g.shape, *(1,) * (k.ndim - 2)) for g in (alpha, beta)]  # b n 1 ...
     decay = gates[0] if gain is None else gates[0] * gain[:, None]

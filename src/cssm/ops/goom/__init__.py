@@ -24,7 +24,8 @@ from jax.typing import ArrayLike
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Complex, Inexact
-from cssm.ops.reset import check_reset
+from cssm.shared.recurrence import check_recurrence
+from cssm.shared.reset import check_reset
 
 from ..given import given
 from . import arithmetic
@@ -189,7 +190,9 @@ def scan(
     """
     a, b, *start = _gooms("scan", a=a, b=b, **({} if h0 is None else {"h0": h0}))
     reset = given(reset)
-    axis = _check_scan(a, b, start[0] if start else None, axis, reset)
+    axis %= _filled("scan", b, axis).ndim
+    check_recurrence("goom.scan", a.shape, b.shape, start[0].shape if start else None, axis)
+    check_reset("goom.scan", reset, b.shape[: axis + 1])
     if implementation is None:
         implementation = "sequential" if jax.default_backend() == "cpu" else "associative"
     if implementation not in IMPLEMENTATIONS:
@@ -259,19 +262,3 @@ def _matrices(function: str, a, axis: int):
     if a.ndim < 3 or a.shape[-1] != a.shape[-2] or axis % a.ndim >= a.ndim - 2:
         raise ShapeError(f"goom.{function}: expected square matrices (..., T, n, n), got shape {a.shape}, axis {axis}")
     return jnp.moveaxis(_filled(function, a, axis), axis, 0)
-
-
-def _check_scan(a, b, h0, axis: int, reset) -> int:
-    _filled("scan", b, axis)
-    axis %= b.ndim
-    try:
-        fits = jnp.broadcast_shapes(a.shape, b.shape) == b.shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ShapeError(f"goom.scan: a of shape {a.shape} does not broadcast to b of shape {b.shape}")
-    expected = b.shape[:axis] + b.shape[axis + 1 :]
-    if h0 is not None and h0.shape != expected:
-        raise ShapeError(f"goom.scan: h0 has shape {h0.shape}, expected {expected} (b without its time axis)")
-    check_reset("goom.scan", reset, b.shape[: axis + 1])
-    return axis

@@ -31,12 +31,9 @@ class Dplr(NamedTuple):
 
 
 def discretise(
-    A: Complex[Any, "h n"],
-    P: Complex[Any, "r h n"],
-    B: Complex[Any, "h n"],
-    C: Complex[Any, "c h n"],
+    A: Complex[Any, "h n"], P: Complex[Any, "r h n"], B: Complex[Any, "h n"], C: Complex[Any, "c h n"],
     dt: Float[Any, "h"],
-) -> Dplr:
+) -> Dplr:  # fmt: skip
     """dt A = diagonal - low_rank low_rank^*; resolvent and inner invert I - dt A / 2 by Woodbury's identity."""
     diagonal, low_rank, drive = dt[:, None] * A, jnp.sqrt(dt)[:, None] * P, dt[:, None] * B
     resolvent = 1 / (1 - diagonal / 2)

@@ -19,12 +19,9 @@ def s4d_matrices(
 
 
 def s4_matrices(
-    A: Complex[Any, "h n"],
-    P: Complex[Any, "r h n"],
-    B: Complex[Any, "h n"],
-    C: Complex[Any, "c h n"],
+    A: Complex[Any, "h n"], P: Complex[Any, "r h n"], B: Complex[Any, "h n"], C: Complex[Any, "c h n"],
     dt: Float[Any, "h"],
-) -> tuple[Complex[Any, "h m m"], Complex[Any, "h m"], Complex[Any, "c h m"]]:
+) -> tuple[Complex[Any, "h m m"], Complex[Any, "h m"], Complex[Any, "c h m"]]:  # fmt: skip
     """The bilinear discretisation of diag(A) - P P^*, by dense solves; shapes as `s4d_matrices`."""
     P, dt = _both(P), dt[:, None, None]
     dense = _diagonal(_both(A)) - jnp.einsum("rhn,rhm->hnm", P, P.conj())

@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Inexact
-from cssm.ops.reset import check_reset
+from cssm.shared.recurrence import check_recurrence
+from cssm.shared.reset import check_reset
 
 from ..given import given
 from .decay import DECAY_IMPLEMENTATIONS, decay_scan, decay_scan_cumsum
@@ -94,14 +95,6 @@ def _check(a, b, h0, axis, reset) -> int:
     axis %= b.ndim
     if b.shape[axis] == 0:
         raise ShapeError(f"linear_scan: b has no steps along axis {axis} (shape {b.shape}); give at least one")
-    try:
-        fits = jnp.broadcast_shapes(a.shape, b.shape) == b.shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ShapeError(f"linear_scan: a of shape {a.shape} does not broadcast to b of shape {b.shape}")
-    expected = b.shape[:axis] + b.shape[axis + 1 :]
-    if h0 is not None and h0.shape != expected:
-        raise ShapeError(f"linear_scan: h0 has shape {h0.shape}, expected {expected} (b without its time axis)")
+    check_recurrence("linear_scan", a.shape, b.shape, None if h0 is None else h0.shape, axis)
     check_reset("linear_scan", reset, b.shape[: axis + 1])
     return axis

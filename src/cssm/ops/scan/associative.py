@@ -20,13 +20,9 @@ def combine(first: Any, second: Any) -> tuple[Any, Any]:
 
 
 def associative(
-    a: Inexact[Any, "..."],
-    b: Inexact[Any, "..."],
-    h0: Inexact[Any, "..."],
-    reset: Bool[Any, "..."] | None,
-    axis: int,
-    reverse: bool,
-) -> Inexact[Any, "..."]:
+    a: Inexact[Any, "..."], b: Inexact[Any, "..."], h0: Inexact[Any, "..."], reset: Bool[Any, "..."] | None,
+    axis: int, reverse: bool,
+) -> Inexact[Any, "..."]:  # fmt: skip
     first = -1 if reverse else 0
     start = lax.index_in_dim(a, 0 if a.shape[axis] == 1 else first % a.shape[axis], axis, keepdims=False) * h0
     if reset is not None:

@@ -16,13 +16,9 @@ from .sequential import sequential
 
 
 def chunked(
-    a: Inexact[Any, "..."],
-    b: Inexact[Any, "..."],
-    h0: Inexact[Any, "..."],
-    reset: Bool[Any, "..."] | None,
-    axis: int,
-    reverse: bool,
-) -> Inexact[Any, "..."]:
+    a: Inexact[Any, "..."], b: Inexact[Any, "..."], h0: Inexact[Any, "..."], reset: Bool[Any, "..."] | None,
+    axis: int, reverse: bool,
+) -> Inexact[Any, "..."]:  # fmt: skip
     if reverse:
         a, b = jnp.flip(a, axis), jnp.flip(b, axis)
         reset = None if reset is None else jnp.flip(reset, axis)

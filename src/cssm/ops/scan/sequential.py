@@ -14,13 +14,9 @@ def at(array: Shaped[Any, "..."], t: Any, axis: Any) -> Shaped[Any, "..."]:
 
 
 def sequential(
-    a: Inexact[Any, "..."],
-    b: Inexact[Any, "..."],
-    h0: Inexact[Any, "..."],
-    reset: Bool[Any, "..."] | None,
-    axis: int,
-    reverse: bool,
-) -> Inexact[Any, "..."]:
+    a: Inexact[Any, "..."], b: Inexact[Any, "..."], h0: Inexact[Any, "..."], reset: Bool[Any, "..."] | None,
+    axis: int, reverse: bool,
+) -> Inexact[Any, "..."]:  # fmt: skip
     steps = b.shape[axis]
 
     def step(i, carry):

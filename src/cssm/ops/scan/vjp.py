@@ -24,14 +24,9 @@ IMPLEMENTATIONS = {"sequential": sequential, "associative": associative, "chunke
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def scan_with_vjp(
-    a: Inexact[Any, "..."],
-    b: Inexact[Any, "..."],
-    h0: Inexact[Any, "..."],
-    reset: Bool[Any, "..."] | None,
-    axis: int,
-    reverse: bool,
-    run: Callable[..., Any],
-):
+    a: Inexact[Any, "..."], b: Inexact[Any, "..."], h0: Inexact[Any, "..."], reset: Bool[Any, "..."] | None,
+    axis: int, reverse: bool, run: Callable[..., Any],
+):  # fmt: skip
     return run(a, b, h0, reset, axis, reverse)
 
 

@@ -13,8 +13,8 @@ from jax.typing import ArrayLike
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Complex, Float, Grid
-from cssm.ops.reset import check_reset
 from cssm.ops.scan.geometric import geometric
+from cssm.shared.spectral import READOUTS, check_lift, check_spectral
 
 from ..accelerator import has_jax_triton, one_gpu
 from ..given import given
@@ -33,7 +33,6 @@ IMPLEMENTATIONS = {
     "stream": stream, "clip": clip, "parallel": parallel, "triton": spectral_triton, "goom": goom,
     "reference": spectral_scan_reference,
 }  # fmt: skip
-READOUTS = ("all", "last", "mean")
 
 __all__ = [
     "IMPLEMENTATIONS", "READOUTS", "adjoint_weight", "age", "check_dt", "given_dt", "kernel_spectrum",
@@ -98,9 +97,8 @@ def spectral_scan(
     1.75
     """
     x, spectrum, lift, reset = jnp.asarray(x), jnp.asarray(spectrum), given(lift), given(reset)
-    if lift is not None and lift.shape != (x.shape[-1], spectrum.shape[0]):
-        raise ShapeError(f"lift has shape {lift.shape}, expected {(x.shape[-1], spectrum.shape[0])} (R, C)")
-    before = _check(x, spectrum, given(state), reset, "b t h w c", lift)
+    check_lift(lift, x.shape, spectrum.shape)
+    before = _start(x, spectrum, given(state), reset, "b t h w c", None if lift is None else lift.shape[1])
     spectrum = spectrum.astype(before.dtype)
     if readout not in READOUTS:
         raise UsageError(f"unknown readout {readout!r}: use {', '.join(READOUTS)}")
@@ -160,7 +158,7 @@ def spectral_static(
     1.75
     """
     x, spectrum = jnp.asarray(x), jnp.asarray(spectrum)
-    before = _check(x, spectrum, given(state), None, "b h w c")
+    before = _start(x, spectrum, given(state), None, "b h w c")
     if steps < 1:
         raise ShapeError(f"spectral_static: steps is {steps}, expected at least one frame")
     if readout not in ("last", "mean"):
@@ -190,7 +188,7 @@ def spectral_pooled(
     [[1.75, 1.75]]
     """
     x, spectrum, reset = jnp.asarray(x), jnp.asarray(spectrum), given(reset)
-    before = _check(x, spectrum, given(state), reset, "b t h w c")
+    before = _start(x, spectrum, given(state), reset, "b t h w c")
     if readout not in READOUTS:
         raise UsageError(f"unknown readout {readout!r}: use {', '.join(READOUTS)}")
     pixels, real = x.shape[2] * x.shape[3], jnp.finfo(before.dtype).dtype
@@ -206,21 +204,8 @@ def spectral_zero_state(
     return jnp.zeros((batch, channels, grid[0], grid[1] // 2 + 1), dtype)
 
 
-def _check(x, spectrum, state, reset, legend, lift=None) -> Array:
+def _start(x, spectrum, state, reset, axes, channels=None) -> Array:
     """The state to start from, or a ShapeError that says what does not fit."""
-    if x.ndim != len(legend.split()):
-        raise ShapeError(f"x has shape {x.shape}, expected {legend.split()}")
-    if not jnp.issubdtype(x.dtype, jnp.floating) or not jnp.issubdtype(spectrum.dtype, jnp.complexfloating):
-        raise ShapeError(f"x must be real floating and the spectrum complex, got {x.dtype} and {spectrum.dtype}")
-    *lead, height, width, channels = x.shape
-    channels = channels if lift is None else lift.shape[1]
-    if 0 in x.shape[1:]:
-        raise ShapeError(f"x of shape {x.shape} is empty: give at least one frame, pixel and channel")
-    expected = (channels, height, width // 2 + 1)
-    if spectrum.shape != expected:
-        raise ShapeError(f"spectrum has shape {spectrum.shape}, expected {expected} (C, H, W // 2 + 1) for x {x.shape}")
-    if state is not None and state.shape != (lead[0], *expected):
-        raise ShapeError(f"state has shape {state.shape}, expected {(lead[0], *expected)} (B, C, H, W // 2 + 1)")
-    check_reset("the spectral recurrence", reset, lead)
+    shape = check_spectral(x, spectrum, state, reset, axes, channels)
     dtype = jnp.result_type(x.dtype, spectrum.dtype, jnp.complex64)
-    return spectral_zero_state(lead[0], channels, (height, width), dtype) if state is None else state.astype(dtype)
+    return jnp.zeros(shape, dtype) if state is None else state.astype(dtype)

@@ -8,16 +8,9 @@ from cssm.shared.delta import Gain, Gates, Keys, Memory, Values
 
 
 def delta_rule_reference(
-    q: Keys,
-    k: Keys,
-    v: Values,
-    alpha: Gates,
-    beta: Gates,
-    gain: Gain | None,
-    state: Memory,
-    reset: Reset | None,
+    q: Keys, k: Keys, v: Values, alpha: Gates, beta: Gates, gain: Gain | None, state: Memory, reset: Reset | None,
     readout: str = "all",
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """S <- alpha W S (I - beta k k^H) + beta v k^H, o = S q, one step at a time; arguments as `delta_rule`."""
     axes = (...,) + (None,) * (k.ndim - 2)  # a gate (B, N) beside b n d d ...
     eye = torch.eye(k.shape[3], dtype=k.dtype, device=k.device).reshape(*k.shape[3:4] * 2, *(1,) * (k.ndim - 4))
@@ -32,13 +25,9 @@ def delta_rule_reference(
 
 
 def decayed_attention_reference(
-    q: Float[Tensor, "b t d"],
-    k: Float[Tensor, "b t d"],
-    v: Float[Tensor, "b t n dv"],
-    log_a: Gates,
-    state: Float[Tensor, "b n dv d"],
-    reset: Reset | None,
-) -> tuple[Tensor, Tensor]:
+    q: Float[Tensor, "b t d"], k: Float[Tensor, "b t d"], v: Float[Tensor, "b t n dv"], log_a: Gates,
+    state: Float[Tensor, "b n dv d"], reset: Reset | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """S <- exp(log_a) S + v k^T, o = S q, one step at a time; arguments as `decayed_attention`."""
     o = []
     for t in range(k.shape[1]):

@@ -16,16 +16,9 @@ from .reference import forget
 
 
 def sequential(
-    q: Keys,
-    k: Keys,
-    v: Values,
-    alpha: Gates,
-    beta: Gates,
-    gain: Gain | None,
-    state: Memory,
-    reset: Reset | None,
+    q: Keys, k: Keys, v: Values, alpha: Gates, beta: Gates, gain: Gain | None, state: Memory, reset: Reset | None,
     readout: str = "all",
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     before, shape = state.shape, v.shape
     q, k, v = (a.flatten(4) if a.ndim > 4 else a[..., None] for a in (q, k, v))  # the frequencies as one axis
     state = state.flatten(4) if state.ndim > 4 else state[..., None]

@@ -9,13 +9,9 @@ from .chunked import decays, over_chunks
 
 
 def ssd(
-    q: Float[Tensor, "b t d"],
-    k: Float[Tensor, "b t d"],
-    v: Float[Tensor, "b t n dv"],
-    log_a: Gates,
-    state: Float[Tensor, "b n dv d"],
-    reset: Reset | None,
-) -> tuple[Tensor, Tensor]:
+    q: Float[Tensor, "b t d"], k: Float[Tensor, "b t d"], v: Float[Tensor, "b t n dv"], log_a: Gates,
+    state: Float[Tensor, "b n dv d"], reset: Reset | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     return over_chunks(_chunk, state, (q, k, v, log_a), reset)
 
 

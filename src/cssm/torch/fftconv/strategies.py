@@ -14,12 +14,9 @@ from cssm.shared.fft_plan import block_of
 
 
 def kernel(
-    x: Inexact[Tensor, "b t i"],
-    K: Inexact[Tensor, "n l"],
-    B_: Inexact[Tensor, "n i"],
-    C: Inexact[Tensor, "o n"],
+    x: Inexact[Tensor, "b t i"], K: Inexact[Tensor, "n l"], B_: Inexact[Tensor, "n i"], C: Inexact[Tensor, "o n"],
     n: int,
-) -> Inexact[Tensor, "b t o"]:
+) -> Inexact[Tensor, "b t o"]:  # fmt: skip
     """Fold C, K and B_ into one kernel (H_out, H_in) per tap and convolve with it."""
     outer = (C.transpose(0, 1)[:, :, None] * B_[:, None, :]).flatten(1)
     taps = matrix_product(K.transpose(0, 1), outer, real=not x.is_complex()).transpose(0, 1).contiguous()
@@ -30,12 +27,9 @@ def kernel(
 
 
 def projection(
-    x: Inexact[Tensor, "b t i"],
-    K: Inexact[Tensor, "n l"],
-    B_: Inexact[Tensor, "n i"],
-    C: Inexact[Tensor, "o n"],
+    x: Inexact[Tensor, "b t i"], K: Inexact[Tensor, "n l"], B_: Inexact[Tensor, "n i"], C: Inexact[Tensor, "o n"],
     n: int,
-) -> Inexact[Tensor, "b t o"]:
+) -> Inexact[Tensor, "b t o"]:  # fmt: skip
     """Project to the N states, convolve each with its kernel, project out."""
     forward, inverse = transforms(K.is_complex(), n)
     spectrum, into, out = forward(K, -1), B_.transpose(0, 1), C.transpose(0, 1)
@@ -49,12 +43,9 @@ def projection(
 
 
 def fallback(
-    x: Inexact[Tensor, "b t i"],
-    K: Inexact[Tensor, "n l"],
-    B_: Inexact[Tensor, "n i"],
-    C: Inexact[Tensor, "o n"],
+    x: Inexact[Tensor, "b t i"], K: Inexact[Tensor, "n l"], B_: Inexact[Tensor, "n i"], C: Inexact[Tensor, "o n"],
     n: int,
-) -> Inexact[Tensor, "b t o"]:
+) -> Inexact[Tensor, "b t o"]:  # fmt: skip
     """Project in, multiply and project out at every frequency: only H_in and H_out channels are transformed."""
     forward, inverse = transforms(x.is_complex(), n)
     if K.is_complex() and not x.is_complex():

@@ -62,20 +62,11 @@ class FFTConvS4(nn.Module):
     """
 
     def __init__(
-        self,
-        d_model: int,
-        l_max: int | None = None,
-        channels: int = 1,
-        swap_channels: bool = False,
-        transposed: bool = True,
-        dropout: float = 0.0,
-        tie_dropout: bool = False,
-        drop_kernel: float = 0.0,
-        kernel_type: str | None = None,
-        param_config: dict[str, Any] | None = None,
-        kernel: str | None = None,
+        self, d_model: int, l_max: int | None = None, channels: int = 1, swap_channels: bool = False,
+        transposed: bool = True, dropout: float = 0.0, tie_dropout: bool = False, drop_kernel: float = 0.0,
+        kernel_type: str | None = None, param_config: dict[str, Any] | None = None, kernel: str | None = None,
         **kernel_args: Any,
-    ):
+    ):  # fmt: skip
         super().__init__()
         self.layer = LayerOptions(
             d_model=d_model, l_max=l_max, channels=channels, swap_channels=swap_channels, transposed=transposed,

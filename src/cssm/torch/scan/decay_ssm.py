@@ -93,26 +93,18 @@ def masked_einsum(
 
 
 def whole(
-    log_a: Float[Tensor, "b t r"],
-    v: Float[Tensor, "b t r"],
-    k: Float[Tensor, "b t c"],
-    q: Float[Tensor, "b t c"],
-    state: Float[Tensor, "b r c"],
-    scan: Callable[..., Tensor],
-) -> tuple[Float[Tensor, "b r c"], Float[Tensor, "b t r"]]:
+    log_a: Float[Tensor, "b t r"], v: Float[Tensor, "b t r"], k: Float[Tensor, "b t c"], q: Float[Tensor, "b t c"],
+    state: Float[Tensor, "b r c"], scan: Callable[..., Tensor],
+) -> tuple[Float[Tensor, "b r c"], Float[Tensor, "b t r"]]:  # fmt: skip
     """(state, y) by a scan over the (B, T, R, C) tensor of all writes."""
     h = scan(log_a, v[..., None] * k[:, :, None, :], state)
     return h[:, -1], torch.einsum("btrc,btc->btr", h, q)
 
 
 def chunked(
-    log_a: Float[Tensor, "b t r"],
-    v: Float[Tensor, "b t r"],
-    k: Float[Tensor, "b t c"],
-    q: Float[Tensor, "b t c"],
-    state: Float[Tensor, "b r c"],
-    chunk: int,
-) -> tuple[Float[Tensor, "b r c"], Float[Tensor, "b t r"]]:
+    log_a: Float[Tensor, "b t r"], v: Float[Tensor, "b t r"], k: Float[Tensor, "b t c"], q: Float[Tensor, "b t c"],
+    state: Float[Tensor, "b r c"], chunk: int,
+) -> tuple[Float[Tensor, "b r c"], Float[Tensor, "b t r"]]:  # fmt: skip
     """(state, y) without the (B, T, R, C) tensor: see `cssm.nn.layers.decay_ssm.chunked`."""
     steps, chunk = v.shape[1], min(chunk, v.shape[1])
     log_a, v, k, q = (_split(part, chunk) for part in (log_a, v, k, q))  # (B, N, L, R or C)

@@ -3,12 +3,12 @@
 Notation of the README of ops/spectral; PyTorch's cotangent of a complex number is dL/dRe + i dL/dIm.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cssm.core.errors import UsageError
 from cssm.core.typing import Complex, Float, HalfSpectrum, Reset, SpectralState, Video
+from cssm.shared.spectral import column_weights
 
 
 def to_spectrum(x: Float[Tensor, "*lead h w c"]) -> Complex[Tensor, "*lead c h wf"]:
@@ -27,12 +27,8 @@ def to_space(spectrum: Complex[Tensor, "*lead c h wf"], width: int) -> Float[Ten
 
 
 def adjoint_weight(height: int, width: int, like: Complex[Tensor, "..."]) -> Float[Tensor, "wf"]:
-    """(Wf,), real: m / (H W), m = 2 for the columns of a half spectrum that stand for two, else 1."""
-    columns = np.full(width // 2 + 1, 2.0)
-    columns[0] = 1.0
-    if width % 2 == 0:
-        columns[-1] = 1.0
-    return torch.as_tensor(columns / (height * width), dtype=like.real.dtype, device=like.device)
+    """(Wf,), real: see `cssm.shared.spectral.column_weights`."""
+    return torch.as_tensor(column_weights(height, width), dtype=like.real.dtype, device=like.device)
 
 
 def _forget(reset, t, value):
@@ -45,12 +41,8 @@ def _advance(reset, t, spectrum, state, frame):
 
 
 def reference(
-    x: Video,
-    spectrum: HalfSpectrum,
-    state: SpectralState,
-    reset: Reset | None,
-    readout: str,
-) -> tuple[SpectralState, Float[Tensor, "b *t h w c"]]:
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str,
+) -> tuple[SpectralState, Float[Tensor, "b *t h w c"]]:  # fmt: skip
     """S_t = K S_{t-1} + x_t per frequency, y_t = irfft2(S_t); plain autograd, differentiable any number of times."""
     shown = []
     for t in range(x.shape[1]):
@@ -61,12 +53,8 @@ def reference(
 
 
 def parallel(
-    x: Video,
-    spectrum: HalfSpectrum,
-    state: SpectralState,
-    reset: Reset | None,
-    readout: str,
-) -> tuple[SpectralState, Float[Tensor, "b *t h w c"]]:
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str,
+) -> tuple[SpectralState, Float[Tensor, "b *t h w c"]]:  # fmt: skip
     """One batched FFT, log2 T passes in which every state takes in the state `span` frames before, one inverse FFT."""
     steps, width = x.shape[1], x.shape[3]
     frames = to_spectrum(x)
@@ -85,12 +73,8 @@ def parallel(
 
 
 def stream(
-    x: Video,
-    spectrum: HalfSpectrum,
-    state: SpectralState,
-    reset: Reset | None,
-    readout: str,
-) -> tuple[SpectralState, Float[Tensor, "b *t h w c"]]:
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str,
+) -> tuple[SpectralState, Float[Tensor, "b *t h w c"]]:  # fmt: skip
     """Frame by frame; the gradient of all frames keeps the states, that of last and mean two or four of them."""
     return (_Frames if readout == "all" else _Reduced).apply(x, spectrum, state, reset, readout)
 

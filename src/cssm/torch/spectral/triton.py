@@ -21,12 +21,8 @@ Tensor = torch.Tensor
 
 
 def spectral_triton(
-    x: Video,
-    spectrum: HalfSpectrum,
-    state: SpectralState,
-    reset: Reset | None,
-    readout: str,
-) -> tuple[SpectralState, Float[Tensor, "b *t h w c"]]:
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str,
+) -> tuple[SpectralState, Float[Tensor, "b *t h w c"]]:  # fmt: skip
     """(state, y), the arguments checked by `spectral_scan`."""
     if state.dtype != torch.complex64:
         raise UsageError("the triton implementation computes in float32: for float64 use implementation='parallel'")
