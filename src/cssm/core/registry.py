@@ -1,11 +1,12 @@
 """A table from names to things. A duplicate name raises; an unknown one says what was probably meant."""
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .errors import UnknownNameError
 
 T = TypeVar("T")
+Thing = TypeVar("Thing")  # a class keeps its own type when it is registered
 
 
 class Registry(Generic[T]):
@@ -16,10 +17,10 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
         self._aliases: dict[str, str] = {}
 
-    def register(self, name: str, *, aliases: tuple[str, ...] = ()) -> Callable[[T], T]:
+    def register(self, name: str, *, aliases: tuple[str, ...] = ()) -> Callable[[Thing], Thing]:
         """A decorator that enters a thing as `name`. ValueError when the name or an alias is taken."""
 
-        def add(thing: T) -> T:
+        def add(thing: Any) -> Any:
             if self._entries.setdefault(name, thing) is not thing or name in self._aliases:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
             for alias in aliases:

@@ -3,7 +3,7 @@
 x = norm(act(stem(frames))); for each block: x <- x + mixer(x) (norm and activation between blocks); logits =
 Dense(LayerNorm(pool(x of the frames read))). The last block computes only what is read. A static image (B, H, W, C)
 stands for `seq_len` repeats of it: stem, position (at time 0) and norm run once, and the mixer uses its closed form.
-Source: 003 Methods, section 1.2; MATH.md section 6.
+Source: 003 Methods, section 1.2; docs/math.md section 6.
 """
 
 import dataclasses
