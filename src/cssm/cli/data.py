@@ -118,8 +118,7 @@ def _usage() -> str:
 
 def _parse(action: str, dataset: str, argv: list[str]) -> tuple[Any, Any]:
     """The action's flags and the data set, whose own fields are flags too."""
-    from cssm.data import DATASETS, open_files
-    from cssm.data import files_class
+    from cssm.data import DATASETS, files_class, open_files
 
     folder = None if action == "make" else _data_dir(argv)
     kind: Any = DATASETS[dataset] if folder is None else files_class(folder, dataset)
