@@ -1,7 +1,5 @@
 """The laws of the mixer contract, run over every registered mixer. A new mixer is tested with no code of its own."""
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +9,7 @@ from jax import lax
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.nn import MIXERS, create_mixer
-from cssm.nn.mixer import SpatiallyPooled, require_dt
+from cssm.nn.mixer import require_dt
 from specimens import (
     CHANNELS,
     CONTROLS,
@@ -234,7 +232,7 @@ def test_7_static_holds_for_many_frames(name):
 
 
 @pytest.mark.parametrize("readout", ["all", "last", "mean"])
-@pytest.mark.parametrize("name", [n for n in RECURRENT if issubclass(MIXERS[n], SpatiallyPooled)])
+@pytest.mark.parametrize("name", [n for n in RECURRENT if MIXERS[n].pools])
 def test_7_pooled_equals_the_mean_over_space(name, readout):
     state, x = carried_state(name), clip()
     seen = lambda result: (jax.tree.map(np.zeros_like, result[0]), cotangents(result[1]))  # noqa: E731
@@ -243,7 +241,7 @@ def test_7_pooled_equals_the_mean_over_space(name, readout):
     compare(pooled(state, x, cotangent), (shown, slopes))
 
 
-LIFTS = [n for n in RECURRENT if "lift" in inspect.signature(MIXERS[n].scan).parameters]
+LIFTS = [n for n in RECURRENT if MIXERS[n].takes_lift]
 
 
 @pytest.mark.parametrize("readout", ["all", "last", "mean"])

@@ -12,13 +12,12 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from cssm.nn import MIXERS, Control, Mixer, create_mixer
-from cssm.nn.mixer import takes_dt
+from cssm.nn import MIXERS, create_mixer
 from tolerances import assert_close
 
-RECURRENT = [name for name in MIXERS.names() if issubclass(MIXERS[name], Mixer)]
-CONTROLS = [name for name in MIXERS.names() if issubclass(MIXERS[name], Control)]
-TIMED = [name for name in RECURRENT if takes_dt(MIXERS[name])]
+RECURRENT = [name for name in MIXERS.names() if MIXERS[name].recurrent]
+CONTROLS = [name for name in MIXERS.names() if not MIXERS[name].recurrent]
+TIMED = [name for name in RECURRENT if MIXERS[name].takes_dt]
 VARIANTS = {"no_gate, zero boundary": ("no_gate", {"boundary": "zero", "margin": 3})}  # options that change the path
 CHANNELS = 8
 B, T, GRID = 2, 7, (6, 9)

@@ -25,7 +25,7 @@ from cssm.ops import kernel_spectrum, linear_scan, stable_spectrum
 from cssm.ops.scan.geometric import geometric
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, select
+from ..mixer import MIXERS, Mixer, select
 from ..shared.bounds import decay_bound, spectrum_bound
 from ..shared.spectral import checked_margin, initial_kernel
 
@@ -51,6 +51,9 @@ class Conv3D(Mixer):
     >>> Conv3D(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
     (1, 3, 8, 8, 4)
     """
+
+    time_invariant = True
+    closed_form = ("last", "mean")
 
     def __init__(
         self, channels: int, *, kernel_size: int = 11, input_size: int = 3, frames: int = 3, iterations: int = 1,
@@ -80,23 +83,17 @@ class Conv3D(Mixer):
         frame = spectrum_bound(grid, input_bound)
         return max(decay_bound(filters.sum(0) * frame, gain), frame if self.frames > 1 else 0.0)
 
-    def step(self, state: Conv3DState, x: Frame) -> tuple[Conv3DState, Frame]:
-        check_step(state, x, self)
-        return self.scan(state, x[:, None], readout="last")
+    def _step(self, state: Conv3DState, x: Frame) -> tuple[Conv3DState, Frame]:
+        return self._scan(state, x[:, None], readout="last")
 
-    def scan(self, state: Conv3DState, x: Video, *, reset=None, readout="all") -> tuple[Conv3DState, Video | Frame]:
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
+    def _scan(self, state: Conv3DState, x: Video, *, reset=None, readout="all") -> tuple[Conv3DState, Video | Frame]:
         state, spectra = self._run(state, to_spectrum(x), reset, self._spectra(x.shape[2:4]))
         # y is linear in the spectrum, so the mean y is the y of the mean spectrum
         shown = {"last": spectra[:, -1:], "mean": spectra.mean(1, keepdims=True)}.get(readout, spectra)
         return state, select(self._output(shown, x), readout)
 
-    def static(self, state: Conv3DState, x: Frame, steps: int, *, readout="last") -> tuple[Conv3DState, Frame]:
+    def _static(self, state: Conv3DState, x: Frame, steps: int, *, readout="last") -> tuple[Conv3DState, Frame]:
         """K_t frames until the input is constant, then the closed form of the rest."""
-        check_static(steps, readout, self)
-        check_channels(x, self.channels, self)
-        check_state(state, x, self)
         gain, filters = self._spectra(x.shape[1:3])
         frame, first = to_spectrum(x), min(self.frames - 1, steps)
         total = jnp.zeros_like(state.spectrum)

@@ -26,7 +26,7 @@ from cssm.ops import delta_static, kernel_spectrum, stable_spectrum
 from cssm.ops.delta import delta_step
 from cssm.ops.spectral import to_space, to_spectrum
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..mixer import MIXERS, Mixer, repeat_frame, select
 from ..shared.bounds import decay_bound, dense_bound, spectrum_bound
 from ..shared.causal_conv import CausalConv, DepthwiseConv
 from ..shared.frames import scan_frames
@@ -56,6 +56,8 @@ class GDN(Mixer):
     (1, 3, 8, 8, 4)
     """
 
+    closed_form = ("last",)
+
     def __init__(
         self, channels: int, *, head_dim: int = 2, kernel_size: int = 11, rho: float = 0.999, memory: float = 1.0,
         init_scale: float = 0.02, conv_size: int = 3, conv_frames: int = 4, rngs: nnx.Rngs,
@@ -82,15 +84,12 @@ class GDN(Mixer):
         memory = jnp.zeros((batch, self.heads, d, d, grid[0], grid[1] // 2 + 1), jnp.complex64)
         return GDNState(self.time_conv.init_state(batch, grid), memory)
 
-    def step(self, state: GDNState, x: Frame) -> tuple[GDNState, Frame]:
-        check_step(state, x, self)
+    def _step(self, state: GDNState, x: Frame) -> tuple[GDNState, Frame]:
         past, u = self.time_conv.step(state.past, self.space_conv(x))
         memory, y = self._advance(self.gain(x.shape[1:3]), state.memory, (x, jax.nn.silu(u)))
         return GDNState(past, memory), y
 
-    def scan(self, state: GDNState, x: Video, *, reset=None, readout="all") -> tuple[GDNState, Video | Frame]:
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
+    def _scan(self, state: GDNState, x: Video, *, reset=None, readout="all") -> tuple[GDNState, Video | Frame]:
         past, u = self._convolved(state.past, x, reset)
         gain = self.gain(x.shape[2:4])
         advance = lambda memory, now: self._advance(gain, memory, now, shown=readout != "last")  # noqa: E731
@@ -100,13 +99,12 @@ class GDN(Mixer):
             return GDNState(past, memory), self._output(x[:, -1], jnp.einsum("bnijhw,bnjhw->bnihw", memory, q))
         return GDNState(past, memory), select(y, readout)
 
-    def static(self, state: GDNState, x: Frame, steps: int, *, readout="last") -> tuple[GDNState, Frame]:
-        """Frame by frame while the convolution still sees the past, then in closed form (for the last y)."""
-        check_static(steps, readout, self)
+    def _static(self, state: GDNState, x: Frame, steps: int) -> tuple[GDNState, Frame]:
+        """Frame by frame while the convolution still sees the past, then in closed form."""
         first = min(self.time_conv.taps, steps)
-        if readout == "mean" or first == steps:
-            return self.scan(state, repeat_frame(x, steps), readout=readout)
-        state, _ = self.scan(state, repeat_frame(x, first), readout="last")
+        if first == steps:
+            return self._scan(state, repeat_frame(x, steps), readout="last")
+        state, _ = self._scan(state, repeat_frame(x, first), readout="last")
         u = self._convolved(state.past, x[:, None], None)[1][:, 0]
         options = {"gain": self.gain(x.shape[1:3]), "state": state.memory, "steps": steps - first}
         memory, o = delta_static(*self.projections(u), *self.gates(x), **options)

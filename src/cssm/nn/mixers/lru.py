@@ -18,7 +18,7 @@ from jax import lax
 from cssm.core.errors import UsageError
 from cssm.core.typing import Complex, Frame, Grid, Video
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt
+from ..mixer import MIXERS, Mixer
 from ..shared import ssm
 
 
@@ -38,6 +38,9 @@ class LRU(Mixer):
     >>> LRU(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
     (1, 3, 8, 8, 4)
     """
+
+    takes_dt = time_invariant = pools = True
+    closed_form = ("last", "mean")
 
     def __init__(
         self, channels: int, *, d_state: int = 32, r_min: float = 0.5, r_max: float = 0.99, max_phase: float = 6.28,
@@ -78,28 +81,20 @@ class LRU(Mixer):
     def init_state(self, batch: int, grid: Grid) -> LRUState:
         return LRUState(jnp.zeros((batch, *grid, self.d_state), jnp.complex64))
 
-    def step(self, state: LRUState, x: Frame, dt=None) -> tuple[LRUState, Frame]:
-        check_step(state, x, self)
-        dt = given_dt(dt, x.shape[:1])
+    def _step(self, state: LRUState, x: Frame, dt=None) -> tuple[LRUState, Frame]:
         modes, y = ssm.step(self._modes(), state.modes, x, dt)
         return LRUState(modes), y
 
-    def scan(self, state: LRUState, x: Video, *, reset=None, readout="all", dt=None) -> tuple[LRUState, Video | Frame]:
+    def _scan(self, state: LRUState, x: Video, *, reset=None, readout="all", dt=None) -> tuple[LRUState, Video | Frame]:
         """dt (B, T): the state decays by L^dt = exp(dt (-exp nu + i exp theta)) before each frame."""
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
-        dt = given_dt(dt, x.shape[:2])
         modes, y = ssm.scan(self._modes(), state.modes, x, reset=reset, readout=readout, dt=dt)
         return LRUState(modes), y
 
-    def static(self, state: LRUState, x: Frame, steps: int, *, readout="last") -> tuple[LRUState, Frame]:
-        check_static(steps, readout, self)
-        check_channels(x, self.channels, self)
-        check_state(state, x, self)
+    def _static(self, state: LRUState, x: Frame, steps: int, *, readout="last") -> tuple[LRUState, Frame]:
         modes, y = ssm.static(self._modes(), state.modes, x, steps, readout=readout)
         return LRUState(modes), y
 
-    def pooled(self, state: LRUState, x: Video, *, readout="all"):
+    def _pooled(self, state: LRUState, x: Video, *, readout="all"):
         """The spatial mean of `scan`'s output, (B, T, C) or (B, C): all is linear, so the mean frame is run instead."""
         mean = LRUState(state.modes.mean((1, 2), keepdims=True))
-        return self.scan(mean, x.mean((2, 3), keepdims=True), readout=readout)[1][..., 0, 0, :]
+        return self._scan(mean, x.mean((2, 3), keepdims=True), readout=readout)[1][..., 0, 0, :]

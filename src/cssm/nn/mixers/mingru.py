@@ -24,7 +24,7 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import fft_conv2d, linear_scan
 from cssm.ops.scan.geometric import geometric
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, select
+from ..mixer import MIXERS, Mixer, select
 from ..shared.bounds import dense_bound
 from ..shared.spectral import checked_margin
 
@@ -75,6 +75,8 @@ class MinGRU(Mixer):
     (1, 3, 8, 8, 4)
     """
 
+    closed_form = ("last", "mean")
+
     def __init__(
         self, channels: int, *, kernel_size: int = 11, boundary: str = "circular", numerics: str = "direct",
         rngs: nnx.Rngs,
@@ -94,25 +96,19 @@ class MinGRU(Mixer):
         """The largest candidate: g(v) <= |v| + 1/2."""
         return self.candidate.bound(input_bound) + 0.5
 
-    def step(self, state: MinGRUState, x: Frame) -> tuple[MinGRUState, Frame]:
-        check_step(state, x, self)
+    def _step(self, state: MinGRUState, x: Frame) -> tuple[MinGRUState, Frame]:
         decay, write = _gates(*self._logits(x))
         memory = decay * state.memory + write
         return MinGRUState(memory), self.out(memory.astype(x.dtype))
 
-    def scan(self, state: MinGRUState, x: Video, *, reset=None, readout="all") -> tuple[MinGRUState, Video | Frame]:
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
+    def _scan(self, state: MinGRUState, x: Video, *, reset=None, readout="all") -> tuple[MinGRUState, Video | Frame]:
         gate, candidate = (v.reshape(x.shape) for v in self._logits(x.reshape(-1, *x.shape[2:])))
         recurrence = _direct if self.numerics == "direct" else _in_logarithms
         memory = recurrence(gate, candidate, state.memory, reset)
         # y is linear in the memory, so the mean y is the y of the mean memory
         return MinGRUState(memory[:, -1]), self.out(select(memory, readout).astype(x.dtype))
 
-    def static(self, state: MinGRUState, x: Frame, steps: int, *, readout="last") -> tuple[MinGRUState, Frame]:
-        check_static(steps, readout, self)
-        check_channels(x, self.channels, self)
-        check_state(state, x, self)
+    def _static(self, state: MinGRUState, x: Frame, steps: int, *, readout="last") -> tuple[MinGRUState, Frame]:
         decay, write = _gates(*self._logits(x))
         power, total, cumulative = geometric(decay, steps)
         memory = total * write + power * state.memory

@@ -23,7 +23,7 @@ from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Vi
 from cssm.ops import kernel_spectrum, stable_spectrum
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..mixer import MIXERS, Mixer, select
 from ..shared.bounds import decay_bound, spectrum_bound
 from ..shared.frames import forget, scan_frames
 from ..shared.gates import Clock, FactoredGates, outer
@@ -90,25 +90,20 @@ class Opponent(Mixer):
         zeros = spectral_zero_state(batch, self.channels, grid)
         return OpponentState(zeros, zeros, self.clock.init_state(batch))
 
-    def step(self, state: OpponentState, x: Frame) -> tuple[OpponentState, Frame]:
-        check_step(state, x, self)
+    def _step(self, state: OpponentState, x: Frame) -> tuple[OpponentState, Frame]:
         if self.numerics == "goom":
-            return self.scan(state, x[:, None], readout="last")
+            return self._scan(state, x[:, None], readout="last")
         now = x, self.factors(x, state.turns)
         pair = advance(self.transition_parts(x.shape[1:3]), self.rho, state[:2], now)
         return OpponentState(pair[0], pair[1], self.clock.step(state.turns)), self._output(x, pair)
 
-    def scan(self, state: OpponentState, x: Video, *, reset=None, readout="all") -> tuple[OpponentState, Video | Frame]:
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
+    def _scan(
+        self, state: OpponentState, x: Video, *, reset=None, readout="all"
+    ) -> tuple[OpponentState, Video | Frame]:
         turns, shown = self.clock.scan(state.turns, x.shape[1], reset)
         run = self._by_goom if self.numerics == "goom" else self._by_frame
         pair, y = run(state[:2], x, self.factors(x, shown), reset, readout)
         return OpponentState(pair[0], pair[1], turns), y
-
-    def static(self, state: OpponentState, x: Frame, steps: int, *, readout="last") -> tuple[OpponentState, Frame]:
-        check_static(steps, readout, self)
-        return self.scan(state, repeat_frame(x, steps), readout=readout)
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """max|rfft2(x)| / (1 - rho), for the write gate is at most 1; phases are at most 1."""

@@ -26,7 +26,7 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops.s4 import dplr
 from cssm.shared.hippo import NPLR_INITS, initial_parameters
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..mixer import MIXERS, Mixer, select
 from ..shared import ssm, ssm_channels
 
 
@@ -47,6 +47,8 @@ class S4Mixer(Mixer):
     >>> S4Mixer(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
     (1, 3, 8, 8, 4)
     """
+
+    closed_form = ("last",)
 
     def __init__(
         self, channels: int, *, d_state: int = 16, init: str = "legs", dt_min: float = 0.01, dt_max: float = 0.5,
@@ -82,16 +84,12 @@ class S4Mixer(Mixer):
     def init_state(self, batch: int, grid: Grid) -> S4State:
         return S4State(jnp.zeros((batch, self.channels, self.d_state, *grid), jnp.float32))
 
-    def step(self, state: S4State, x: Frame) -> tuple[S4State, Frame]:
-        check_step(state, x, self)
+    def _step(self, state: S4State, x: Frame) -> tuple[S4State, Frame]:
         step, frame = ssm_channels.one_step(self._system(), ssm.float32(self.D)), x.astype(jnp.float32)
         modes = ssm_channels.advance(step, state.modes, frame)
         return S4State(modes), self._output(ssm_channels.read(step, modes, frame).astype(x.dtype))
 
-    def scan(self, state: S4State, x: Video, *, reset=None, readout="all") -> tuple[S4State, Video | Frame]:
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
-        ssm.check_clip(x, reset, readout)
+    def _scan(self, state: S4State, x: Video, *, reset=None, readout="all") -> tuple[S4State, Video | Frame]:
         linear = "last" if readout == "last" else "all"  # GELU: the mean needs every frame
         system, skip = self._system(), ssm.float32(self.D)
         if reset is None:
@@ -101,12 +99,7 @@ class S4Mixer(Mixer):
         y = self._output(y.astype(x.dtype))
         return S4State(modes), y if linear == "last" else select(y, readout)
 
-    def static(self, state: S4State, x: Frame, steps: int, *, readout="last") -> tuple[S4State, Frame]:
-        check_static(steps, readout, self)
-        check_channels(x, self.channels, self)
-        check_state(state, x, self)
-        if readout == "mean":
-            return self.scan(state, repeat_frame(x, steps), readout=readout)
+    def _static(self, state: S4State, x: Frame, steps: int) -> tuple[S4State, Frame]:
         frame, system = x.astype(jnp.float32), self._system()
         modes = ssm_channels.static(system, state.modes, frame, steps)
         y = ssm_channels.read(ssm_channels.one_step(system, ssm.float32(self.D)), modes, frame)

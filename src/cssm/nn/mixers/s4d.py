@@ -21,7 +21,7 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops.s4 import diagonal
 from cssm.shared.hippo import INITS, initial_parameters
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt, repeat_frame, select
+from ..mixer import MIXERS, Mixer, select
 from ..shared import ssm, ssm_channels
 
 
@@ -42,6 +42,9 @@ class S4D(Mixer):
     >>> S4D(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
     (1, 3, 8, 8, 4)
     """
+
+    takes_dt = time_invariant = True
+    closed_form = ("last",)
 
     def __init__(
         self, channels: int, *, d_state: int = 16, init: str = "legs", dt_min: float = 0.01, dt_max: float = 0.5,
@@ -84,20 +87,14 @@ class S4D(Mixer):
     def init_state(self, batch: int, grid: Grid) -> S4DState:
         return S4DState(jnp.zeros((batch, self.channels, self.d_state, *grid), jnp.float32))
 
-    def step(self, state: S4DState, x: Frame, dt=None) -> tuple[S4DState, Frame]:
-        check_step(state, x, self)
-        dt = given_dt(dt, x.shape[:1])
+    def _step(self, state: S4DState, x: Frame, dt=None) -> tuple[S4DState, Frame]:
         step, frame = ssm_channels.one_step(self._system(), ssm.float32(self.D)), x.astype(jnp.float32)
         factor = None if dt is None else ssm_channels.irregular(dt, self._log_transition())
         modes = ssm_channels.advance(step, state.modes, frame, factor)
         return S4DState(modes), self._output(ssm_channels.read(step, modes, frame).astype(x.dtype))
 
-    def scan(self, state: S4DState, x: Video, *, reset=None, readout="all", dt=None) -> tuple[S4DState, Video | Frame]:
+    def _scan(self, state: S4DState, x: Video, *, reset=None, readout="all", dt=None) -> tuple[S4DState, Video | Frame]:
         """dt (B, T): the state decays by exp(dt z) before each frame; the input enters as at dt = 1."""
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
-        ssm.check_clip(x, reset, readout)
-        dt = given_dt(dt, x.shape[:2])
         linear = "last" if readout == "last" else "all"  # GELU: the mean needs every frame
         system, skip = self._system(), ssm.float32(self.D)
         if reset is None and dt is None:
@@ -108,12 +105,7 @@ class S4D(Mixer):
         y = self._output(y.astype(x.dtype))
         return S4DState(modes), y if linear == "last" else select(y, readout)
 
-    def static(self, state: S4DState, x: Frame, steps: int, *, readout="last") -> tuple[S4DState, Frame]:
-        check_static(steps, readout, self)
-        check_channels(x, self.channels, self)
-        check_state(state, x, self)
-        if readout == "mean":
-            return self.scan(state, repeat_frame(x, steps), readout=readout)
+    def _static(self, state: S4DState, x: Frame, steps: int) -> tuple[S4DState, Frame]:
         frame, system = x.astype(jnp.float32), self._system()
         modes = ssm_channels.static(system, state.modes, frame, steps)
         y = ssm_channels.read(ssm_channels.one_step(system, ssm.float32(self.D)), modes, frame)
