@@ -54,10 +54,10 @@ def require_streaming(layer: Any, name: str) -> None:
 def check_state(state, x, layer: Layer) -> None:
     """A ShapeError unless the state is one of `init_state` for the batch and grid of x, a clip or a frame."""
     expected = jax.eval_shape(lambda: layer.init_state(x.shape[0], x.shape[-3:-1]))
+    name, remedy = type(layer).__name__, "start from init_state(batch, grid)"
     got, fits = ([leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (state, expected))
-    if got != fits or jax.tree.structure(state) != jax.tree.structure(expected):
-        what = f"{type(state).__name__} of shapes {got}", f"{type(expected).__name__} of shapes {fits}"
-        raise ShapeError(
-            f"{type(layer).__name__}: the state, {what[0]}, does not fit an input of shape {x.shape}, expected "
-            f"{what[1]}; start from init_state(batch, grid)"
-        )
+    if got != fits:
+        shapes = f"state shapes {got} do not fit an input of shape {x.shape}, expected {fits}"
+        raise ShapeError(f"{name}: {shapes}; {remedy}")
+    if jax.tree.structure(state) != jax.tree.structure(expected):
+        raise ShapeError(f"{name}: the state is a {type(state).__name__}, not a {type(expected).__name__}; {remedy}")
