@@ -21,9 +21,7 @@ from specimens import (
     TIMED,
     B,
     T,
-    carried_state,
     clip,
-    frames_alone,
     fresh_state,
     merged,
 )
@@ -73,22 +71,41 @@ def test_options_have_types_and_those_of_positions_are_declared(name):
 
 
 @pytest.mark.parametrize("name", declaring("time_invariant"))
-def test_the_past_fades_by_the_transition_whatever_the_input(name):
-    """Two pasts under one clip differ by what no clip changes. It shrinks by a factor within those of `transition`."""
-    gain = np.abs(np.asarray(merged(name).transition(GRID)))
-    assert gain.max() <= 1 and gain.shape[1:] in ((1, 1), (GRID[0], GRID[1] // 2 + 1))
-    pasts = carried_state(name), fresh_state(name)
+def test_transition_is_what_a_frame_does_to_the_state_whatever_the_frame(name):
+    """Its numbers and their conjugates are the eigenvalues of that matrix, and 0 where past frames are forgotten."""
+    mixer, grid = merged(name), (2, 3)
+    matrix, other = (moved_by(mixer, x) for x in clip(2, grid, batch=1)[0])
+    assert_close(other, matrix, 1e-5)
+    found, factors = np.linalg.eigvals(matrix), np.asarray(mixer.transition(grid)).ravel()
+    told = np.concatenate([factors, factors.conj()])
+    distance = np.abs(found[:, None] - told)
+    assert np.minimum(distance.min(1), np.abs(found)).max() < 1e-3
+    assert distance.min(0).max() < 1e-3
 
-    def apart(seed):
-        states = [frames_alone(name, past, clip(seed=seed))[0] for past in pasts]
-        return jax.tree.map(np.subtract, *states)
 
-    one, other = apart(2), apart(3)
-    assert_close(one, other, 1e-4)
-    size = np.sqrt(sum(np.square(np.abs(v)).reshape(T, -1).sum(1) for v in jax.tree.leaves(one)))
-    later, earlier = size[4:], size[3:-1]  # a finite memory of past frames is over
-    assert (later <= gain.max() * earlier + 1e-4 * size[0]).all()
-    assert (later >= gain.min() * earlier - 1e-4 * size[0]).all()
+def moved_by(mixer, x):
+    """The real matrix (n, n) by which one frame (H, W, C) maps all n numbers of the state."""
+    zero = mixer.init_state(1, x.shape[:2])
+    basis = jnp.eye(numbers(zero).shape[1] + 1)[:, :-1]  # the last row is no past
+    step = lambda rows, x: numbers(mixer.step(state_of(rows, zero), x)[0])  # noqa: E731
+    after = jax.jit(step)(basis, jnp.broadcast_to(x, (len(basis), *x.shape)))
+    return np.asarray(after[:-1] - after[-1]).T
+
+
+def numbers(state):
+    """(B, n): real parts and imaginary parts of all leaves."""
+    parts = [part for v in jax.tree.leaves(state) for part in ((v.real, v.imag) if jnp.iscomplexobj(v) else (v,))]
+    return jnp.concatenate([part.reshape(len(part), -1) for part in parts], 1)
+
+
+def state_of(rows, like):
+    """The state whose `numbers` are rows."""
+    leaves, tree = jax.tree.flatten(like)
+    sizes = [v.size * (1 + jnp.iscomplexobj(v)) for v in leaves]
+    pieces = jnp.split(rows, np.cumsum(sizes)[:-1], 1)
+    join = lambda piece, v: jax.lax.complex(*jnp.split(piece, 2, 1)) if jnp.iscomplexobj(v) else piece  # noqa: E731
+    whole = [join(piece, v).reshape(-1, *v.shape[1:]) for piece, v in zip(pieces, leaves, strict=True)]
+    return jax.tree.unflatten(tree, whole)
 
 
 @pytest.mark.parametrize("name", RECURRENT)
