@@ -54,10 +54,10 @@ def mixer_facts(name: str, *, cost: bool = True, channels: int = CHANNELS, grid:
     >>> mixer_facts("no_gate", cost=False).parameters  # 32 kernels of 11 x 11 taps, a dense layer
     4928
     """
-    mixer, kind = _abstract(name, channels, grid), MIXERS[name]
+    mixer, cls = _abstract(name, channels, grid), MIXERS[name]
     frame = jax.ShapeDtypeStruct((1, *grid, channels), jnp.float32)
     graph, params = nnx.split(mixer)
-    if kind.recurrent:
+    if cls.recurrent:
         state = jax.eval_shape(lambda p: nnx.merge(graph, p).init_state(1, grid), params)
         run, args = (lambda p, s, x: nnx.merge(graph, p).step(s, x)), (params, state, frame)
     else:
@@ -69,8 +69,8 @@ def mixer_facts(name: str, *, cost: bool = True, channels: int = CHANNELS, grid:
         looped = "scan[" in program or "while[" in program
         measured = {"flops": counted.get("flops"), "bytes": counted.get("bytes accessed"), "looped": looped}
     return MixerFacts(
-        name=name, what=(kind.__doc__ or "").strip().splitlines()[0], causal=kind.causal, recurrent=kind.recurrent,
-        time_invariant=kind.time_invariant, takes_dt=kind.takes_dt, grid_free=not kind.learns_grid,
+        name=name, what=(cls.__doc__ or "").strip().splitlines()[0], causal=cls.causal, recurrent=cls.recurrent,
+        time_invariant=cls.time_invariant, takes_dt=cls.takes_dt, grid_free=not cls.learns_grid,
         parameters=sum(p.size for p in jax.tree.leaves(nnx.state(mixer, nnx.Param))),
         state_bytes=sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(state)), **measured,
     )  # fmt: skip

@@ -68,27 +68,29 @@ class ConvSSM(Mixer):
         return ConvSSMState(jnp.zeros((batch, *grid, self.channels), jnp.float32))
 
     def _step(self, state: ConvSSMState, x: Frame, dt=None) -> tuple[ConvSSMState, Frame]:
-        memory = self._decay(dt) * state.memory + self._input(x)
-        return ConvSSMState(memory), self._output(x, memory)
+        memory = self._decay(dt) * state.memory + self.written(x)
+        return ConvSSMState(memory), self.output(x, memory)
 
     def _scan(
         self, state: ConvSSMState, x: Video, *, reset=None, readout="all", dt=None
     ) -> tuple[ConvSSMState, Video | Frame]:
-        memory = linear_scan(self._decay(dt), self._input(x), state.memory, reset=reset)
+        memory = linear_scan(self._decay(dt), self.written(x), state.memory, reset=reset)
         if readout == "last":
-            return ConvSSMState(memory[:, -1]), self._output(x[:, -1], memory[:, -1])
-        return ConvSSMState(memory[:, -1]), select(self._output(x, memory), readout)
+            return ConvSSMState(memory[:, -1]), self.output(x[:, -1], memory[:, -1])
+        return ConvSSMState(memory[:, -1]), select(self.output(x, memory), readout)
 
-    def _static(self, state: ConvSSMState, x: Frame, steps: int, *, readout="last") -> tuple[ConvSSMState, Frame]:
-        decay, frame = self._decay(), self._input(x)
+    def _static(self, state: ConvSSMState, x: Frame, steps: int, *, readout) -> tuple[ConvSSMState, Frame]:
+        decay, frame = self._decay(), self.written(x)
         power, total, cumulative = geometric(decay, steps)  # no division: a saturates at 1 in float32
         memory = total * frame + power * state.memory
         # y is linear in the memory, so the mean y is the y of the mean memory
         shown = memory if readout == "last" else (cumulative * frame + decay * total * state.memory) / steps
-        return ConvSSMState(memory), self._output(x, shown)
+        return ConvSSMState(memory), self.output(x, shown)
 
-    def _input(self, x):
+    def written(self, x):
+        """What frames x (..., H, W, C) write, float32."""
         return (self.write(x) * self.conv(x)).astype(jnp.float32)
 
-    def _output(self, x, memory):
+    def output(self, x, memory):
+        """y of frames x (..., H, W, C) and the memory after them."""
         return self.out(self.read(x) * memory.astype(x.dtype))

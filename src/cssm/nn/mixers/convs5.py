@@ -71,7 +71,8 @@ class ConvS5(Mixer):
         z, gain = ssm.zoh(A, ssm.float32(self.log_step))
         return z, gain * ssm.complex64(self.B)
 
-    def _modes(self) -> ssm.Modes:
+    def system(self) -> ssm.Modes:
+        """z, and what writes and reads the modes."""
         z, kernel = self._discrete()
         output, skip = ssm.float32(self.C), ssm.float32(self.D)
         joined = jnp.concatenate([kernel.real, kernel.imag], -1)
@@ -98,14 +99,14 @@ class ConvS5(Mixer):
         return ConvS5State(jnp.zeros((batch, *grid, self.modes), jnp.complex64))
 
     def _step(self, state: ConvS5State, x: Frame, dt=None) -> tuple[ConvS5State, Frame]:
-        modes, y = ssm.step(self._modes(), state.modes, x, dt)
+        modes, y = ssm.step(self.system(), state.modes, x, dt)
         return ConvS5State(modes), y
 
     def _scan(
         self, state: ConvS5State, x: Video, *, reset=None, readout="all", dt=None
     ) -> tuple[ConvS5State, Video | Frame]:
         """dt (B, T): the state decays by exp(dt z) before each frame; "last" and "mean" cost one output convolution."""
-        (z, write, read), frames = self._modes(), x.astype(jnp.float32)
+        (z, write, read), frames = self.system(), x.astype(jnp.float32)
         factor = jnp.exp(z if dt is None else dt.astype(jnp.float32)[..., None, None, None] * z)
         # the convolutions take the whole clip: inside a loop XLA runs them 10 times slower on CPU
         modes = linear_scan(factor, lax.complex(*write(frames)), state.modes, reset=reset)
@@ -113,8 +114,8 @@ class ConvS5(Mixer):
         y = read(tuple(shown), frame)
         return ConvS5State(modes[:, -1]), y.astype(x.dtype)
 
-    def _static(self, state: ConvS5State, x: Frame, steps: int, *, readout="last") -> tuple[ConvS5State, Frame]:
-        modes, y = ssm.static(self._modes(), state.modes, x, steps, readout=readout)
+    def _static(self, state: ConvS5State, x: Frame, steps: int, *, readout) -> tuple[ConvS5State, Frame]:
+        modes, y = ssm.static(self.system(), state.modes, x, steps, readout=readout)
         return ConvS5State(modes), y
 
 

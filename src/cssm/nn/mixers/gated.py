@@ -80,7 +80,7 @@ class Gated(Mixer):
         past, v = self.time_conv.step(state.past, self.space_conv(self.inner(x)))
         u = jax.nn.silu(v)
         spectrum, y = self._advance(self.kernel(x.shape[1:3]), state.spectrum, (u, self.factors(u)))
-        return GatedState(past, spectrum), self._output(x, y)
+        return GatedState(past, spectrum), self.output(x, y)
 
     def _scan(self, state: GatedState, x: Video, *, reset=None, readout="all") -> tuple[GatedState, Video | Frame]:
         past, v = self.time_conv.scan(state.past, self.space_conv(self.inner(x)), reset)
@@ -89,10 +89,10 @@ class Gated(Mixer):
         advance = lambda s, now: self._advance(kernel, s, now, shown=readout != "last")  # noqa: E731
         spectrum, y = scan_frames(advance, state.spectrum, (u, factors), reset)
         if readout == "last":  # one inverse FFT
-            return GatedState(past, spectrum), self._output(x[:, -1], _read(spectrum, _last(factors), grid[1]))
-        return GatedState(past, spectrum), select(self._output(x, y), readout)
+            return GatedState(past, spectrum), self.output(x[:, -1], _read(spectrum, _last(factors), grid[1]))
+        return GatedState(past, spectrum), select(self.output(x, y), readout)
 
-    def _static(self, state: GatedState, x: Frame, steps: int, *, readout="last") -> tuple[GatedState, Frame]:
+    def _static(self, state: GatedState, x: Frame, steps: int, *, readout) -> tuple[GatedState, Frame]:
         """Frame by frame while the convolution still sees the past; then the gates stay, in closed form."""
         first = min(self.time_conv.taps, steps)
         state, y = self._scan(state, repeat_frame(x, first), readout=readout)
@@ -106,9 +106,9 @@ class Gated(Mixer):
         power, total, cumulative = geometric(gain, steps - first)
         state = GatedState(past, total * frame + power * spectrum)
         if readout == "last":
-            return state, self._output(x, _read(state.spectrum, factors, x.shape[2]))
+            return state, self.output(x, _read(state.spectrum, factors, x.shape[2]))
         mean = (cumulative * frame + gain * total * spectrum) / (steps - first)  # y is linear in the spectrum
-        later = self._output(x, _read(mean, factors, x.shape[2]))
+        later = self.output(x, _read(mean, factors, x.shape[2]))
         return state, (first * y + (steps - first) * later) / steps
 
     def factors(self, u):
@@ -132,7 +132,8 @@ class Gated(Mixer):
         spectrum = kernel * (decay * spectrum) + write * to_spectrum(u)
         return spectrum, _read(spectrum, factors, u.shape[2]) if shown else None
 
-    def _output(self, x, y):
+    def output(self, x, y):
+        """y of frames x (..., H, W, C) and the field read at them."""
         return self.out(y.astype(x.dtype) * jax.nn.silu(self.gate(x)))
 
 

@@ -90,13 +90,13 @@ class GDN(Mixer):
         return GDNState(past, memory), y
 
     def _scan(self, state: GDNState, x: Video, *, reset=None, readout="all") -> tuple[GDNState, Video | Frame]:
-        past, u = self._convolved(state.past, x, reset)
+        past, u = self.convolved(state.past, x, reset)
         gain = self.gain(x.shape[2:4])
         advance = lambda memory, now: self._advance(gain, memory, now, shown=readout != "last")  # noqa: E731
         memory, y = scan_frames(advance, state.memory, (x, u), reset)
         if readout == "last":
             q = self.projections(u[:, -1])[0]
-            return GDNState(past, memory), self._output(x[:, -1], jnp.einsum("bnijhw,bnjhw->bnihw", memory, q))
+            return GDNState(past, memory), self.output(x[:, -1], jnp.einsum("bnijhw,bnjhw->bnihw", memory, q))
         return GDNState(past, memory), select(y, readout)
 
     def _static(self, state: GDNState, x: Frame, steps: int) -> tuple[GDNState, Frame]:
@@ -105,10 +105,10 @@ class GDN(Mixer):
         if first == steps:
             return self._scan(state, repeat_frame(x, steps), readout="last")
         state, _ = self._scan(state, repeat_frame(x, first), readout="last")
-        u = self._convolved(state.past, x[:, None], None)[1][:, 0]
+        u = self.convolved(state.past, x[:, None], None)[1][:, 0]
         options = {"gain": self.gain(x.shape[1:3]), "state": state.memory, "steps": steps - first}
         memory, o = delta_static(*self.projections(u), *self.gates(x), **options)
-        return GDNState(state.past, memory), self._output(x, o)
+        return GDNState(state.past, memory), self.output(x, o)
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """The bound of the module's docstring, with every layer's gain for v; entries of past frames too."""
@@ -137,13 +137,14 @@ class GDN(Mixer):
         """One frame x, convolved to u: the memory after it, and y."""
         x, u = now
         memory, o = delta_step(*self.projections(u), *self.gates(x), gain=gain, state=memory)
-        return memory, self._output(x, o) if shown else None
+        return memory, self.output(x, o) if shown else None
 
-    def _convolved(self, past, x, reset):
+    def convolved(self, past, x, reset):
+        """u of a clip x (B, T, H, W, C), and the frames to remember."""
         past, u = self.time_conv.scan(past, self.space_conv(x), reset)
         return past, jax.nn.silu(u)
 
-    def _output(self, x, o):
+    def output(self, x, o):
         """o (..., heads, d, H, Wf) and x (..., H, W, C) give y."""
         field = to_space(o.reshape(*o.shape[:-4], self.channels, *o.shape[-2:]), x.shape[-2])
         return self.out(self.norm(field).astype(x.dtype) * jax.nn.silu(self.gate(x)))

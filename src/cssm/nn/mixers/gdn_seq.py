@@ -83,8 +83,8 @@ class GDNSeq(Mixer):
         memory, o = delta_rule(*self.projections(jax.nn.silu(u[:, :, 0, 0])), state=state.memory, reset=reset)
         o, state = o.reshape(x.shape), GDNSeqState(past, memory)
         if readout == "last":
-            return state, self._output(x[:, -1], o[:, -1])
-        return state, select(self._output(x, o), readout)
+            return state, self.output(x[:, -1], o[:, -1])
+        return state, select(self.output(x, o), readout)
 
     def _static(self, state: GDNSeqState, x: Frame, steps: int) -> tuple[GDNSeqState, Frame]:
         """The last frame alone is read: those before it map the memory by the same matrix."""
@@ -114,7 +114,8 @@ class GDNSeq(Mixer):
         rate = jnp.exp(self.log_rate[...].astype(wide)) * jax.nn.softplus(rate)
         return _unit(q), _unit(k), v, jnp.exp(-FLOOR - rate), jax.nn.sigmoid(beta)
 
-    def _output(self, x, o):
+    def output(self, x, o):
+        """y of frames x (..., H, W, C) and o of their shape."""
         return self.out(self.norm(o).astype(x.dtype) * jax.nn.silu(self.gate(x)))
 
 

@@ -61,7 +61,8 @@ class LRU(Mixer):
         self.C = nnx.Param(ssm.complex_normal(keys[3], (channels, d_state), 2 / d_state))
         self.D = nnx.Param(jax.random.normal(keys[4], (channels,)))
 
-    def _modes(self) -> ssm.Modes:
+    def system(self) -> ssm.Modes:
+        """L, and what writes and reads the modes."""
         rate = jnp.exp(ssm.float32(self.nu))
         scale = jnp.sqrt(-jnp.expm1(-2 * rate))  # sqrt(1 - |L|^2)
         z = lax.complex(-rate, jnp.exp(ssm.float32(self.theta)))
@@ -70,11 +71,11 @@ class LRU(Mixer):
 
     def transition(self, grid: Grid):
         """(P, 1, 1): L, the factor of every mode per frame, the same at every position."""
-        return jnp.exp(self._modes().log_transition)[:, None, None]
+        return jnp.exp(self.system().log_transition)[:, None, None]
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """The largest |S| that an input |x| <= input_bound can reach: max_p g_p sum_c |B_pc| / (1 - |L_p|)."""
-        z = self._modes().log_transition
+        z = self.system().log_transition
         scale = jnp.sqrt(-jnp.expm1(2 * z.real))
         return ssm.modes_bound(z, scale * jnp.abs(ssm.complex64(self.B)).sum(1), input_bound)
 
@@ -82,19 +83,19 @@ class LRU(Mixer):
         return LRUState(jnp.zeros((batch, *grid, self.d_state), jnp.complex64))
 
     def _step(self, state: LRUState, x: Frame, dt=None) -> tuple[LRUState, Frame]:
-        modes, y = ssm.step(self._modes(), state.modes, x, dt)
+        modes, y = ssm.step(self.system(), state.modes, x, dt)
         return LRUState(modes), y
 
     def _scan(self, state: LRUState, x: Video, *, reset=None, readout="all", dt=None) -> tuple[LRUState, Video | Frame]:
         """dt (B, T): the state decays by L^dt = exp(dt (-exp nu + i exp theta)) before each frame."""
-        modes, y = ssm.scan(self._modes(), state.modes, x, reset=reset, readout=readout, dt=dt)
+        modes, y = ssm.scan(self.system(), state.modes, x, reset=reset, readout=readout, dt=dt)
         return LRUState(modes), y
 
-    def _static(self, state: LRUState, x: Frame, steps: int, *, readout="last") -> tuple[LRUState, Frame]:
-        modes, y = ssm.static(self._modes(), state.modes, x, steps, readout=readout)
+    def _static(self, state: LRUState, x: Frame, steps: int, *, readout) -> tuple[LRUState, Frame]:
+        modes, y = ssm.static(self.system(), state.modes, x, steps, readout=readout)
         return LRUState(modes), y
 
-    def _pooled(self, state: LRUState, x: Video, *, readout="all"):
+    def _pooled(self, state: LRUState, x: Video, *, readout):
         """The spatial mean of `scan`'s output, (B, T, C) or (B, C): all is linear, so the mean frame is run instead."""
         mean = LRUState(state.modes.mean((1, 2), keepdims=True))
         return self._scan(mean, x.mean((2, 3), keepdims=True), readout=readout)[1][..., 0, 0, :]

@@ -89,8 +89,8 @@ class Mamba2Seq(Mixer):
         o = (o + self.skip[...][:, None] * v).reshape(*x.shape[:-1], self.inner)
         state = Mamba2SeqState(past, memory)
         if readout == "last":
-            return state, self._output(x[:, -1], o[:, -1])
-        return state, select(self._output(x, o), readout)
+            return state, self.output(x[:, -1], o[:, -1])
+        return state, select(self.output(x, o), readout)
 
     def _static(self, state: Mamba2SeqState, x: Frame, steps: int) -> tuple[Mamba2SeqState, Frame]:
         """The last frame alone is read: those before it multiply the memory by the same decays."""
@@ -121,5 +121,6 @@ class Mamba2Seq(Mixer):
         dt = jnp.minimum(jax.nn.softplus(self.rate(x).astype(dtype)), 1)
         return dt, -jnp.exp(self.log_A[...].astype(dtype)) * dt
 
-    def _output(self, x, o):
+    def output(self, x, o):
+        """y of frames x (..., H, W, C) and o (..., H, W, E C)."""
         return self.out(self.norm(o).astype(x.dtype) * jax.nn.silu(self.gate(x)))

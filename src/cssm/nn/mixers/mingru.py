@@ -97,25 +97,25 @@ class MinGRU(Mixer):
         return self.candidate.bound(input_bound) + 0.5
 
     def _step(self, state: MinGRUState, x: Frame) -> tuple[MinGRUState, Frame]:
-        decay, write = _gates(*self._logits(x))
+        decay, write = _gates(*self.logits(x))
         memory = decay * state.memory + write
         return MinGRUState(memory), self.out(memory.astype(x.dtype))
 
     def _scan(self, state: MinGRUState, x: Video, *, reset=None, readout="all") -> tuple[MinGRUState, Video | Frame]:
-        gate, candidate = (v.reshape(x.shape) for v in self._logits(x.reshape(-1, *x.shape[2:])))
+        gate, candidate = (v.reshape(x.shape) for v in self.logits(x.reshape(-1, *x.shape[2:])))
         recurrence = _direct if self.numerics == "direct" else _in_logarithms
         memory = recurrence(gate, candidate, state.memory, reset)
         # y is linear in the memory, so the mean y is the y of the mean memory
         return MinGRUState(memory[:, -1]), self.out(select(memory, readout).astype(x.dtype))
 
-    def _static(self, state: MinGRUState, x: Frame, steps: int, *, readout="last") -> tuple[MinGRUState, Frame]:
-        decay, write = _gates(*self._logits(x))
+    def _static(self, state: MinGRUState, x: Frame, steps: int, *, readout) -> tuple[MinGRUState, Frame]:
+        decay, write = _gates(*self.logits(x))
         power, total, cumulative = geometric(decay, steps)
         memory = total * write + power * state.memory
         shown = memory if readout == "last" else (cumulative * write + decay * total * state.memory) / steps
         return MinGRUState(memory), self.out(shown.astype(x.dtype))
 
-    def _logits(self, x):
+    def logits(self, x):
         """The gate's and the candidate's arguments, float32, for frames (N, H, W, C)."""
         return self.gate(x).astype(jnp.float32), self.candidate(x).astype(jnp.float32)
 

@@ -83,7 +83,7 @@ class NoFFT(Mixer):
         advance = lambda memory, now: self._advance(memory, now, shown=readout != "last")  # noqa: E731
         memory, y = scan_frames(advance, state.memory, (x, u), reset)
         if readout == "last":
-            return NoFFTState(past, memory), self._output(x[:, -1], memory, self.factors(u[:, -1]))
+            return NoFFTState(past, memory), self.output(x[:, -1], memory, self.factors(u[:, -1]))
         return NoFFTState(past, memory), select(y, readout)
 
     def _static(self, state: NoFFTState, x: Frame, steps: int) -> tuple[NoFFTState, Frame]:
@@ -98,7 +98,7 @@ class NoFFT(Mixer):
         decay, write = self._transition(factors)
         power, total, _ = geometric(decay, steps - first)
         memory = total * (write * u) + power * state.memory
-        return NoFFTState(past, memory), self._output(x, memory, factors)
+        return NoFFTState(past, memory), self.output(x, memory, factors)
 
     def factors(self, u):
         """The gates of frames u (..., H, W, C): rows (..., H) and columns (..., W) of each, not their product."""
@@ -120,7 +120,7 @@ class NoFFT(Mixer):
         factors = self.factors(u)
         decay, write = self._transition(factors)
         memory = decay * memory + write * u
-        return memory, self._output(x, memory, factors) if shown else None
+        return memory, self.output(x, memory, factors) if shown else None
 
     def _transition(self, factors):
         """a e^{-D} and D B, (..., H, W, C) and (..., H, W, 1)."""
@@ -128,6 +128,7 @@ class NoFFT(Mixer):
         write = (over_columns(rows) + over_rows(columns)) * outer(*factors["write"])
         return self.decay() * outer(jnp.exp(-rows), jnp.exp(-columns))[..., None], write[..., None]
 
-    def _output(self, x, memory, factors):
+    def output(self, x, memory, factors):
+        """y of frames x (..., H, W, C), the memory after them, and their gates."""
         y = self.norm((outer(*factors["read"])[..., None] * memory).astype(x.dtype))
         return self.out(y * jax.nn.silu(self.gate(x)))

@@ -82,12 +82,12 @@ class NoGate(Mixer):
         final, y = spectral_scan(padded, spectrum, state=state.spectrum, reset=reset, **options)
         return NoGateState(final), self.out(crop(y, x))
 
-    def _static(self, state: NoGateState, x: Frame, steps: int, *, readout="last") -> tuple[NoGateState, Frame]:
+    def _static(self, state: NoGateState, x: Frame, steps: int, *, readout) -> tuple[NoGateState, Frame]:
         spectrum, padded = self.transition(x.shape[1:3]), pad(x, self.margin)
         final, y = spectral_static(padded, spectrum, steps, state=state.spectrum, readout=readout)
         return NoGateState(final), self.out(crop(y, x))
 
-    def _pooled(self, state: NoGateState, x: Video, *, readout="all"):
+    def _pooled(self, state: NoGateState, x: Video, *, readout):
         """The spatial mean of `scan`'s output, (B, T, C) or (B, C), from the DC bin alone."""
         if self.margin:  # cropping breaks the DC shortcut
             return self._scan(state, x, readout=readout)[1].mean((-3, -2))

@@ -95,7 +95,7 @@ class Opponent(Mixer):
             return self._scan(state, x[:, None], readout="last")
         now = x, self.factors(x, state.turns)
         pair = advance(self.transition_parts(x.shape[1:3]), self.rho, state[:2], now)
-        return OpponentState(pair[0], pair[1], self.clock.step(state.turns)), self._output(x, pair)
+        return OpponentState(pair[0], pair[1], self.clock.step(state.turns)), self.output(x, pair)
 
     def _scan(
         self, state: OpponentState, x: Video, *, reset=None, readout="all"
@@ -121,7 +121,7 @@ class Opponent(Mixer):
 
         pair, field = scan_frames(frame, pair, (x, factors), reset)
         if readout == "last":
-            return pair, self._output(x[:, -1], pair)
+            return pair, self.output(x[:, -1], pair)
         return pair, select(self.out(field.astype(x.dtype)), readout)
 
     def _mean(self, pair, x, factors, reset, parts):
@@ -132,7 +132,7 @@ class Opponent(Mixer):
 
         zeros = jax.tree.map(jnp.zeros_like, pair)
         (pair, total), _ = scan_frames(frame, (pair, zeros), (x, factors, reset))
-        return pair, self._output(x[:, -1], jax.tree.map(lambda s: s / x.shape[1], total))
+        return pair, self.output(x[:, -1], jax.tree.map(lambda s: s / x.shape[1], total))
 
     def _by_goom(self, pair, x, factors, reset, readout):
         matrices, writes = materialised(self.transition_parts(x.shape[2:4]), self.rho, x, factors)
@@ -141,11 +141,12 @@ class Opponent(Mixer):
         states = pair_scan(matrices, writes, jnp.stack(pair))  # t 2 b c h wf
         if readout in ("last", "mean"):
             shown = states[-1] if readout == "last" else states.mean(0)
-            return tuple(states[-1]), self._output(x[:, -1], tuple(shown))
+            return tuple(states[-1]), self.output(x[:, -1], tuple(shown))
         field = jnp.moveaxis(to_field((states[:, 0], states[:, 1]), x.shape[3]), 0, 1)
         return tuple(states[-1]), select(self.out(field.astype(x.dtype)), readout)
 
-    def _output(self, x, pair):
+    def output(self, x, pair):
+        """y of the pair of spectra after frames x (..., H, W, C)."""
         return self.out(to_field(pair, x.shape[2]).astype(x.dtype))
 
 

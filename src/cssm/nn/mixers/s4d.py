@@ -70,7 +70,8 @@ class S4D(Mixer):
         A = lax.complex(-jnp.exp(ssm.float32(self.log_A_real)), ssm.float32(self.A_imag))
         return jnp.exp(ssm.float32(self.log_step))[:, None] * A
 
-    def _system(self) -> diagonal.Diagonal:
+    def system(self) -> diagonal.Diagonal:
+        """The state spaces of all channels, discretised."""
         A = lax.complex(-jnp.exp(ssm.float32(self.log_A_real)), ssm.float32(self.A_imag))
         step = jnp.exp(ssm.float32(self.log_step))
         return diagonal.discretise(A, ssm.complex64(self.B), ssm.complex64(self.C)[None], step, "zoh")
@@ -82,34 +83,35 @@ class S4D(Mixer):
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """The largest |S| that an input |x| <= input_bound can reach: max |B_bar| / (1 - |e^z|)."""
         z = self._log_transition()
-        return ssm.modes_bound(z, jnp.abs(self._system().B), input_bound)
+        return ssm.modes_bound(z, jnp.abs(self.system().B), input_bound)
 
     def init_state(self, batch: int, grid: Grid) -> S4DState:
         return S4DState(jnp.zeros((batch, self.channels, self.d_state, *grid), jnp.float32))
 
     def _step(self, state: S4DState, x: Frame, dt=None) -> tuple[S4DState, Frame]:
-        step, frame = ssm_channels.one_step(self._system(), ssm.float32(self.D)), x.astype(jnp.float32)
+        step, frame = ssm_channels.one_step(self.system(), ssm.float32(self.D)), x.astype(jnp.float32)
         factor = None if dt is None else ssm_channels.irregular(dt, self._log_transition())
         modes = ssm_channels.advance(step, state.modes, frame, factor)
-        return S4DState(modes), self._output(ssm_channels.read(step, modes, frame).astype(x.dtype))
+        return S4DState(modes), self.output(ssm_channels.read(step, modes, frame).astype(x.dtype))
 
     def _scan(self, state: S4DState, x: Video, *, reset=None, readout="all", dt=None) -> tuple[S4DState, Video | Frame]:
         """dt (B, T): the state decays by exp(dt z) before each frame; the input enters as at dt = 1."""
         linear = "last" if readout == "last" else "all"  # GELU: the mean needs every frame
-        system, skip = self._system(), ssm.float32(self.D)
+        system, skip = self.system(), ssm.float32(self.D)
         if reset is None and dt is None:
             modes, y = ssm_channels.scan(system, skip, state.modes, x, readout=linear)
         else:
             options = {"reset": reset, "readout": linear, "dt": dt, "log_transition": self._log_transition()}
             modes, y = ssm_channels.scan_stepwise(system, skip, state.modes, x, **options)
-        y = self._output(y.astype(x.dtype))
+        y = self.output(y.astype(x.dtype))
         return S4DState(modes), y if linear == "last" else select(y, readout)
 
     def _static(self, state: S4DState, x: Frame, steps: int) -> tuple[S4DState, Frame]:
-        frame, system = x.astype(jnp.float32), self._system()
+        frame, system = x.astype(jnp.float32), self.system()
         modes = ssm_channels.static(system, state.modes, frame, steps)
         y = ssm_channels.read(ssm_channels.one_step(system, ssm.float32(self.D)), modes, frame)
-        return S4DState(modes), self._output(y.astype(x.dtype))
+        return S4DState(modes), self.output(y.astype(x.dtype))
 
-    def _output(self, y):
+    def output(self, y):
+        """y of what the state spaces give, (..., H, W, C)."""
         return self.out(jax.nn.gelu(y))

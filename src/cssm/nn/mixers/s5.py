@@ -62,7 +62,8 @@ class S5(Mixer):
         z, gain = ssm.zoh(A, ssm.float32(self.log_step))
         return z, gain[:, None] * ssm.complex64(self.B)
 
-    def _modes(self) -> ssm.Modes:
+    def system(self) -> ssm.Modes:
+        """z, and what writes and reads the modes."""
         z, weight = self._discrete()
         return ssm.Modes(z, *ssm.matmul_modes(weight, 2 * ssm.complex64(self.C), ssm.float32(self.D)))
 
@@ -79,19 +80,19 @@ class S5(Mixer):
         return S5State(jnp.zeros((batch, *grid, self.modes), jnp.complex64))
 
     def _step(self, state: S5State, x: Frame, dt=None) -> tuple[S5State, Frame]:
-        modes, y = ssm.step(self._modes(), state.modes, x, dt)
+        modes, y = ssm.step(self.system(), state.modes, x, dt)
         return S5State(modes), y
 
     def _scan(self, state: S5State, x: Video, *, reset=None, readout="all", dt=None) -> tuple[S5State, Video | Frame]:
         """dt (B, T): the state decays by exp(dt z) before each frame; the input enters as at dt = 1."""
-        modes, y = ssm.scan(self._modes(), state.modes, x, reset=reset, readout=readout, dt=dt)
+        modes, y = ssm.scan(self.system(), state.modes, x, reset=reset, readout=readout, dt=dt)
         return S5State(modes), y
 
-    def _static(self, state: S5State, x: Frame, steps: int, *, readout="last") -> tuple[S5State, Frame]:
-        modes, y = ssm.static(self._modes(), state.modes, x, steps, readout=readout)
+    def _static(self, state: S5State, x: Frame, steps: int, *, readout) -> tuple[S5State, Frame]:
+        modes, y = ssm.static(self.system(), state.modes, x, steps, readout=readout)
         return S5State(modes), y
 
-    def _pooled(self, state: S5State, x: Video, *, readout="all"):
+    def _pooled(self, state: S5State, x: Video, *, readout):
         """The spatial mean of `scan`'s output, (B, T, C) or (B, C): all is linear, so the mean frame is run instead."""
         mean = S5State(state.modes.mean((1, 2), keepdims=True))
         return self._scan(mean, x.mean((2, 3), keepdims=True), readout=readout)[1][..., 0, 0, :]

@@ -86,12 +86,12 @@ class Standard(Mixer):
         final, y = spectral_scan(padded, spectrum, state=state.spectrum, reset=reset, **options)
         return StandardState(final), crop(y, x)
 
-    def _static(self, state: StandardState, x: Frame, steps: int, *, readout="last") -> tuple[StandardState, Frame]:
+    def _static(self, state: StandardState, x: Frame, steps: int, *, readout) -> tuple[StandardState, Frame]:
         spectrum, padded = self.transition(x.shape[1:3]), pad(x, self.margin)
         final, y = spectral_static(padded, spectrum, steps, state=state.spectrum, readout=readout)
         return StandardState(final), crop(y, x)
 
-    def _pooled(self, state: StandardState, x: Video, *, readout="all"):
+    def _pooled(self, state: StandardState, x: Video, *, readout):
         """The spatial mean of `scan`'s output, (B, T, C) or (B, C); from the DC bin alone where that is exact."""
         if self.margin or self.numerics == "goom":  # cropping breaks the DC shortcut, which is direct
             return self._scan(state, x, readout=readout)[1].mean((-3, -2))
