@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cssm.data import FeatureTracker, Pathfinder, PathTracker
+from cssm.data import FeatureTracker, Pathfinder, PathTracker, Subset
 from cssm.nn import list_mixers
 from cssm.ops import goom
-from cssm.recipes import load_run
+from cssm.recipes import draw_predictions, load_run
+from cssm.shared.palette import BLUE, RED
 from cssm.viz.contact_sheet import contact_sheet
-from cssm.viz.figure import BLUE, RED, figure, plain
+from cssm.viz.figure import figure, plain
 from cssm.viz.impulse import draw_impulse
 from cssm.viz.mixers import markdown_table, mixer_facts
-from cssm.viz.predictions import draw_predictions
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -80,7 +80,7 @@ def main(only: tuple[str, ...] = ()) -> None:
         print("no finished run of `make demo` in runs/: docs/images/demo.png is left as it is")
         return
     run, model = load_run(runs[-1])
-    draw_predictions(model, run.task, run.source("test"), IMAGES / "demo.png", samples=4)
+    draw_predictions(run, model, Subset(run.source("test"), range(4)), IMAGES / "demo.png")
     print(IMAGES / "demo.png")
 
 

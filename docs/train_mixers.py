@@ -75,11 +75,11 @@ def gradient_step(name: str) -> Callable:
     """A maker of the loss of a batch and its gradient."""
     run = run_of(name)
     example = run.source("train").batch(np.arange(run.train.batch_size))
-    batch = {"input": example["input"], "label": example["label"], "valid": np.ones(run.train.batch_size, bool)}
+    batch = run.task.prepare({**example, "valid": np.ones(run.train.batch_size, bool)})
 
     def build():
         graph, params = nnx.split(run.build())
-        return jitted(jax.value_and_grad(lambda p: run.task.loss(nnx.merge(graph, p), batch, None)[0]), params)
+        return jitted(jax.value_and_grad(lambda p: run.task.loss(nnx.merge(graph, p), batch, None).value), params)
 
     return build
 
@@ -111,7 +111,7 @@ def row(name: str, facts: dict) -> str:
 def write(out: Path, names: list[str]) -> None:
     facts = {name: measured(name, out / name, gradient_step(UNIT)) for name in names}
     rows = [row(name, facts[name]) for name in sorted(names, key=lambda name: -facts[name]["test"])]
-    rows.append(f"| markers only | | {baseline_of(run_of(UNIT).source('test'))} | | |")
+    rows.append(f"| markers only | | {baseline_of(run_of(UNIT), 'test')} | | |")
     before, rest = RESULTS.read_text().split(BEGIN)
     RESULTS.write_text(before + BEGIN + "\n".join(HEAD + rows) + "\n" + END + rest.split(END)[1])
     print(RESULTS)

@@ -1,10 +1,11 @@
 """What the documents show is run: README, CONTRIBUTING, every docstring example."""
 
+import ast
 import doctest
 import filecmp
 import importlib
+import inspect
 import os
-import pkgutil
 import re
 import shutil
 import subprocess
@@ -13,18 +14,22 @@ from pathlib import Path
 
 import pytest
 
-import cssm
-
 ROOT = Path(__file__).parents[1]
-ELSEWHERE = (
-    "cssm.__main__",
-    "cssm.cli",
-    "cssm.data",
-    "cssm.tasks",
-    "cssm.train",
-)  # commands, and examples tested there
 NEEDS = {"cssm.torch": "torch", "cssm.kernels.decay_scan": "triton", "cssm.kernels.spectral": "triton"}
-MODULES = sorted(m.name for m in pkgutil.walk_packages(cssm.__path__, "cssm.") if not m.name.startswith(ELSEWHERE))
+
+
+def examples_in(path) -> int:
+    """How many examples the docstrings of a file hold, without importing it."""
+    documented = ast.Module, ast.ClassDef, ast.FunctionDef
+    nodes = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented))
+    return sum(len(doctest.DocTestParser().get_examples(ast.get_docstring(node) or "")) for node in nodes)
+
+
+def module_name(path) -> str:
+    return ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+
+
+EXAMPLES = {module_name(path): number for path in (ROOT / "src").rglob("*.py") if (number := examples_in(path))}
 
 
 def python_blocks(name):
@@ -85,10 +90,23 @@ def left(name):
     return name.startswith("cssm.nn.mixers.") and name != "cssm.nn.mixers.no_gate"
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if left(n) else n for n in MODULES])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if left(n) else n for n in sorted(EXAMPLES)])
 def test_docstring_examples_run(name):
     for package, needs in NEEDS.items():
         if name.startswith(package):
             pytest.importorskip(needs)
-    failures, _ = doctest.testmod(importlib.import_module(name))
-    assert not failures
+    failed, attempted = doctest.testmod(importlib.import_module(name))
+    assert not failed and attempted == EXAMPLES[name], f"{EXAMPLES[name] - attempted} examples are out of reach"
+
+
+@pytest.mark.parametrize(
+    ("face", "names"),
+    [("cssm.ops", None), ("cssm.torch", None), ("cssm.train", ("train", "evaluate", "save_config", "read_metrics"))],
+)
+def test_public_functions_have_examples(face, names):
+    if face == "cssm.torch":
+        pytest.importorskip("torch")
+    module, finder = importlib.import_module(face), doctest.DocTestFinder()
+    functions = [function for name in names or module.__all__ if inspect.isfunction(function := getattr(module, name))]
+    without = [f.__name__ for f in functions if not any(test.examples for test in finder.find(f))]
+    assert functions and not without

@@ -4,21 +4,29 @@ Everything is loaded when it is first used, so that `import cssm` is quick.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what editors and type checkers see
+    from . import bench, core, data, models, nn, ops, recipes, tasks, torch, train, viz
+    from .data import create_dataset, list_datasets
+    from .models import create_model, list_models
+    from .nn import create_mixer, list_mixers
+
+__all__ = [
+    "bench", "core", "create_dataset", "create_mixer", "create_model", "data", "list_datasets", "list_mixers",
+    "list_models", "models", "nn", "ops", "recipes", "tasks", "torch", "train", "viz",
+]  # fmt: skip
 
 _WHERE = {
-    "create_mixer": "cssm.nn", "list_mixers": "cssm.nn", "create_model": "cssm.models", "list_models": "cssm.models",
-    "create_dataset": "cssm.data", "list_datasets": "cssm.data",
+    "create_dataset": "data", "list_datasets": "data", "create_mixer": "nn", "list_mixers": "nn",
+    "create_model": "models", "list_models": "models",
 }  # fmt: skip
-_MODULES = ("bench", "core", "data", "models", "nn", "ops", "recipes", "tasks", "torch", "train", "viz")
-
-__all__ = [*_WHERE, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
-    if name in _MODULES:
+        return getattr(importlib.import_module(f"cssm.{_WHERE[name]}"), name)
+    if name in __all__:
         return importlib.import_module(f"cssm.{name}")
     raise AttributeError(f"module 'cssm' has no attribute {name!r}; it has {', '.join(__all__)}")
 

@@ -114,17 +114,32 @@ def test_import_is_lazy():
         (["train", "demo", "--cssm", "transformer", "--kernel-size", "3"], ["'transformer'", "kernel_size"]),
         (["train", "demo", "--mixer-options", "gain=3"], ["'no_gate'", "gain"]),
         (["train", "demo", "--mixer-options", "gain"], ["name=value"]),
-        (["train", "demo", "--pathfinder-difficulty", "9"], ["--pathfinder-difficulty", "pathtracker"]),
-        (["train", "pathfinder", "--distractors", "9"], ["--distractors", "pathfinder"]),
-        (["train", "demo", "--image-size", "64"], ["--image-size", "pathtracker"]),
+        (["train", "demo", "--pathfinder-difficulty", "9"], ["--pathfinder-difficulty does not apply to PathTracker"]),
+        (["train", "pathfinder", "--distractors", "9"], ["--distractors does not apply to Pathfinder"]),
+        (["train", "demo", "--image-size", "64"], ["--image-size does not apply to PathTracker"]),
         (["train", "demo", "--dataset", "pathtraker"], ["did you mean 'pathtracker'"]),
         (["train", "demo", "--seq-len", "0"], ["frames 0", "choose 2..326"]),
         (["train", "demo", "--steps", "5", "--epochs", "2"], ["--steps or --epochs"]),
         (["train", "demo", "--steps", "3000", "--epochs", "2"], ["--steps or --epochs"]),
-        (["train", "demo", "--val-size", "0"], ["--val-size is 0", "at least 9"]),
-        (["train", "demo", "--skip-corrupt"], ["--skip-corrupt", "--data-dir"]),
+        (["train", "demo", "--val-size", "0"], ["val_size is 0", "at least 9"]),
+        (["train", "demo", "--skip-corrupt"], ["--skip-corrupt does not apply to PathTracker"]),
         (["train", "demo", "--embed-dim", "5", "--pos-embed", "mrope"], ["5 is odd"]),
-        (["train", "demo", "--kernel-size", "3", "--mixer-options", "kernel_size=5"], ["--kernel-size"]),
+        (["train", "demo", "--lrr", "3"], ["has no option --lrr", "did you mean --lr?", "--help-all"]),
+        (["train", "demo", "--lr", "x"], ["--lr x: expected FLOAT"]),
+        (["train", "demo", "--lr"], ["--lr: expected FLOAT"]),
+        (["train", "demo", "--steps", "3", "4"], ["--steps 3 4: expected INT|None"]),
+        (["train", "demo", "--progress", "maybe"], ["--progress maybe: expected true or false"]),
+        (["train", "demo", "--compute-dtype", "f16"], ["{float32,bfloat16}"]),
+        (["train", "demo", "--num-classes", "3"], ["--num-classes", "leave it out"]),
+        (["train", "demo", "--task.num-classes", "3"], ["does not hold", "the data says 2"]),
+        (["train", "demo", "--model.seq-len", "5"], ["--model.seq-len 5 does not hold", "the data says 8"]),
+        (["train", "demo", "--no-lr"], ["has no option --no-lr"]),
+        (["train", "demo", "8"], ["'8' belongs to no option"]),
+        (["train", "demo", "--augment", "flipshift"], ["did you mean 'flip_shift'"]),
+        (["train", "demo", "--augment", "flip_shift", "--flip", "2"], ["flip 2.0 is out of range"]),
+        (["train", "demo", "--dataset", "imagenette"], ["imagenette is read from files", "--data-dir"]),
+        (["train", "images"], ["read from files", "--data-dir"]),
+        (["train", "--lr", "3"], ["name a recipe first"]),
         (["data", "clip", "pathtracker", "--output", "c.npz", "--index", "-1"], ["--index is -1"]),
         (["data", "check", "pathtracker", "--samples", "3"], ["--samples is 3"]),
         (["data", "preview", "pathtracker", "--output", "p.foo"], [".png"]),
@@ -209,10 +224,10 @@ def files(folder):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--embed-dim", "16"], ["--embed-dim is 4, not 16"]),
+        (["--embed-dim", "16"], ["embed-dim is 4, not 16", "leave --embed-dim out"]),
         (["--normalization", "imagenet"], ["--normalization"]),
-        (["--distractors", "14"], ["--distractors is 0, not 14"]),
-        (["--mixer-options", "rho=0.5"], ["--mixer-options"]),
+        (["--distractors", "14"], ["distractors is 0, not 14"]),
+        (["--mixer-options", "rho=0.5"], ["mixer-options"]),
         (["--frame-readout", "mean"], ["--frame-readout"]),
     ],
 )
@@ -236,17 +251,6 @@ def test_resume_of_nothing_leaves_nothing(tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
-def test_epochs_on_a_recipe_in_steps_evaluate_every_epoch(tmp_path):
-    from cssm.cli.overrides import flag_values, overridden
-    from cssm.cli.train import Flags
-    from cssm.recipes import RECIPES
-
-    run = RECIPES["demo"]()
-    flags = Flags(**{**flag_values(run), "epochs": 4})
-    train = overridden(run, flags, {"epochs"}).train
-    assert (train.steps, train.epochs, train.eval_every) == (None, 4, None)
-
-
 @pytest.mark.parametrize("form", ["arrayrecord", "tfrecord"])
 def test_training_from_made_files(tmp_path, form, capsys):
     folder = tmp_path / "made"
@@ -255,8 +259,8 @@ def test_training_from_made_files(tmp_path, form, capsys):
     assert main(["data", "verify", str(folder)]) == 0
     tiny = ["--steps", "2", "--batch-size", "8", "--embed-dim", "4", "--logger", "jsonl", "--data-dir", str(folder)]
     for flags, says in (
-        (["--seq-len", "16"], "made with frames 8"),
-        (["--distractors", "5"], "made with distractors 0"),
+        (["--seq-len", "16"], "--seq-len 16 does not hold: the data says 8"),
+        (["--distractors", "5"], "--distractors does not apply to StoredFiles"),
         (["--dataset", "pathfinder"], "--dataset pathtracker"),
     ):
         capsys.readouterr()

@@ -28,8 +28,6 @@ def test_zoom_repeats_pixels():
 def test_errors(monkeypatch):
     with pytest.raises(UsageError, match="multiple of 8"):
         validate(Digits, size=20)
-    with pytest.raises(UsageError, match="split"):
-        Digits().source("valid")
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(UsageError, match="pip install scikit-learn"):
         Digits().source("val")

@@ -5,9 +5,9 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 from data_helpers import assert_same_batch
+from miniatures import whole
 
 from cssm.core.errors import DataError, UsageError
 from cssm.data import FeatureTracker, Pathfinder, PathTracker
@@ -23,10 +23,6 @@ CONFIGS = [
     FeatureTracker(frames=4, distractors=1),
 ]
 SPLITS = {"train": 7, "val": 3}
-
-
-def whole(source):
-    return source.batch(np.arange(len(source)))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: type(c).__name__)
@@ -140,7 +136,7 @@ def test_damage_is_found(tmp_path, format):
     with pytest.raises(DataError, match=shard.name):
         whole(StoredFiles(root=folder).source("train"))
     lenient = StoredFiles(root=folder, skip_corrupt=True).source("train")
-    kept = lenient.batch(np.arange(len(lenient)))
+    kept = whole(lenient)
     assert len(lenient) == (4 if format == "arrayrecord" else 6) and kept["valid"].all()
     assert len(lenient.left_out) == 1 and shard.name in lenient.left_out[0]
     shard.unlink()

@@ -34,7 +34,7 @@ def test_marker_distances_match_the_published_ones(difficulty):
 def test_matched_negatives_leave_no_distance_cue(difficulty):
     n = 1500
     got = markers_only(Pathfinder(difficulty=difficulty, negatives="matched").source(size=n), n)
-    assert abs(got.accuracy - 0.5) < 3 * got.standard_error
+    assert abs(got.value - 0.5) < 3 * got.standard_error
 
 
 @pytest.mark.slow
@@ -42,12 +42,12 @@ def test_matched_negatives_leave_no_distance_cue(difficulty):
 def test_matched_negatives_score_half_within_three_percent(difficulty):
     n = 6000
     got = markers_only(Pathfinder(difficulty=difficulty, negatives="matched").source(size=n), n)
-    assert abs(got.accuracy - 0.5) < 0.03
+    assert abs(got.value - 0.5) < 0.03
 
 
 def test_published_negatives_do_leak_distance():
     """The known shortcut is really there, so the tests above can fail."""
-    assert markers_only(Pathfinder(difficulty=9).source(size=1500), 1500).accuracy > 0.6
+    assert markers_only(Pathfinder(difficulty=9).source(size=1500), 1500).value > 0.6
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -58,7 +58,7 @@ def test_shapes_and_batching(preset, negatives):
     size = {"published": 128, "lra32": 32, "lra64": 64, "lra128": 128}[preset]
     batch = source.batch(np.arange(12))
     assert batch["input"].shape == (12, size, size, 3) and batch["input"].dtype == np.uint8
-    assert config.input_shape == batch["input"].shape[1:]
+    assert config.sample_spec["input"].shape == batch["input"].shape[1:]
     assert (batch["input"] == batch["input"][..., :1]).all()
     assert (batch["markers"] > 0).all() and (batch["markers"] < size).all()
     assert_same_batch({k: v[5] for k, v in batch.items()}, source[5])

@@ -131,7 +131,7 @@ def test_any_shape_and_kind_in_single_precision(case, kinds, strategy):
 
 
 def numpy_ssm(x, k, b, c):
-    """The sum of MATH.md section 5, step by step in NumPy."""
+    """The sum of docs/math.md section 5, step by step in NumPy."""
     u = x @ b.T
     states = np.zeros(u.shape, np.result_type(u, k))
     for lag in range(min(len(k), x.shape[1])):
@@ -273,7 +273,7 @@ def test_spatial_bfloat16_and_a_batch_in_parts(strategy, monkeypatch):
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_named(name):
+def test_bad_input_is_named(unchecked, name):
     call, error, says = BAD[name]
     with pytest.raises(error, match=says):
         call(fftconv, lambda shape, dtype=float: jnp.ones(shape, dtype))

@@ -57,7 +57,7 @@ def test_diagonal_inits_are_those_of_the_paper():
         "lin": -0.5 + 1j * np.pi * n,
         "inv": -0.5 + 1j * 8 / np.pi * (8 / (2 * n + 1) - 1),
         "inv2": -0.5 + 1j * 8 / np.pi * (8 / (n + 1) - 1),
-        "quad": -((1 + 2 * n) ** 2) / np.pi,
+        "quad": -0.5 + 1j * (1 + 2 * n) ** 2 / np.pi,
         "real": -(n + 1),
     }
     for name, expected in formulas.items():

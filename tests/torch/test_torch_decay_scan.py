@@ -139,7 +139,7 @@ def test_strides_do_not_matter():
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_compiles_without_a_graph_break(backend):
+def test_compiles_without_a_graph_break(unchecked, backend):
     arrays = arguments((2, 9, 3, 4))
     function = lambda log_a, x, h0: decay_scan(log_a - 0.1, x.sin(), h0).cos()  # noqa: E731
     compiled = torch.compile(function, fullgraph=True, backend=backend)

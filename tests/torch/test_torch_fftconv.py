@@ -40,7 +40,7 @@ def single(array):
 
 
 def numpy_ssm(x, k, b, c):
-    """The sum of MATH.md section 5, lag by lag in NumPy."""
+    """The sum of docs/math.md section 5, lag by lag in NumPy."""
     x, k, b, c = (a.numpy() for a in (x, k, b, c))
     u = x @ b.T
     states = np.zeros(u.shape, np.result_type(u, k))
@@ -236,7 +236,7 @@ def test_compiles_without_a_graph_break():
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_named(name):
+def test_bad_input_is_named(unchecked, name):
     call, error, says = BAD[name]
     dtypes = {float: torch.float32, int: torch.int64, complex: torch.complex64}
     with pytest.raises(error, match=says):

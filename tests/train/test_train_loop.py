@@ -33,8 +33,8 @@ def run(tmp_path_factory):
 def test_it_learns(run):
     _, result, _, _ = run
     losses = [record["loss"] for record in result.history]
-    assert losses[-1] < losses[0] - 0.1 and result.best_accuracy > 0.9
-    assert result.best_score == result.best_accuracy == max(record["accuracy"] for record in result.history)
+    assert losses[-1] < losses[0] - 0.1 and result.best_score > 0.9
+    assert result.best_score == max(record["accuracy"] for record in result.history)
 
 
 def test_the_best_checkpoint_has_the_best_accuracy(run):
@@ -43,7 +43,7 @@ def test_the_best_checkpoint_has_the_best_accuracy(run):
     facts = load_model(run_dir, best, "best")
     figures = evaluate(best, TASK, validation())
     assert facts["step"] == result.best_step
-    assert figures["accuracy"] == result.best_accuracy
+    assert figures["accuracy"] == result.best_score
     last = tiny(7)
     load_model(run_dir, last, "last")
     assert all(np.array_equal(a, b) for a, b in zip(parameters(last).values(), parameters(model).values(), strict=True))
@@ -83,7 +83,7 @@ def test_metrics_say_what_happened(run):
     records = read_metrics(run_dir / "metrics.jsonl")
     training = [record for record in records if record["kind"] == "train"]
     assert [record["step"] for record in training] == [5, 10, 15, 20, 25, 30]
-    want = {"kind", "step", "loss", "accuracy", "lr", "grad_norm", "skipped"}
+    want = {"kind", "step", "loss", "accuracy", "count", "lr", "grad_norm", "skipped"}
     assert set(training[0]) == want | {"samples_per_second", "memory_mib", "seconds"}
     assert training[0]["lr"] == pytest.approx(0.05 * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * (4 - 3) / 27))), rel=1e-4)
     assert all(record["samples_per_second"] > 0 and record["memory_mib"] > 50 for record in training)
@@ -229,7 +229,7 @@ def test_a_few_bad_batches_are_skipped_counted_and_logged(tmp_path, caplog):
 
 def test_a_label_out_of_range_is_not_blamed_on_the_input(tmp_path):
     data = Endless(change=lambda i, data: data | {"label": data["label"] + 1})
-    with pytest.raises(NonFiniteError, match=r"loss nan, .* check that the labels lie in 0\.\.classes-1"):
+    with pytest.raises(NonFiniteError, match=r"loss nan, .* check that the targets are in range"):
         fit(tmp_path, data=data)
 
 
@@ -237,7 +237,7 @@ def test_data_and_options_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(UsageError, match="a training batch has 8 rows and batch_size is 16: make them equal"):
         fit(tmp_path / "a", options={"batch_size": 16})
     no_valid = Endless(change=lambda i, data: {"input": data["input"], "label": data["label"]})
-    with pytest.raises(DataError, match=r"keys \['input', 'label'\]: expected input, label and valid"):
+    with pytest.raises(DataError, match=r"keys \['input', 'label'\] and no 'valid': expected a bool"):
         fit(tmp_path / "b", data=no_valid)
     with pytest.raises(DataError, match=r"'label' has shape \(7,\): expected 8 rows"):
         fit(tmp_path / "c", data=Endless(change=lambda i, data: data | {"label": data["label"][:7]}))
@@ -309,7 +309,7 @@ def test_the_rate_is_of_dispatch_without_compilation_and_pauses(monkeypatch):
     """Steps of 8 rows at these seconds; a pause lies between 6 and 7."""
     now, records = [0.0], []
     monkeypatch.setattr("cssm.train.watch.time", types.SimpleNamespace(perf_counter=lambda: now[0]))
-    metrics = {"bad_in_row": 0, "sums": {"loss_sum": 1.0, "correct_sum": 1, "count": 8}}
+    metrics = {"bad_in_row": 0, "weight": np.float32(8), "sums": {"loss_sum": 1.0, "correct_sum": 1, "count": 8}}
     metrics |= {name: np.float32(1) for name in ("loss", "lr", "grad_norm", "skipped")}
     watch = Watch(TASK, records.append, every=2, last=10, rows=8)
     for step, when in enumerate([50, 51, 52, 53, 55, 57, 99, 99.5, 100, 100.5], start=1):
@@ -362,7 +362,7 @@ def test_evaluate_alone_agrees_with_the_task():
     model = tiny()
     whole = batch(range(10_000, 10_021))
     figures = evaluate(model, TASK, validation())
-    want = TASK.summarise(TASK.evaluate(model, whole))
+    want = TASK.summarise(TASK.evaluate(model, TASK.prepare(whole)))
     assert figures == pytest.approx(want, rel=1e-6)
     half = evaluate(model, TASK, (b for b in validation()), compute_dtype="bfloat16")
     assert half["loss"] == pytest.approx(want["loss"], rel=2e-2) and half["loss"] != figures["loss"]

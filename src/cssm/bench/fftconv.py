@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ def _ssm_inputs(case):
     return x, K, complex_normal(keys[2], case.states, case.inputs), complex_normal(keys[3], case.outputs, case.states)
 
 
-def _ssm_bytes(case) -> dict[str, int]:
+def _ssm_bytes(case) -> dict[str, Any]:
     x, y = (4 * case.batch * case.length * width for width in (case.inputs, case.outputs))
     parameters = 8 * case.states * (case.taps + case.inputs + case.outputs)
     return {"inputs": x + parameters, "traffic": x + y + parameters}

@@ -56,12 +56,16 @@ def opponent_goom(mixer: Any, x, *, implementation: str = "associative"):
     b = jnp.stack([write, jnp.zeros_like(write)], -1)[..., None]
     m, b = (goom.to_goom(jnp.moveaxis(v, 1, 0)) for v in (m, b))  # t b c h wf 2 2, t b c h wf 2 1
     if implementation == "sequential":
-        step = lambda h, now: (goom.add(goom.matmul(now[0], h), now[1]),) * 2  # noqa: E731
-        states = lax.scan(step, goom.zeros(b.shape[1:], b.dtype), (m, b))[1]
+        states = lax.scan(_step, goom.zeros(b.shape[1:], b.dtype), (m, b))[1]
     else:
         states = lax.associative_scan(_combine, (m, b))[1]
     states = jnp.moveaxis(goom.from_goom(states)[..., 0], 0, 1)
     return mixer.out(to_field((states[..., 0], states[..., 1]), x.shape[3]).astype(x.dtype))
+
+
+def _step(h, now):
+    h = goom.add(goom.matmul(now[0], h), now[1])
+    return h, h
 
 
 def _combine(first, second):

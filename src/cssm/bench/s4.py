@@ -21,17 +21,19 @@ def s4_bench() -> Iterator[Comparison]:
     case = cases.BENCHMARKS["layer"]
     A, B, C, dt, P = _parameters(case)
     diagonal = {
-        "dense, tap by tap": lambda: forward(lambda *a: kernel_reference(*s4d_matrices(*a), case.length), A, B, C, dt),
-        "s4d_kernel": lambda: forward(lambda *a: s4d_kernel(*a, case.length), A, B, C, dt),
+        "dense, tap by tap": lambda: forward(
+            lambda *a: kernel_reference(*s4d_matrices(*a), length=case.length), A, B, C, dt
+        ),
+        "s4d_kernel": lambda: forward(lambda *a: s4d_kernel(*a, length=case.length), A, B, C, dt),
     }
     yield Comparison(name=f"S4D kernel, {case}", contenders=diagonal)
     low_rank = {
         "dense, tap by tap": partial(
-            forward, lambda *a: kernel_reference(*s4_matrices(*a), case.length), A, P, B, C, dt
+            forward, lambda *a: kernel_reference(*s4_matrices(*a), length=case.length), A, P, B, C, dt
         )
     }
     for implementation in ("krylov", "cauchy"):
-        function = lambda *a, i=implementation: s4_kernel(*a, case.length, implementation=i)  # noqa: E731
+        function = lambda *a, i=implementation: s4_kernel(*a, length=case.length, implementation=i)  # noqa: E731
         low_rank[implementation] = partial(forward, function, A, P, B, C, dt)
     yield Comparison(name=f"S4 kernel, {case}", contenders=low_rank, tolerance=1e-3)
 

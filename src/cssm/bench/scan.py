@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +18,18 @@ from .harness import Comparison
 from .registry import OP_BENCHES, SWEEP_BENCHES
 
 
-def associative(a, b):
+def associative(a: Any, b: Any):
     """lax.associative_scan with the transition broadcast to the input; gradients by autodiff."""
     combine = lambda p, q: (q[0] * p[0], q[0] * p[1] + q[1])  # noqa: E731
     return lax.associative_scan(combine, (jnp.broadcast_to(a, b.shape), b), axis=1)[1]
 
 
-def decay_inputs(shape) -> tuple[jax.Array, jax.Array]:
+def decay_inputs(shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     log_a = -jax.random.uniform(jax.random.key(0), shape[:3], minval=0.01, maxval=1.0)
     return log_a, jax.random.normal(jax.random.key(1), shape)
 
 
-def decay_associative(log_a, x):
+def decay_associative(log_a: Any, x: Any):
     return associative(jnp.exp(log_a)[..., None], x)
 
 

@@ -1,6 +1,7 @@
 """The spectral recurrence against rfft2 + lax.associative_scan, and its cheaper exact paths against the plain ones."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,27 +16,27 @@ from .registry import OP_BENCHES, SWEEP_BENCHES
 from .scan import associative
 
 
-def clip_and_spectrum(shape) -> tuple[jax.Array, jax.Array]:
+def clip_and_spectrum(shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     *_, height, width, channels = shape
     x = jax.random.normal(jax.random.key(0), shape)
     kernel = 0.2 * jax.random.normal(jax.random.key(1), (channels, 11, 11))
     return x, stable_spectrum(kernel_spectrum(kernel, (height, width)))
 
 
-def plain(x, spectrum):
+def plain(x: Any, spectrum: Any):
     """As the reference code writes it: K broadcast over batch and time, lax.associative_scan, autodiff."""
     return to_space(associative(spectrum, to_spectrum(x)), x.shape[3])
 
 
-def all_frames(x, spectrum):
+def all_frames(x: Any, spectrum: Any):
     return spectral_scan(x, spectrum)[1]
 
 
-def last_frame(x, spectrum):
+def last_frame(x: Any, spectrum: Any):
     return spectral_scan(x, spectrum, readout="last")[1]
 
 
-def frame_by_frame(x, spectrum):
+def frame_by_frame(x: Any, spectrum: Any):
     """lax.scan of the definition."""
 
     def step(state, frame):
@@ -46,7 +47,7 @@ def frame_by_frame(x, spectrum):
     return jnp.moveaxis(lax.scan(step, state, jnp.moveaxis(x, 1, 0))[1], 0, 1)
 
 
-def traffic(shape, direction) -> dict[str, int]:
+def traffic(shape: tuple[int, ...], direction: str) -> dict[str, Any]:
     """x read and y written; backward g read and dx written, the states recomputed from x, which is read again."""
     size = 4 * shape[0] * shape[1] * shape[2] * shape[3] * shape[4]
     return {"inputs": size, "traffic": size * (2 if direction == "forward" else 5)}

@@ -13,12 +13,11 @@ T = TypeVar("T")
 MAX_CLIP_BYTES = 2**31
 
 
-def parse(kind: type[T] | Any, argv: list[str], command: str, description: str, default: T | None = None) -> T:
+def parse(kind: type[T] | Any, argv: list[str], command: str, description: str) -> T:
     """Parse flags into a frozen dataclass with tyro; a mistake prints what is wrong and exits with 2."""
     import tyro
 
-    options = {} if default is None else {"default": default}
-    return tyro.cli(kind, args=argv, prog=f"cssm {command}", description=inspect.cleandoc(description), **options)
+    return tyro.cli(kind, args=argv, prog=f"cssm {command}", description=inspect.cleandoc(description))
 
 
 def enable_compilation_cache() -> None:
@@ -53,7 +52,7 @@ def read_clip(path: Path):
         raise DataError(f"{path} holds {video.dtype} of shape {video.shape}; expected uint8 or float (T, H, W, 3)")
     if 0 in video.shape:
         raise DataError(f"{path} has zero frames or pixels (shape {video.shape}): give at least one frame")
-    if video.dtype.kind == "f" and not np.isfinite(video).all():
+    if np.issubdtype(video.dtype, np.floating) and not np.isfinite(video).all():
         raise DataError(f"{path} contains NaN or infinity: clean the video, or pass uint8 frames")
     return video
 

@@ -1,9 +1,11 @@
 """cssm data: make, preview, check data sets; cut a clip to stream."""
 
+import argparse
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -11,13 +13,7 @@ from cssm.core.errors import UnknownNameError, UsageError
 
 from .common import parse
 
-ACTIONS = {
-    "make": "write train, val and test shards; a killed run continues; checksums in metadata.json",
-    "preview": "draw a contact sheet as PNG",
-    "check": "what the label gives away without vision: markers only, colour histogram",
-    "verify": "compare the shards of a made folder with their checksums",
-    "clip": "write one video as .npz, for cssm stream",
-}
+Split = Literal["train", "val", "test"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,40 +21,63 @@ class Make:
     out: Path
     """Folder for the shards."""
     train: int = 10_000
-    """Samples; 0 leaves the split out."""
+    """Training samples; 0 leaves the split out, as for the other two."""
     val: int = 1_000
+    """Validation samples."""
     test: int = 1_000
+    """Test samples."""
     format: Literal["arrayrecord", "tfrecord"] = "arrayrecord"
     """tfrecord is the published layout; arrayrecord is smaller and faster to read."""
     shard_size: int = 1_000
+    """Samples of a shard."""
     seed: int = 0
+    """Of the samples."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preview:
     output: Path | None = None
     """PNG to write; default NAME.png."""
-    split: Literal["train", "val", "test"] = "train"
+    data_dir: Path | None = None
+    """Folder of published or made files; generated data needs none."""
+    split: Split = "train"
+    """Split to draw."""
     samples: int = 4
     """Samples of each class."""
-    seed: int = 0
+    seed: int | None = None
+    """Of generated samples (default 0), or of the order of files (default: as published)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
+    data_dir: Path | None = None
+    """Folder of published or made files; generated data needs none."""
+    split: Split = "train"
+    """Split to check."""
     samples: int = 3_000
-    """A third is held out for scoring."""
-    seed: int = 0
+    """Samples used, at most; a third is held out for scoring."""
+    seed: int | None = None
+    """Of generated samples (default 0), or of the order of files (default: as published)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clip:
     output: Path
     """.npz to write."""
-    split: Literal["train", "val", "test"] = "test"
+    data_dir: Path | None = None
+    """Folder of published or made files; generated data needs none."""
+    split: Split = "test"
+    """Split to take it from."""
     index: int = 0
     """Sample of the split."""
-    seed: int = 0
+    seed: int | None = None
+    """Of generated samples (default 0), or of the order of files (default: as published)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verify:
+    folder: tyro.conf.Positional[Path]
+    """Folder that `cssm data make` wrote."""
 
 
 def main(argv: list[str]) -> int:
@@ -67,28 +86,81 @@ def main(argv: list[str]) -> int:
         return 0
     if argv[0] not in ACTIONS:
         raise UnknownNameError("action of cssm data", argv[0], ACTIONS)
-    if argv[0] == "verify":
-        return _verify(argv[1:])
-    from cssm.data import datasets
+    name, action, rest = argv[0], ACTIONS[argv[0]], argv[1:]
+    if name == "verify":
+        return _verify(parse(Verify, rest, "data verify", action.help))
+    from cssm.data import DATASETS
 
-    if len(argv) < 2 or argv[1].startswith("-"):
-        raise UsageError(f"cssm data {argv[0]}: name a data set: {', '.join(datasets.names())}")
-    kind, flags = datasets[argv[1]], {"make": Make, "preview": Preview, "check": Check, "clip": Clip}[argv[0]]
-    both = dataclasses.make_dataclass("Options", [("flags", _flat(flags)), ("data", _flat(kind))], frozen=True)
-    options = parse(both, argv[2:], f"data {argv[0]} {argv[1]}", ACTIONS[argv[0]])
-    return {"make": _make, "preview": _preview, "check": _check, "clip": _clip}[argv[0]](
-        argv[1], options.flags, options.data
-    )
+    names = _generated() if name == "make" else DATASETS.names()
+    if rest[:1] and rest[0] in ("-h", "--help"):
+        about = f"{action.help}\n\nNAME is one of {', '.join(names)}; cssm data {name} NAME --help adds its options."
+        parse(action.flags, ["--help"], f"data {name} NAME", about)
+    if not rest or rest[0].startswith("-"):
+        raise UsageError(f"cssm data {name}: name a data set: {', '.join(names)}")
+    dataset = DATASETS.canonical(rest[0])
+    if dataset not in names:
+        raise UsageError(f"cssm data {name}: {dataset} is read from files, not generated: name {', '.join(names)}")
+    flags, data = _parse(name, dataset, rest[1:])
+    return action.run(dataset, flags, data)
+
+
+def _generated() -> list[str]:
+    from cssm.data.make import GENERATED
+
+    return sorted(GENERATED.values())
 
 
 def _usage() -> str:
-    lines = [f"  {name:<8} {text}" for name, text in ACTIONS.items()]
-    return "usage: cssm data ACTION NAME [options]    (see cssm list datasets)\n\nactions:\n" + "\n".join(lines)
+    lines = [f"  {name:<8} {action.help}" for name, action in ACTIONS.items()]
+    head = "usage: cssm data ACTION NAME [options]    (see cssm list datasets; cssm data ACTION --help for options)"
+    return "\n".join([head, "", "actions:", *lines])
+
+
+def _parse(action: str, dataset: str, argv: list[str]) -> tuple[Any, Any]:
+    """The action's flags and the data set, whose own fields are flags too."""
+    from cssm.data import DATASETS, files_class, open_files
+
+    folder = None if action == "make" else _data_dir(argv)
+    kind: Any = DATASETS[dataset] if folder is None else files_class(folder, dataset)
+    command = f"data {action} {dataset}"
+    both = dataclasses.make_dataclass(
+        "Options", [("flags", _flat(ACTIONS[action].flags)), ("data", _flat(_without_root(kind)))], frozen=True
+    )
+    about = (kind.__doc__ or "").strip().partition("\n")[0]
+    options = parse(both, argv, command, f"{ACTIONS[action].help}\n\n{about}")
+    given = {f.name: getattr(options.data, f.name) for f in dataclasses.fields(kind) if f.name != "root"}
+    return options.flags, kind(**given) if folder is None else open_files(folder, dataset, **given)
+
+
+def _data_dir(argv: list[str]) -> Path | None:
+    """--data-dir is looked for first: it decides which options there are."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--data-dir", "--data_dir", type=Path)
+    try:
+        return finder.parse_known_args(argv)[0].data_dir
+    except argparse.ArgumentError:  # without a value: the real parser says so
+        return None
+
+
+def _without_root(kind: type) -> type:
+    """`kind` whose root, which --data-dir gives, is no flag."""
+    if all(field.name != "root" for field in dataclasses.fields(kind)):
+        return kind
+    hidden = ("root", Annotated[Path | None, tyro.conf.Suppress], None)
+    return dataclasses.make_dataclass(kind.__name__, [hidden], bases=(kind,), frozen=True, kw_only=True)
 
 
 def _flat(kind):
     """Its fields become flags without a prefix."""
     return tyro.conf.OmitArgPrefixes[kind]
+
+
+def _source(data: Any, split: str, size: int, seed: int | None):
+    """`size` samples of what is generated; files give all they have, or as many as they have."""
+    from cssm.data.make import GENERATED
+
+    seeded = {} if seed is None else {"seed": seed}
+    return data.source(split, size=size if type(data) in GENERATED else None, **seeded)
 
 
 def _make(name: str, flags: Make, data) -> int:
@@ -109,33 +181,33 @@ def _preview(name: str, flags: Preview, data) -> int:
     path = flags.output or Path(f"{name}.png")
     if path.suffix != ".png":
         raise UsageError(f"--output {path}: the sheet is a PNG, give a name that ends in .png")
-    source = data.source(flags.split, size=64 * flags.samples, seed=flags.seed)
+    source = _source(data, flags.split, 64 * flags.samples, flags.seed)
     title = f"{name}, {flags.split} split"
-    contact_sheet(source, path, samples=flags.samples, title=title)
+    contact_sheet(source, path, samples=flags.samples, title=title, names=data.class_names)
     print(f"wrote {path}")
     return 0
 
 
 def _check(name: str, flags: Check, data) -> int:
-    from cssm.data.baselines import histogram, markers_only
+    from cssm.data.baselines import histogram, shortcut
 
     if flags.samples < 9:
         raise UsageError(f"--samples is {flags.samples}: give at least 9, a third of them is held out")
-    source = data.source("train", size=flags.samples, seed=flags.seed)
-    if "markers" in source.batch([0]):
-        print(f"markers only      {markers_only(source, flags.samples)}")
+    source = _source(data, flags.split, flags.samples, flags.seed)
+    samples = min(flags.samples, len(source))
+    found = [shortcut(data, source, n=samples)]
     if data.num_classes == 2:
-        print(f"colour histogram  {histogram(source, flags.samples)}")
-    print("chance is .5 for two classes: what stands above it can be had without vision")
+        found.append(histogram(source, samples))
+    for baseline in found:
+        print(f"{baseline.name.replace('_', ' '):<17} {baseline}")
+    print(f"chance is {1 / data.num_classes:.3g}: what stands above it can be had without vision")
     return 0
 
 
-def _verify(argv: list[str]) -> int:
+def _verify(flags: Verify) -> int:
     from cssm.data.formats.stored import verify
 
-    if len(argv) != 1 or argv[0].startswith("-"):
-        raise UsageError("usage: cssm data verify FOLDER")
-    print(f"{verify(Path(argv[0]))} samples in whole shards")
+    print(f"{verify(flags.folder)} samples in whole shards")
     return 0
 
 
@@ -144,7 +216,10 @@ def _clip(name: str, flags: Clip, data) -> int:
 
     if flags.index < 0:
         raise UsageError(f"--index is {flags.index}: samples are counted from 0")
-    sample = data.source(flags.split, size=flags.index + 1, seed=flags.seed)[flags.index]
+    source = _source(data, flags.split, flags.index + 1, flags.seed)
+    if flags.index >= len(source):
+        raise UsageError(f"--index is {flags.index}: the {flags.split} split has {len(source)} samples")
+    sample = source[flags.index]
     if sample["input"].ndim != 4:
         raise UsageError(f"{name} has still images, not videos: there is nothing to stream")
     path = flags.output.with_suffix(".npz")
@@ -152,3 +227,18 @@ def _clip(name: str, flags: Clip, data) -> int:
     np.savez_compressed(path, video=sample["input"], label=sample["label"])
     print(f"wrote {path}: video {sample['input'].shape}, label {int(sample['label'])}")
     return 0
+
+
+class Action(NamedTuple):
+    help: str
+    flags: type
+    run: Callable[..., int]
+
+
+ACTIONS = {
+    "make": Action("write train, val and test shards; a killed run continues; checksums in metadata.json", Make, _make),
+    "preview": Action("draw a contact sheet as PNG", Preview, _preview),
+    "check": Action("what the label gives away without vision: markers, the majority class, colours", Check, _check),
+    "verify": Action("compare the shards of a made folder with their checksums", Verify, _verify),
+    "clip": Action("write one video as .npz, for cssm stream", Clip, _clip),
+}

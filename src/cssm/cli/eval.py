@@ -1,4 +1,4 @@
-"""cssm eval: accuracy of a run's best checkpoint, with the baseline beside it."""
+"""cssm eval: the figures of a run's best checkpoint, with the baseline beside them."""
 
 import dataclasses
 import json
@@ -20,21 +20,22 @@ class Flags:
 
 
 def main(argv: list[str]) -> int:
-    flags = parse(Flags, argv, "eval", "Accuracy of a run's best checkpoint on a split, beside the baseline.")
+    flags = parse(Flags, argv, "eval", "The figures of a run's best checkpoint on a split, beside the baseline.")
     enable_compilation_cache()
     from cssm.data import loader
     from cssm.recipes import baseline_of, load_run
     from cssm.train import evaluate
 
     run, model = load_run(flags.run)
-    source = run.source(flags.split)
-    batches = loader(source, batch_size=flags.batch_size)
+    batches = loader(run.source(flags.split), batch_size=flags.batch_size)
     figures = evaluate(model, run.task, batches, compute_dtype=run.train.compute_dtype)
-    baseline = baseline_of(source)
-    error = (figures["accuracy"] * (1 - figures["accuracy"]) / figures["count"]) ** 0.5
-    print(f"{flags.split} accuracy {figures['accuracy']:.4f} ± {error:.4f} (n = {figures['count']:.0f})")
-    print(f"markers only {'no markers in this data' if baseline is None else baseline}")
-    record = {"split": flags.split, **figures, "markers_only": None if baseline is None else baseline.accuracy}
+    baseline = baseline_of(run, flags.split)
+    print(f"{flags.split} {run.task.describe(figures)}")
+    beside = {}
+    if baseline is not None:
+        print(f"{baseline.name.replace('_', ' ')} {baseline}")
+        beside = {baseline.name: baseline.value}
+    record = {"split": flags.split, **figures, **beside}
     (flags.run / f"eval-{flags.split}.json").write_text(json.dumps(record) + "\n")
     print(json.dumps(record))
     return 0

@@ -89,9 +89,9 @@ def _described(title: str, registry):
 
 
 def _datasets():
-    from cssm.data import datasets
+    from cssm.data import DATASETS
 
-    return _described("datasets", datasets)
+    return _described("datasets", DATASETS)
 
 
 def _recipes():

@@ -1,4 +1,4 @@
-"""cssm stream: frame by frame, constant memory, the logits of the parallel pass."""
+"""cssm stream: frame by frame, constant memory, the output of the parallel pass."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ class Flags:
     any_size: bool = False
     """Accept frames of another size than the training frames (the mixers follow the grid)."""
     check: bool = False
-    """Also run the whole clip in parallel and print the largest difference of the final logits."""
+    """Also run the whole clip in parallel and print the largest difference of the final output."""
     json: bool = False
     """One line of JSON per frame instead of bars."""
 
@@ -36,20 +36,21 @@ def main(argv: list[str]) -> int:
     from cssm.recipes import load_run
 
     run, model = load_run(flags.run)
-    _check_size(video, run.model, flags)
-    logits = _stream(run, model, video, flags)
+    _check_size(video, run, flags)
+    output = _stream(run, model, video, flags)
     if flags.check:
-        _compare(run, model, video, logits, flags)
+        _compare(run, model, video, output, flags)
     return 0
 
 
-def _check_size(video, config, flags) -> None:
-    size, channels = config.image_size, config.in_channels
+def _check_size(video, run, flags) -> None:
+    *_, height, width, channels = run.data.sample_spec["input"].shape
     if video.shape[-1] != channels:
         raise ShapeError(f"{flags.input} has {video.shape[-1]} channels, the model takes {channels}")
-    if video.shape[1:3] != (size, size) and not flags.any_size:
+    if video.shape[1:3] != (height, width) and not flags.any_size:
         raise ShapeError(
-            f"{flags.input} has frames of {video.shape[1]}x{video.shape[2]}, the model was trained on {size}x{size}: "
+            f"{flags.input} has frames of {video.shape[1]}x{video.shape[2]}, the model was "
+            f"trained on {height}x{width}: "
             "resize them, or pass --any-size to run at their own resolution"
         )
 
@@ -65,31 +66,28 @@ def _stream(run, model, video, flags):
 
     @jax.jit
     def step(params, state, frame):
-        state, logits = nnx.merge(graph, params).step(state, run.task.prepare({"input": frame})["input"], dt)
-        return state, logits, jax.nn.softmax(logits[0])
+        return nnx.merge(graph, params).step(state, run.task.prepare({"input": frame})["input"], dt)
 
     state = model.init_state(1, video.shape[1:3])
     jax.block_until_ready(step(params, state, video[None, 0]))  # compiles; what it returns is dropped
     start = time.perf_counter()
     for t, frame in enumerate(video):
-        state, logits, chances = step(params, state, frame[None])
-        _show(t, np.asarray(chances), flags.json)
+        state, output = step(params, state, frame[None])
+        _show(t, run.task, np.asarray(output)[0], flags.json)
     seconds = time.perf_counter() - start
     memory = sum(v.nbytes for v in jax.tree.leaves(state))
     if not flags.json:
         print(f"{len(video)} frames, {len(video) / seconds:.0f} frames/s, state {memory:,} bytes whatever the length")
-    return np.asarray(logits)
+    return np.asarray(output)
 
 
-def _show(t, chances, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"frame": t, "probabilities": [round(float(p), 6) for p in chances]}), flush=True)
-    else:
-        bars = "  ".join(f"class {i} {p:.3f} {'█' * round(20 * float(p)):<20}" for i, p in enumerate(chances))
-        print(f"frame {t + 1:4d}  {bars}", flush=True)
+def _show(t, task, output, as_json: bool) -> None:
+    reading = task.reading(output)
+    line = json.dumps({"frame": t, **reading}) if as_json else f"frame {t + 1:4d}  {task.show(reading)}"
+    print(line, flush=True)
 
 
-def _compare(run, model, video, logits, flags) -> None:
+def _compare(run, model, video, output, flags) -> None:
     import jax
     import numpy as np
     from flax import nnx
@@ -98,6 +96,6 @@ def _compare(run, model, video, logits, flags) -> None:
     dt = None if flags.dt == 1 else np.full((1, len(video)), flags.dt, np.float32)
     whole = jax.jit(lambda params, x: nnx.merge(graph, params)(x, dt=dt))
     parallel = np.asarray(whole(params, run.task.prepare({"input": video[None]})["input"]))
-    difference = float(np.abs(parallel - logits).max())
+    difference = float(np.abs(parallel - output).max())
     text = json.dumps({"largest_difference": difference}) if flags.json else ""
     print(text or f"largest difference from the parallel pass {difference:.2e}")

@@ -1,136 +1,114 @@
-"""cssm train: a recipe, any of its values overridden by flags."""
+"""cssm train: a recipe, any of its values overridden by the command line or a TOML file."""
 
 import dataclasses
 import json
 import shlex
-import sys
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from cssm.core.errors import UsageError
 
-from .common import enable_compilation_cache, parse
-from .overrides import continued, flag_values, given_flags, overridden
+from .common import enable_compilation_cache
+from .fields import fields_of
+from .values import parse_value
+from .words import Option, options_of, take
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Flags:
-    """Options of `cssm train`; the defaults shown are the recipe's."""
+class Command:
+    """Options of the command itself: where the run goes, and how it is started."""
 
-    arch: str
-    """Model: see `cssm list models`."""
-    cssm: str
-    """Mixer: see `cssm list mixers`."""
-    embed_dim: int
-    """Channels."""
-    depth: int
-    """Mixer blocks."""
-    seq_len: int
-    """Frames: of a video, or repeats of a static image."""
-    image_size: int
-    """Height and width of the frames in pixels."""
-    kernel_size: int | None
-    """Taps of the mixer's kernel; None is the mixer's own default."""
-    mixer_options: tuple[str, ...]
-    """More options of the mixer: --mixer-options memory=8.0 boundary=zero. They replace the recipe's."""
-    stem_mode: Literal["pathtracker", "default"]
-    """pathtracker: one 1x1 convolution. default: 3x3 convolutions with pooling."""
-    pos_embed: Literal["mrope", "none"]
-    """mrope: rotary over time, height and width."""
-    norm_type: Literal["global_layer", "global_layer_causal", "layer", "none"]
-    """global_layer looks at the whole clip and cannot stream; the others can."""
-    act: Literal["gelu", "softplus", "relu", "none"]
-    """Activation after the stem and between blocks."""
-    pool_type: Literal["max", "mean"]
-    """Pooling over space."""
-    frame_readout: Literal["last", "mean", "all"]
-    """Frames that are read."""
-    drop_path: float
-    """Probability of skipping a block for a sample."""
-    dataset: str
-    """Data set: see `cssm list datasets`."""
-    data_dir: Path | None
-    """Folder of published or made files; None generates the data."""
-    pathfinder_difficulty: int | None
-    """Contour length of Pathfinder: 6, 9, 14, 20 or 25."""
-    distractors: int | None
-    """Distractor dots of PathTracker and FeatureTracker."""
-    skip_corrupt: bool
-    """Leave unreadable records of --data-dir out, counted, instead of stopping."""
-    train_size: int | None
-    """Training samples, an epoch."""
-    val_size: int | None
-    """Validation samples."""
-    steps: int | None
-    """Optimiser steps; give this or --epochs."""
-    epochs: int | float | None
-    """Passes over the training data; give this or --steps."""
-    batch_size: int
-    lr: float
-    """Peak learning rate."""
-    weight_decay: float
-    """On Dense and convolution weights alone."""
-    grad_clip: float
-    """Largest global norm of the gradient."""
-    warmup_steps: int
-    """Linear warm-up; then cosine to 1% of the peak."""
-    ema: float | None
-    """Decay of the parameter average used for evaluation."""
-    accumulate: int
-    """Micro-batches an update is made of."""
-    compute_dtype: Literal["float32", "bfloat16"]
-    eval_every: int | float | None
-    """Steps (or epochs, with --epochs) between evaluations."""
-    label_smoothing: float
-    normalization: Literal["imagenet", "unit", "symmetric", "none"]
-    """How uint8 pixels become numbers."""
-    logger: str
-    """jsonl, with +tensorboard or +wandb."""
-    seed: int
-    """Of the initial parameters, the shuffle and drop-path."""
     out: Path | None = None
-    """Run folder; the default is runs/RECIPE-DATE-TIME."""
+    """Run folder; None: runs/RECIPE-DATE-TIME."""
     resume: bool = False
     """Continue the run in --out, or the newest run of this recipe."""
 
 
 def main(argv: list[str]) -> int:
-    from cssm.recipes import RECIPES, load_saved
+    from cssm.recipes import RECIPES
 
-    if not argv or argv[0].startswith("-"):
-        print(_usage(RECIPES))
-        if argv and argv[0] in ("-h", "--help"):
+    from .help import recipes_help, train_help
+
+    asked_help = [word for word in argv if word in ("-h", "--help", "--help-all")]
+    words = [word for word in argv if word not in asked_help]
+    name = words.pop(0) if words and not words[0].startswith("-") else None
+    options = options_of(words)
+    name = name or _recipe_of(options)
+    if name is None:
+        print(recipes_help(RECIPES), end="")
+        if asked_help:
             return 0
         raise UsageError(f"cssm train: name a recipe first: {', '.join(RECIPES.names())}")
-    recipe, given = RECIPES[argv[0]], given_flags(argv[1:])
-    run = recipe()
-    flags = _parse(run, argv, recipe.__doc__)
-    run_dir = _run_dir(argv[0], flags)
-    if flags.resume:  # the run goes on as it was saved; flags change how it is trained, not what
-        run = load_saved(run_dir)
-        run = continued(run, _parse(run, argv, recipe.__doc__), given)
-    else:
-        run = overridden(run, flags, given)
+    recipe, command = RECIPES[name], _command(options)
+    if asked_help:
+        from .parts import with_parts
+
+        run = with_parts(recipe(), options)
+        print(train_help(name, run, command, recipe.__doc__ or "", "--help-all" in asked_help), end="")
+        return 0
+    run_dir = _run_dir(name, command)
+    run = _resumed(run_dir, options, name) if command.resume else _new(recipe(), options, name)
     enable_compilation_cache()
-    return _train(run, run_dir, flags.resume, argv)
+    return _train(run, run_dir, command.resume, [name, *words])
 
 
-def _parse(run, argv: list[str], description: str | None) -> Flags:
-    return parse(Flags, argv[1:], f"train {argv[0]}", description or "", Flags(**flag_values(run)))
+def _recipe_of(options: list[Option]) -> str | None:
+    """The recipe that a file or a data set names: command lines of published code have none."""
+    from cssm.data import DATASETS
+
+    named = take(options, ("recipe",))
+    dataset = next((option for option in options if option.name == "dataset"), None)
+    if named is not None:
+        return named.value()
+    if dataset is not None:
+        return DATASETS.canonical(dataset.value())
+    return "imagenette" if any(option.name == "arch" for option in options) else None
 
 
-def _usage(recipes) -> str:
-    lines = [f"  {name:<15} {recipes[name].__doc__.splitlines()[0]}" for name in recipes.names()]
-    return "usage: cssm train RECIPE [options]    (cssm train RECIPE --help shows them all)\n\nrecipes:\n" + "\n".join(
-        lines
-    )
+def _command(options: list[Option]) -> Command:
+    values = {}
+    for field in fields_of(Command()):
+        option = take(options, (field.name,))
+        if option is not None:
+            values[field.name] = parse_value(option, field.kind)
+    return Command(**values)
 
 
-def _run_dir(recipe: str, flags: Flags) -> Path:
-    if flags.out is not None:
-        return flags.out
-    if not flags.resume:
+def _new(run: Any, options: list[Option], name: str) -> Any:
+    """The recipe's run with the options put in, and with what follows from its data."""
+    from .flags import by_field, check_kept, overridden
+    from .parts import with_parts
+
+    run = with_parts(run, options)
+    given = by_field(options, run, f"cssm train {name}")
+    asked = overridden(run, given)
+    run = asked.fitted()
+    check_kept(run, asked, given)
+    return run
+
+
+def _resumed(run_dir: Path, options: list[Option], name: str) -> Any:
+    """The run as it was saved; options change how it is trained, not what."""
+    from cssm.recipes import load_saved
+
+    from .flags import by_field, check_continued, overridden
+    from .parts import with_parts
+
+    run = load_saved(run_dir)
+    chosen = with_parts(run, options)
+    for part in ("model", "data", "augment"):
+        if getattr(chosen, part) != getattr(run, part):
+            raise UsageError(f"--resume continues the run as it was: its {part} is {getattr(run, part)}; leave it out")
+    given = by_field(options, run, f"cssm train {name}")
+    check_continued(run, given)
+    return overridden(run, {path: option for path, option in given.items() if path.startswith("train.")})
+
+
+def _run_dir(recipe: str, command: Command) -> Path:
+    if command.out is not None:
+        return command.out
+    if not command.resume:
         return Path("runs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
     runs = sorted(p for p in Path("runs").glob(f"{recipe}-*") if (p / "checkpoints").is_dir())
     if not runs:
@@ -138,17 +116,17 @@ def _run_dir(recipe: str, flags: Flags) -> Path:
     return runs[-1]
 
 
-def _train(run, run_dir: Path, resume: bool, argv: list[str]) -> int:
+def _train(run: Any, run_dir: Path, resume: bool, argv: list[str]) -> int:
     from rich.console import Console
 
-    from cssm.recipes import execute, prepare
+    from cssm.recipes import execute
+    from cssm.train.progress import say
 
     rest = [a for a in argv if a != "--resume"]
-    out = [] if "--out" in rest else ["--out", str(run_dir)]
+    out = [] if any(a.partition("=")[0] == "--out" for a in rest) else ["--out", str(run_dir)]
     hint = f"cssm train {shlex.join([*rest, *out])} --resume"
-    prepare(run, run_dir, resume)
-    print(f"run folder {run_dir}", file=sys.stderr)
-    report = execute(run, run_dir, resume=resume, resume_hint=hint)
+    started = lambda event: say(f"run folder {run_dir}") if event.kind == "start" else None  # noqa: E731
+    report = execute(run, run_dir, resume=resume, resume_hint=hint, callbacks=(started,))
     Console().print(_table(run, report))
     for name, path in report.artifacts.items():
         print(f"{name}: {path}")
@@ -156,15 +134,16 @@ def _train(run, run_dir: Path, resume: bool, argv: list[str]) -> int:
     return 0
 
 
-def _table(run, report):
+def _table(run: Any, report: Any):
     from rich.table import Table
 
-    table = Table(title=f"{run.recipe}: {type(run.data).__name__}, mixer {run.model.mixer}", title_justify="left")
+    table = Table(title=f"{run.recipe}: {type(run.data).__name__}", title_justify="left")
     for column in ("what", "value"):
         table.add_column(column, justify="right" if column == "value" else "left")
-    result = report.result
-    table.add_row("validation accuracy (best checkpoint)", f"{report.val_accuracy:.3f}")
-    table.add_row("markers-only baseline", "no markers" if report.markers_only is None else str(report.markers_only))
+    result, baseline = report.result, report.baseline
+    table.add_row("validation, best checkpoint", report.described)
+    if baseline is not None:
+        table.add_row(f"{baseline.name.replace('_', ' ')} baseline", str(baseline))
     table.add_row("parameters", f"{report.parameters:,}")
     table.add_row("steps (best at)", f"{result.final_step:,} ({result.best_step:,})")
     table.add_row(

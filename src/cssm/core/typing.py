@@ -7,14 +7,19 @@
 | h, w   | height, width of the grid                 | wf     | w // 2 + 1, columns of a half spectrum |
 | n      | tokens                                    | p      | classes (logits)                       |
 | rgb    | channels of the input, before the stem    | height, width | input pixels, before the stem   |
+| r      | rows of a decay scan; channels of an input to be lifted | l | taps of a kernel, steps of a chunk     |
+| d, dk, dv | width of tokens, keys, values          | f      | spatial frequencies as one axis        |
 
 Annotations are checked by jaxtyping + beartype in the tests and cost nothing in use. `Any` stands for the
 array type, so that the same legend serves NumPy, JAX and PyTorch.
+
+What users pass to a public operator is `Annotated[ArrayLike, "b t h w c"]`, in cssm.torch `Annotated[Tensor, ...]`: the
+operator checks shape and dtype itself, and answers in one line. What it returns is `Float[Array, "b t h w c"]`.
 """
 
 from typing import Any
 
-from jaxtyping import Bool, Complex, Float, Int
+from jaxtyping import Bool, Complex, Float, Inexact, Int, Shaped
 
 Video = Float[Any, "b t h w c"]
 Frame = Float[Any, "b h w c"]
@@ -23,10 +28,11 @@ RawFrame = Float[Any, "b height width rgb"]
 Kernel = Float[Any, "c k k"]
 HalfSpectrum = Complex[Any, "c h wf"]
 SpectralState = Complex[Any, "b c h wf"]
+Reset = Bool[Any, "b t"]
 Logits = Float[Any, "b p"]
 Grid = tuple[int, int]
 
 __all__ = [
-    "Bool", "Complex", "Float", "Frame", "Grid", "HalfSpectrum", "Int", "Kernel",
-    "Logits", "RawFrame", "RawVideo", "SpectralState", "Video",
+    "Bool", "Complex", "Float", "Frame", "Grid", "HalfSpectrum", "Inexact", "Int", "Kernel",
+    "Logits", "RawFrame", "RawVideo", "Reset", "Shaped", "SpectralState", "Video",
 ]  # fmt: skip

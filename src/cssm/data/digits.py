@@ -5,22 +5,22 @@ UCI "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak, 1998).
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from cssm.core.errors import UsageError
 
-from .source import Batch, Source, Subset, check_choice, check_range, checked_indices
+from .dataset import DATASETS, DataSet, Spec, check_split, image_spec
+from .source import Batch, Source, Subset, check_range, checked_indices, take
 
-SPLITS = {"train": (0, 1257), "val": (1257, 1527), "test": (1527, 1797)}
+ENDS = {"train": (0, 1257), "val": (1257, 1527), "test": (1527, 1797)}
 
 
+@DATASETS.register("digits")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Digits:
-    """Handwritten digits; splits of 1,257 / 270 / 270 from one fixed permutation.
-
-    Args:
-        size: height and width, px, a multiple of 8: every pixel becomes a square.
+class Digits(DataSet):
+    """Handwritten digits; splits of 1,257 / 270 / 270 from one fixed permutation, in its order.
 
     Raises UsageError when size is no multiple of 8, or, on use, when scikit-learn is not installed.
 
@@ -29,6 +29,11 @@ class Digits:
     """
 
     size: int = 8
+    """Height and width, px, a multiple of 8: every pixel becomes a square."""
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
+    baseline: ClassVar[str] = "majority"
 
     def __post_init__(self):
         check_range("size", self.size, 8, 4096)
@@ -36,22 +41,15 @@ class Digits:
             raise UsageError(f"size {self.size} is no multiple of 8: choose {self.size // 8 * 8}")
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.size, self.size, 3)
+    def sample_spec(self) -> dict[str, Spec]:
+        return image_spec(self.size, self.size, 3)
 
-    @property
-    def num_classes(self) -> int:
-        return 10
-
-    def source(self, split: str = "train", *, size: int | None = None, seed: int = 0) -> Source:
-        """The images of a split, or the first `size` of them; `seed` of the permutation that cuts the splits."""
-        check_choice("split", split, tuple(SPLITS))
-        begin, end = SPLITS[split]
-        if size is not None:
-            check_range(f"size of digits {split}", size, 0, end - begin)
-            end = begin + size
+    def source(self, split: str = "train", *, size: int | None = None, seed: int | None = None) -> Source:
+        """The images of a split, or the first `size` of them; a seed puts them in another order."""
+        check_split(self, "digits", split)
         images = DigitsSource(self.size)
-        return Subset(images, np.random.RandomState(seed).permutation(len(images))[begin:end])
+        order = np.random.RandomState(0).permutation(len(images))
+        return take(Subset(images, order[slice(*ENDS[split])]), size, seed)
 
 
 class DigitsSource(Source):
@@ -62,9 +60,9 @@ class DigitsSource(Source):
             from sklearn.datasets import load_digits
         except ImportError as error:
             raise UsageError("the digits are part of scikit-learn: pip install scikit-learn") from error
-        digits = load_digits()
+        digits: Any = load_digits()
         self._image = np.clip(digits.images * 16, 0, 255).astype(np.uint8)
-        self._label = digits.target.astype(np.int32)
+        self._label = self.known_labels = digits.target.astype(np.int32)
         self._zoom = size // 8
 
     def __len__(self) -> int:

@@ -8,41 +8,45 @@ that change in appearance with phase synchrony", ICLR 2025), written anew.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from cssm.core.errors import UsageError
 
+from .dataset import DATASETS, DataSet, Spec, check_endless, check_split, marked_spec
 from .pathtracker import FOILS, POINTS, SIZE
 from .source import Batch, Source, check_choice, check_range, checked_indices
 
 HUES = ("first", "second")
 
 
+@DATASETS.register("featuretracker")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FeatureTracker:
-    """The FeatureTracker task: 2x2 px dots, a red ring where the target starts, a blue one where a dot ends.
+class FeatureTracker(DataSet):
+    """FeatureTracker, made on the fly: follow one of several dots whose colours change, 32 x 32 px.
 
-    Args:
-        frames: frames t of a video, 2..326.
-        distractors: dots beside the target and the foil.
-        hues: half of the hue circle: `first` from red over green to cyan, `second` from cyan over blue to red.
-        foil: `nearest`: the dot that ends nearest to the target's end, as published; `matched` and `random` as in
-            PathTracker.
-        skip: path points from one frame to the next: the speed.
-
-    Raises UsageError when a value is out of range or the window is longer than a path (326 points).
+    Dots of 2x2 px, a red ring where the target starts, a blue one where a dot ends. Raises UsageError when a value is
+    out of range or the window is longer than a path (326 points).
 
     >>> FeatureTracker(frames=16).source("val", size=4)[0]["input"].shape
     (16, 32, 32, 3)
     """
 
     frames: int = 32
+    """Frames t of a video, 2..326."""
     distractors: int = 10
+    """Dots beside the target and the foil."""
     hues: Literal["first", "second"] = "first"
+    """Half of the hue circle. first: from red over green to cyan. second: from cyan over blue to red."""
     foil: Literal["matched", "nearest", "random"] = "nearest"
+    """nearest: the dot that ends nearest to the target's end, as published. matched, random: as in PathTracker."""
     skip: int = 1
+    """Path points from one frame to the next: the speed."""
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    class_names: ClassVar[tuple[str, ...]] = ("different dot", "same dot")
+    baseline: ClassVar[str] = "markers"
 
     def __post_init__(self):
         check_choice("hues", self.hues, HUES)
@@ -55,16 +59,13 @@ class FeatureTracker:
             raise UsageError(f"foil 'matched' needs 8 path points, got {self.frames * self.skip}: ask for more frames")
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.frames, SIZE, SIZE, 3)
+    def sample_spec(self) -> dict[str, Spec]:
+        return marked_spec(self.frames, SIZE, SIZE, 3)
 
-    @property
-    def num_classes(self) -> int:
-        return 2
-
-    def source(self, split: str = "train", *, size: int, seed: int = 0) -> "FeatureTrackerSource":
+    def source(self, split: str = "train", *, size: int | None = None, seed: int = 0) -> "FeatureTrackerSource":
         """`size` samples of a split; sample i depends on (seed, split, i) alone."""
-        return FeatureTrackerSource(self, split, size, seed)
+        check_split(self, "featuretracker", split)
+        return FeatureTrackerSource(self, split, check_endless("featuretracker", size), seed)
 
 
 class FeatureTrackerSource(Source):
@@ -73,7 +74,6 @@ class FeatureTrackerSource(Source):
     def __init__(self, config: FeatureTracker, split: str, size: int, seed: int):
         from . import featuretracker_kernel, rng
 
-        check_range("size", size, 0, 2**62)
         self.config, self.split, self.size, self.seed = config, split, size, seed
         self._key = rng.stream_key(seed, split)
         self._points = np.arange(config.frames, dtype=np.int64) * config.skip
@@ -84,7 +84,7 @@ class FeatureTrackerSource(Source):
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         indices = checked_indices(indices, self.size)
-        video = np.zeros((len(indices), *self.config.input_shape), np.uint8)
+        video = np.zeros((len(indices), *self.config.sample_spec["input"].shape), np.uint8)
         label = np.empty(len(indices), np.int32)
         markers = np.empty((len(indices), 2, 2), np.float32)
         half, foil = HUES.index(self.config.hues), FOILS.index(self.config.foil)

@@ -25,7 +25,7 @@ from .pathfinder import Pathfinder
 from .pathtracker import PathTracker
 from .source import IMAGENET_MEAN, IMAGENET_STD, Sample, Source, check_choice, check_range
 
-NAMES = {PathTracker: "pathtracker", Pathfinder: "pathfinder", FeatureTracker: "featuretracker"}
+GENERATED = {PathTracker: "pathtracker", Pathfinder: "pathfinder", FeatureTracker: "featuretracker"}
 FORMATS = ("arrayrecord", "tfrecord")
 SPLITS = ("train", "val", "test")
 JOURNAL = "metadata.partial.jsonl"
@@ -96,7 +96,7 @@ class Plan:
 
     @property
     def dataset(self) -> str:
-        return NAMES[type(self.config)]
+        return GENERATED[type(self.config)]
 
     @property
     def folder(self) -> Path:
@@ -181,7 +181,8 @@ class Plan:
             lists[split].append(done[self.name(split, number)])
         total = sum(self.splits.values())
         published = {
-            "difficulty": getattr(self.config, "difficulty", None), "image_size": self.config.input_shape[-2],
+            "difficulty": getattr(self.config, "difficulty", None),
+            "image_size": self.config.sample_spec["input"].shape[-2],
             "total_samples": total, "train_ratio": self.splits.get("train", 0) / max(total, 1),
             "val_ratio": self.splits.get("val", 0) / max(total, 1),
         }  # fmt: skip

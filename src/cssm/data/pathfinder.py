@@ -8,10 +8,11 @@ al., "Long Range Arena", ICLR 2021), written anew; geometry in `pathfinder_conto
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from .dataset import DATASETS, DataSet, Spec, check_endless, check_split, marked_spec
 from .source import Batch, Source, check_choice, check_range, checked_indices
 
 
@@ -44,18 +45,10 @@ DIFFICULTIES = {"published": (6, 9, 14, 20, 25), "lra32": (6, 9, 14), "lra64": (
 NEGATIVES = ("published", "matched")
 
 
+@DATASETS.register("pathfinder")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pathfinder:
-    """The Pathfinder task.
-
-    Args:
-        difficulty: paddles of a target contour (CL): 6, 9, 14, 20 or 25; the LRA presets have 6, 9 and 14.
-        size: height and width of the image, px; None: 128 for `published`, the window itself for LRA. Drawn at
-            the preset's window and resized bilinearly (antialiased, as Pillow does).
-        negatives: `published`: ends of different contours as they come; marker distance alone then scores well
-            above chance. `matched`: only scenes where the two ends that could carry the second disc are equally
-            far (within 2 px of the window) from the first, so that distance says nothing about the label.
-        preset: `published` (a 300 px window), or `lra32`, `lra64`, `lra128` (Path-X).
+class Pathfinder(DataSet):
+    """Pathfinder, made on the fly: are two marked contour ends on the same dashed contour?
 
     Unlike the published code, contours that are stuck backtrack where it starts again, and nothing crosses a
     target contour (there, the last paddle of a growing contour was no obstacle). CL 20 and 25 extend the
@@ -68,9 +61,20 @@ class Pathfinder:
     """
 
     difficulty: Literal[6, 9, 14, 20, 25] = 14
+    """Paddles of a target contour (CL); the LRA presets have 6, 9 and 14."""
     size: int | None = None
+    """Height and width of the image, px; None: 128 for published, the window itself for LRA. Drawn at the preset's
+    window and resized bilinearly (antialiased, as Pillow does)."""
     negatives: Literal["published", "matched"] = "published"
+    """published: ends of different contours as they come; marker distance alone then scores well above chance.
+    matched: only scenes where the two ends that could carry the second disc are equally far (within 2 px of the
+    window) from the first, so that distance says nothing about the label."""
     preset: Literal["published", "lra32", "lra64", "lra128"] = "published"
+    """published: a window of 300 px. lra32, lra64, lra128 (Path-X): those of the Long Range Arena."""
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    class_names: ClassVar[tuple[str, ...]] = ("different contours", "same contour")
+    baseline: ClassVar[str] = "markers"
 
     def __post_init__(self):
         check_choice("preset", self.preset, tuple(PRESETS))
@@ -80,17 +84,14 @@ class Pathfinder:
 
     @property
     def image_size(self) -> int:
+        """Height and width of the image, px."""
         if self.size is not None:
             return self.size
         return 128 if self.preset == "published" else PRESETS[self.preset].window
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.image_size, self.image_size, 3)
-
-    @property
-    def num_classes(self) -> int:
-        return 2
+    def sample_spec(self) -> dict[str, Spec]:
+        return marked_spec(self.image_size, self.image_size, 3)
 
     @property
     def distractors(self) -> tuple[int, int]:
@@ -98,9 +99,10 @@ class Pathfinder:
         length = self.difficulty // 3
         return length, PRESETS[self.preset].paddles // length
 
-    def source(self, split: str = "train", *, size: int, seed: int = 0) -> "PathfinderSource":
+    def source(self, split: str = "train", *, size: int | None = None, seed: int = 0) -> "PathfinderSource":
         """`size` samples of a split; sample i depends on (seed, split, i) alone."""
-        return PathfinderSource(self, split, size, seed)
+        check_split(self, "pathfinder", split)
+        return PathfinderSource(self, split, check_endless("pathfinder", size), seed)
 
 
 class PathfinderSource(Source):
@@ -109,7 +111,6 @@ class PathfinderSource(Source):
     def __init__(self, config: Pathfinder, split: str, size: int, seed: int):
         from . import pathfinder_contours, raster, rng
 
-        check_range("size", size, 0, 2**62)
         self.config, self.split, self.size, self.seed = config, split, size, seed
         self._key = rng.stream_key(seed, split)
         self._layout = PRESETS[config.preset]
@@ -121,7 +122,7 @@ class PathfinderSource(Source):
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         indices = checked_indices(indices, self.size)
-        image = np.empty((len(indices), *self.config.input_shape), np.uint8)
+        image = np.empty((len(indices), *self.config.sample_spec["input"].shape), np.uint8)
         label = np.empty(len(indices), np.int32)
         markers = np.empty((len(indices), 2, 2), np.float32)
         length, number = self.config.distractors

@@ -11,13 +11,12 @@ A sample is a dict of NumPy values; a batch is the same dict with a leading axis
 """
 
 import abc
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from cssm.core.errors import UnknownNameError, UsageError
+from cssm.core.errors import UsageError
 
 Sample = dict[str, Any]
 Batch = dict[str, np.ndarray]
@@ -30,8 +29,11 @@ class Source(abc.ABC):
     """Random access to `len(source)` samples; satisfies Grain's RandomAccessDataSource.
 
     Concrete sources define `__len__` and `batch`; `source[i]` is a batch of one, so the two always agree.
-    Both are pure functions of the index and may be called from several threads at once.
+    Both are pure functions of the index and may be called from several threads at once. A source that knows its
+    labels without reading samples gives them in `known_labels` (n,) int32.
     """
+
+    known_labels: np.ndarray | None = None
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -51,12 +53,28 @@ class Subset(Source):
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray):
         self.source = source
         self.indices = np.asarray(indices, np.int64).reshape(-1)
+        if source.known_labels is not None:
+            self.known_labels = source.known_labels[self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         return self.source.batch(self.indices[checked_indices(indices, len(self))])
+
+
+def take(source: Source, size: int | None = None, seed: int | None = None) -> Source:
+    """The first `size` samples, or all; with a seed, of the source in the order of a permutation by that seed.
+
+    Raises UsageError when there are fewer, or the seed is negative or beyond 2**32-1.
+    """
+    count = len(source) if size is None else size
+    if not 0 <= count <= len(source):
+        raise UsageError(f"{count} samples were asked for, the files hold {len(source)}: ask for at most that many")
+    if seed is None:
+        return source if count == len(source) else Subset(source, np.arange(count))
+    check_range("seed", seed, 0, 2**32 - 1)
+    return Subset(source, np.random.RandomState(seed).permutation(len(source))[:count])
 
 
 def checked_indices(indices: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
@@ -67,18 +85,19 @@ def checked_indices(indices: Sequence[int] | np.ndarray, size: int) -> np.ndarra
     return out
 
 
-def stack_samples(samples: Sequence[Sample]) -> Batch:
-    """Stack samples that have the same keys and shapes.
+def labels_of(source: Source, indices: Sequence[int] | np.ndarray, *, chunk: int = 256) -> np.ndarray:
+    """Labels (n,) int32 of the samples at `indices`, -1 for one that could not be read (`valid` False).
 
-    Raises UsageError when the shapes of one key differ, naming the key.
+    Samples are not read where the source knows their labels.
     """
-    out = {}
-    for key in samples[0]:
-        values = [np.asarray(sample[key]) for sample in samples]
-        if any(value.shape != values[0].shape for value in values):
-            raise UsageError(f"{key!r} has samples of different shapes: ask the source for one size")
-        out[key] = np.stack(values)
-    return out
+    indices = checked_indices(indices, len(source))
+    if source.known_labels is not None:
+        return source.known_labels[indices]
+    parts = [np.empty(0, np.int32)]
+    for begin in range(0, len(indices), chunk):
+        batch = source.batch(indices[begin : begin + chunk])
+        parts.append(np.where(batch.get("valid", True), batch["label"], np.int32(-1)))
+    return np.concatenate(parts)
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
@@ -91,12 +110,3 @@ def check_range(name: str, value: int | float, low: int | float, high: int | flo
     """UsageError unless low <= value <= high."""
     if not low <= value <= high:
         raise UsageError(f"{name} {value} is out of range: choose {low}..{high}")
-
-
-def with_options(config: Callable[..., Any], name: str, options: dict[str, Any]) -> Any:
-    """`config(**options)` for a dataclass `config`; UsageError when it has no such option."""
-    known = [field.name for field in dataclasses.fields(config)]
-    for option in options:
-        if option not in known:
-            raise UnknownNameError(f"option of {name}", option, known)
-    return config(**options)

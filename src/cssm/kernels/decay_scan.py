@@ -12,7 +12,7 @@ Backward, with u_t = exp(l_t) s_t: s_t = g_t + u_{t+1}, dx = s, dl_t = sum_c u_t
 Arguments are inputs, sizes, then outputs: the order in which both torch and jax-triton launch. x, out (B,T,R,C);
 log_a (B,T,R); h0 (B,R,C); ends (chunks, B*R, C) of the carry's dtype; products (chunks, B*R, 2) int32: the two
 halves of a float64, whose range does not run out before float32 does (JAX has no float64 by default).
-Source: MATH.md section 1.
+Source: docs/math.md section 1.
 """
 
 from typing import Any, NamedTuple, no_type_check

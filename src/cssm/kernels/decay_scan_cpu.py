@@ -6,17 +6,19 @@ beside another OpenMP, after a fork, or when called from two threads. With few r
 pass finds what each chunk adds to the carry, a second starts each chunk from the carry its predecessors leave.
 
 a = exp(log_a) (B,T,R) and all data arrays (B,T,R,C) or (B,R,C) are C-contiguous, float32 or float64, of one dtype.
-a = 0 selects instead of multiplying: it forgets even inf and NaN. Source: MATH.md section 1.
+a = 0 selects instead of multiplying: it forgets even inf and NaN. Source: docs/math.md section 1.
 """
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import NamedTuple, no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 import numpy as np
 from numba import njit
+
+from cssm.core.typing import Float
 
 compiled = njit(cache=True, nogil=True)
 # the sum over channels may be taken in any order; nothing is assumed about inf and NaN
@@ -50,7 +52,10 @@ def plan(shape: tuple[int, ...], threads: int, split: bool) -> list[Task]:
     ]  # fmt: skip
 
 
-def forward(a, x, h0, out, split=False):
+def forward(
+    a: Float[Any, "b t r"], x: Float[Any, "b t r c"], h0: Float[Any, "b r c"], out: Float[Any, "b t r c"],
+    split: bool = False,
+):  # fmt: skip
     """out_t = a_t out_{t-1} + x_t from h0 (B,R,C), written into `out`."""
     if x.size == 0:
         return
@@ -63,7 +68,10 @@ def forward(a, x, h0, out, split=False):
     run([lambda task=task: _forward(a, x, starts[task.chunk], out, *task[:5]) for task in tasks])
 
 
-def backward(a, h, h0, g, dlog_a, dx, split=False):
+def backward(
+    a: Float[Any, "b t r"], h: Float[Any, "b t r c"], h0: Float[Any, "b r c"], g: Float[Any, "b t r c"],
+    dlog_a: Float[Any, "b t r"], dx: Float[Any, "b t r c"], split: bool = False,
+):  # fmt: skip
     """Writes dx and dlog_a from the states h and their cotangent g; returns dh0. u_t = a_t s_t is the carry."""
     zero = np.zeros_like(h0)
     if g.size == 0:

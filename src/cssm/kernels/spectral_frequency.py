@@ -4,7 +4,8 @@ Complex arrays are interleaved float32: x, y, states, g (B, T, F, 2), gain (F, 2
 F = C * H * Wf. Per frequency and frame: one read and one write forward; two reads and one write backward.
 """
 
-from typing import no_type_check
+from collections.abc import Callable
+from typing import Any, no_type_check
 
 import triton
 import triton.language as tl
@@ -77,7 +78,7 @@ def frequency_gradient_kernel(
     tl.store(out + place + 1, di, mask=exists)
 
 
-def frequency_scan(call, x, gain, start, reset):
+def frequency_scan(call: Callable[..., Any], x: Any, gain: Any, start: Any, reset: Any) -> Any:
     """All states (B, T, F, 2), given `call` as in `spectral_schedule`."""
     batch, steps, size, _ = x.shape
     inputs = (x, gain, start, gain if reset is None else reset, steps, size)
@@ -86,7 +87,7 @@ def frequency_scan(call, x, gain, start, reset):
     return states
 
 
-def frequency_gradient(call, g, gain, start, states, reset):
+def frequency_gradient(call: Callable[..., Any], g: Any, gain: Any, start: Any, states: Any, reset: Any) -> Any:
     """Cotangents of x, gain and start."""
     batch, steps, size, _ = g.shape
     inputs = (g, gain, start, states, gain if reset is None else reset, steps, size)

@@ -6,6 +6,7 @@ with outputs as (shape, array of the wanted dtype) pairs. A clip of too few prog
 chunks' own ends first (one read), then the state before every chunk, then the frames (one read, one write).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +74,20 @@ def make_plan(video: tuple[int, ...]) -> Plan:
     return Plan(batch, steps, height, width, channels, block, length)
 
 
-def scan(call, plan, x, gain, basis, start, reset, *, reverse=False, frames=True, slopes=False, like=None):
+def scan(
+    call: Callable[..., Any],
+    plan: Plan,
+    x: Any,
+    gain: Any,
+    basis: Any,
+    start: Any,
+    reset: Any,
+    *,
+    reverse: bool = False,
+    frames: bool = True,
+    slopes: bool = False,
+    like: Any = None,
+) -> tuple[Any, Any, Any, Any]:
     """Run the recurrence: (y or None, final state, state before every chunk, slope dS_T/dK or None).
 
     x (B, T, H, W, C), or None for frames of zeros, y then of `like`'s dtype. start, final, slope: packed states
@@ -94,7 +108,9 @@ def scan(call, plan, x, gain, basis, start, reset, *, reverse=False, frames=True
     return y, final, starts, slope
 
 
-def gain_gradient(call, plan, x, g, gain, basis, starts, after, reset):
+def gain_gradient(
+    call: Callable[..., Any], plan: Plan, x: Any, g: Any, gain: Any, basis: Any, starts: Any, after: Any, reset: Any
+) -> Any:
     """Packed sum over batch and time of s_t conj(S_{t-1}), from states before and cotangents after every chunk."""
     partial = (plan.batch, plan.chunks, *plan.packed)
     inputs = (x, g, gain, basis, starts, after, gain if reset is None else reset, plan.steps, plan.length)
@@ -103,7 +119,7 @@ def gain_gradient(call, plan, x, g, gain, basis, starts, after, reset):
     return out.sum((0, 1))
 
 
-def conjugate_product(a, b, corner, stack):
+def conjugate_product(a: Any, b: Any, corner: Any, stack: Callable[..., Any]) -> Any:
     """Packed a conj(b), the parts along axis 2; corner as in Layout, stack the framework's."""
     parts = []
     for k in (0, 2):

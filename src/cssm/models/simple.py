@@ -3,7 +3,7 @@
 x = norm(act(stem(frames))); for each block: x <- x + mixer(x) (norm and activation between blocks); logits =
 Dense(LayerNorm(pool(x of the frames read))). The last block computes only what is read. A static image (B, H, W, C)
 stands for `seq_len` repeats of it: stem, position (at time 0) and norm run once, and the mixer uses its closed form.
-Source: 003 Methods, section 1.2; MATH.md section 6.
+Source: 003 Methods, section 1.2; docs/math.md section 6.
 """
 
 import dataclasses
@@ -63,6 +63,12 @@ class SimpleCSSMConfig:
     """Probability of skipping a block for a sample, in training."""
     num_classes: int = 2
     in_channels: int = 3
+
+    def fitted(self, input_shape, outputs):
+        seq_len = input_shape[0] if len(input_shape) == 4 else self.seq_len
+        return dataclasses.replace(
+            self, image_size=input_shape[-2], in_channels=input_shape[-1], num_classes=outputs, seq_len=seq_len
+        )
 
     def make(self, rngs: nnx.Rngs) -> "SimpleCSSM":
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

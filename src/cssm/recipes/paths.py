@@ -2,15 +2,13 @@
 
 import dataclasses
 
-from cssm.core.registry import Registry
 from cssm.data import FeatureTracker, Pathfinder, PathTracker
 from cssm.models import SimpleCSSMConfig
 from cssm.tasks import Classify
 from cssm.train import TrainConfig
 
+from .registry import RECIPES
 from .run import Run
-
-RECIPES: Registry = Registry("recipe")
 
 
 @RECIPES.register("demo")
@@ -22,7 +20,6 @@ def demo() -> Run:
     """
     return Run(
         recipe="demo",
-        dataset="pathtracker",
         data=PathTracker(frames=8, distractors=0),
         model=SimpleCSSMConfig(
             mixer_options={"memory": 8.0, "init_scale": 0.1}, embed_dim=24, seq_len=8, stem="pathtracker",
@@ -31,6 +28,8 @@ def demo() -> Run:
         task=Classify(normalization="unit"),
         train=TrainConfig(steps=3000, batch_size=64, lr=1e-2, b2=0.98, warmup_steps=100, eval_every=500),
         train_size=1_000_000,
+        val_size=2_000,
+        test_size=4_000,
     )  # fmt: skip
 
 
@@ -43,9 +42,8 @@ def pathtracker() -> Run:
     """
     return Run(
         recipe="pathtracker",
-        dataset="pathtracker",
         data=PathTracker(),
-        model=SimpleCSSMConfig(seq_len=32, stem="pathtracker", image_size=32),
+        model=SimpleCSSMConfig(seq_len=32, stem="pathtracker"),
         task=Classify(),
         train=TrainConfig(epochs=120, batch_size=128),
         train_size=72_900,
@@ -63,9 +61,8 @@ def pathfinder() -> Run:
     """
     return Run(
         recipe="pathfinder",
-        dataset="pathfinder",
         data=Pathfinder(difficulty=14),
-        model=SimpleCSSMConfig(seq_len=8, stem="pathtracker", image_size=128),
+        model=SimpleCSSMConfig(seq_len=8, stem="pathtracker"),
         task=Classify(),
         train=TrainConfig(epochs=120, batch_size=128),
         train_size=160_000,
@@ -80,4 +77,4 @@ def featuretracker() -> Run:
 
     Command: `cssm train featuretracker`. Hardware: one GPU. Expected: not yet measured here.
     """
-    return dataclasses.replace(pathtracker(), recipe="featuretracker", dataset="featuretracker", data=FeatureTracker())
+    return dataclasses.replace(pathtracker(), recipe="featuretracker", data=FeatureTracker())

@@ -1,7 +1,9 @@
 """A run is a value: what is trained, on what, for how long. `execute` carries it out and writes what it found."""
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +12,63 @@ import numpy as np
 from flax import nnx
 
 from cssm.core.errors import UsageError
-from cssm.data import Source, loader
-from cssm.data.baselines import Baseline, markers_only
-from cssm.models import SimpleCSSMConfig
-from cssm.tasks import Classify
-from cssm.train import Event, TrainConfig, TrainResult, evaluate, load_config, load_model, save_config, train
+from cssm.data import DataSet, Source, loader
+from cssm.data.augment import Augment
+from cssm.data.baselines import Baseline
+from cssm.models import ModelConfig
+from cssm.tasks import Task
+from cssm.train import (
+    Callback,
+    Event,
+    TrainConfig,
+    TrainResult,
+    evaluate,
+    load_config,
+    load_model,
+    read_metrics,
+    save_config,
+    train,
+)
 from cssm.viz.curves import draw_curves
-from cssm.viz.predictions import draw_predictions
-
-BASELINE_SAMPLES = 3000
+from cssm.viz.figure import figure
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One full run. `data` is a configuration of data set `dataset` (or of its files) with `.source(split, size=)`.
+    """One full run. Model, task, data and augmentation are known by their protocols, never by their classes.
 
-    Sizes count samples; None takes all that files hold. Generated splits never share a sample. Validation picks the
-    best checkpoint; the test split is touched by `cssm eval` alone.
+    Sizes count samples; None takes all that files hold. Splits never share a sample. Validation picks the best
+    checkpoint; the test split is touched by `cssm eval` alone.
     """
 
     recipe: str
-    dataset: str
-    data: Any
-    model: SimpleCSSMConfig
-    task: Classify
+    """Name of the function that made it."""
+    model: ModelConfig
+    task: Task
+    data: DataSet
+    augment: Augment | None = None
     train: TrainConfig
-    train_size: int | None = 100_000
-    val_size: int | None = 2_000
-    test_size: int | None = 4_000
+    train_size: int | None = None
+    """Training samples, an epoch; None: all that the files hold."""
+    val_size: int | None = None
+    """Validation samples."""
+    test_size: int | None = None
+    """Test samples, for `cssm eval`."""
+
+    def __post_init__(self):
+        for name in ("train_size", "val_size", "test_size"):
+            size = getattr(self, name)
+            if size is not None and size < 9:
+                raise UsageError(f"{name} is {size}: give at least 9 samples, or None for all that files hold")
 
     def source(self, split: str) -> Source:
         size = {"train": self.train_size, "val": self.val_size, "test": self.test_size}[split]
         return self.data.source(split, size=size)
+
+    def fitted(self) -> "Run":
+        """This run with what follows from its data filled in: classes, grid, channels, frames."""
+        task = self.task.fitted(self.data)
+        return replace(self, task=task, model=self.model.fitted(self.data.sample_spec["input"].shape, task.outputs))
 
     def build(self) -> nnx.Module:
         """The model with its initial parameters."""
@@ -50,33 +77,32 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a run came to. Accuracies are on the validation split; markers_only is None for data without markers."""
+    """What a run came to: the task's figures of the best checkpoint on the validation split, beside the baseline."""
 
     result: TrainResult
-    val_accuracy: float
-    markers_only: Baseline | None
+    monitor: str
+    figures: dict[str, float]
+    described: str
+    baseline: Baseline | None
     parameters: int
     artifacts: dict[str, Path] = field(default_factory=dict)
 
-    def summary(self) -> dict[str, float | int | None]:
-        return {
-            "val_accuracy": round(self.val_accuracy, 4),
-            "markers_only": None if self.markers_only is None else round(self.markers_only.accuracy, 4),
-            "train_seconds": round(self.result.seconds, 1),
-        }
+    def summary(self) -> dict[str, float]:
+        """The line of JSON at the end of a run."""
+        beside = {} if self.baseline is None else {self.baseline.name: round(self.baseline.value, 4)}
+        seconds = {"train_seconds": round(self.result.seconds, 1)}
+        return {f"val_{self.monitor}": round(self.figures[self.monitor], 4)} | beside | seconds
 
 
 def prepare(run: Run, run_dir: Path, resume: bool) -> nnx.Module:
     """The model with its initial parameters. UsageError where the run cannot start, before anything is written."""
-    classes = {run.data.num_classes, run.model.num_classes, run.task.num_classes}
-    if len(classes) > 1:
-        raise UsageError(f"data, model and task disagree on the number of classes: {sorted(classes)}")
+    run.task.check(run.data)
     if not resume and _has_run(run_dir):
         raise UsageError(f"{run_dir} holds a run already: continue it with --resume, or choose another --out")
     model = run.build()
     example = run.source("train").batch([0])
-    batch = {"input": example["input"], "label": example["label"], "valid": np.ones(1, bool)}
-    jax.eval_shape(lambda: run.task.loss(model, batch, None)[0])  # shapes that do not fit are told before a step
+    batch = {key: example[key] for key in run.task.keys} | {"valid": np.ones(1, bool)}
+    jax.eval_shape(lambda: run.task.loss(model, run.task.prepare(batch), None).value)  # what does not fit is told now
     return model
 
 
@@ -86,42 +112,60 @@ def _has_run(run_dir: Path) -> bool:
     return any(step.isdigit() and int(step) for step in steps)
 
 
-def execute(run: Run, run_dir: Path, *, resume: bool = False, resume_hint: str = "") -> Report:
-    """Train, then report the best checkpoint beside the markers-only baseline; draws curves.png and predictions.png.
+def execute(
+    run: Run, run_dir: Path, *, resume: bool = False, resume_hint: str = "", callbacks: Sequence[Callback] = ()
+) -> Report:
+    """Train, then report the best checkpoint beside the shortcut baseline; draws curves.png and predictions.png.
 
+    The run is carried out, and saved, with what follows from its data filled in (`Run.fitted`).
     Raises what `cssm.train.train` raises, and UsageError when the parts of the run do not fit together.
     """
+    run = run if resume else run.fitted()
     model = prepare(run, run_dir, resume)
     train_source, val_source = run.source("train"), run.source("val")
     batch = run.train.batch_size
     train_data = loader(train_source, batch_size=batch, seed=run.train.seed, shuffle=True, repeat=True)
-    baseline = baseline_of(val_source)
-    curves = _Curves(run_dir / "curves.png", baseline)
+    baseline = run.task.baseline(run.data, val_source, train_source)
+    curves = _Curves(run, run_dir / "curves.png", baseline)
     # only when a resumed run has been restored, or a new one can start, is its configuration written
     save = lambda event: save_config(run_dir, run) if event.kind == "start" else None  # noqa: E731
-    options = {"resume": resume, "callbacks": (save, curves), "resume_hint": resume_hint}
-    result = train(model, run.task, train_data, loader(val_source, batch_size=batch), run.train, run_dir, **options)
+    options = {"resume": resume, "callbacks": (save, curves, *callbacks), "resume_hint": resume_hint}
+    val_data = loader(val_source, batch_size=batch)
+    result = train(model, run.task, train_data, val_data, run.train, run_dir, augment=run.augment, **options)
     load_model(run_dir, model, "best")
     figures = evaluate(model, run.task, loader(val_source, batch_size=batch), compute_dtype=run.train.compute_dtype)
-    parameters = sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    artifacts = {"curves": curves.draw(run_dir), "predictions": run_dir / "predictions.png"}
-    draw_predictions(model, run.task, val_source, artifacts["predictions"])
     report = Report(
         result=result,
-        val_accuracy=figures["accuracy"],
-        markers_only=baseline,
-        parameters=parameters,
-        artifacts=artifacts,
+        monitor=run.task.monitor.name,
+        figures=figures,
+        described=run.task.describe(figures),
+        baseline=baseline,
+        parameters=sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param))),
+        artifacts={
+            "curves": curves.draw(run_dir),
+            "predictions": draw_predictions(run, model, val_source, run_dir / "predictions.png"),
+        },
     )
     (run_dir / "summary.json").write_text(json.dumps(report.summary()) + "\n")
     return report
 
 
-def baseline_of(source: Source) -> Baseline | None:
-    """Markers-only accuracy on a third of the same split, at most 1,000 samples; None for data without markers."""
-    if "markers" not in source.batch([0]):
-        return None
-    return markers_only(source, min(BASELINE_SAMPLES, len(source)))
+def draw_predictions(run: Run, model: nnx.Module, source: Source, path: Path) -> Path:
+    """The task's picture of what the model says of the first samples of a source, as a PNG."""
+    with figure(path) as empty:
+        run.task.draw(empty, compiled(model), source)
+    return path
+
+
+def compiled(model: nnx.Module) -> Callable[..., Any]:
+    """The model's call, compiled for each shape it meets."""
+    graph, params = nnx.split(model)
+    return partial(jax.jit(lambda params, *args, **options: nnx.merge(graph, params)(*args, **options)), params)
+
+
+def baseline_of(run: Run, split: str) -> Baseline | None:
+    """What the shortcut of the run's data set reaches on a split, by its task."""
+    return run.task.baseline(run.data, run.source(split), run.source("train"))
 
 
 def load_saved(run_dir: Path) -> Run:
@@ -146,14 +190,14 @@ def load_run(run_dir: Path) -> tuple[Run, nnx.Module]:
 class _Curves:
     """Draws curves.png at every evaluation, so that a running or killed run can be looked at."""
 
-    def __init__(self, path: Path, baseline: Baseline | None):
-        self.path, self.baseline = path, baseline
+    def __init__(self, run: Run, path: Path, baseline: Baseline | None):
+        self.monitor, self.path, self.baseline = run.task.monitor, path, baseline
 
     def __call__(self, event: Event) -> None:
         if event.kind == "eval":
             self.draw(event.run_dir)
 
     def draw(self, run_dir: Path) -> Path:
-        accuracy = None if self.baseline is None else self.baseline.accuracy
-        draw_curves(run_dir / "metrics.jsonl", self.path, markers_only=accuracy)
+        records = read_metrics(run_dir / "metrics.jsonl")
+        draw_curves(records, self.path, monitor=self.monitor, baseline=self.baseline)
         return self.path

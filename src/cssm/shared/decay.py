@@ -1,6 +1,7 @@
 """What both faces of the decay scan and of DecaySSM check, on shapes and names of dtypes."""
 
 import math
+from typing import Any
 
 from cssm.core.errors import ShapeError, UsageError
 
@@ -8,7 +9,7 @@ DECAY_SSM_FORMS = ("chunked", "kernel", "naive")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
-def check_decay_scan(name: str, log_a, x, h0=None, decay: str = "log_a") -> None:
+def check_decay_scan(name: str, log_a: Any, x: Any, h0: Any = None, decay: str = "log_a") -> None:
     """Refuse what is not log_a (B, T, R), x (B, T, R, C), h0 (B, R, C) or None, T > 0, with floating dtypes.
 
     Args: name: of the function, for the message. log_a, x, h0: anything with `shape` and `dtype`. decay: what the
@@ -64,7 +65,7 @@ def check_decay_ssm(dim: int, rows: int, channels: int, chunk: int, implementati
     return implementation
 
 
-def check_decay_ssm_input(method: str, u, state, dim: int, rows: int, channels: int) -> None:
+def check_decay_ssm_input(method: str, u: Any, state: Any, dim: int, rows: int, channels: int) -> None:
     """Refuse u that is not floating (B, T, dim), for step (B, dim), and a state that is not (B, rows, channels)."""
     shape, expected = tuple(u.shape), "(B, D)" if method == "step" else "(B, T, D)"
     if len(shape) != expected.count(",") + 1 or shape[-1] != dim:

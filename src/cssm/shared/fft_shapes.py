@@ -23,7 +23,7 @@ class SsmSizes:
     layout: str
 
 
-def check_dtypes(op: str, **dtypes) -> None:
+def check_dtypes(op: str, **dtypes: object) -> None:
     """Refuse what is not real or complex floating.
 
     >>> check_dtypes("fft_conv", input="float32", kernel="torch.complex64")
@@ -193,7 +193,7 @@ def check_direct(op: str, x: Sequence[int], kernel: Sequence[int], boundary: str
         )
 
 
-def check_real(op: str, **dtypes) -> None:
+def check_real(op: str, **dtypes: object) -> None:
     """Refuse what is not real floating."""
     for name, dtype in dtypes.items():
         if str(dtype).removeprefix("torch.") not in DTYPES[:4]:

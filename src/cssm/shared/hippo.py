@@ -91,8 +91,9 @@ def _pairs(skew: RealArray) -> tuple[ComplexArray, RealArray]:
 def diagonal(init: str, d_state: int) -> tuple[ComplexArray, ComplexArray]:
     """A (N/2,), B (N/2,), complex128, of a diagonal state space (S4D).
 
-    lin: -1/2 + i pi n. inv: -1/2 + i N/pi (N/(2n+1) - 1). inv2: -1/2 + i N/pi (N/(n+1) - 1). quad: -(2n+1)^2 / pi.
-    real: -(n+1). legs, legt, fourier: the normal part of the HiPPO matrix (real part -1/2) with its B; else B = 1.
+    lin: -1/2 + i pi n. inv: -1/2 + i N/pi (N/(2n+1) - 1). inv2: -1/2 + i N/pi (N/(n+1) - 1).
+    quad: -1/2 + i (2n+1)^2 / pi. real: -(n+1). legs, legt, fourier: the normal part of the HiPPO matrix (real part
+    -1/2) with its B; else B = 1.
 
     >>> diagonal("lin", 4)[0].round(3).tolist()
     [(-0.5+0j), (-0.5+3.142j)]
@@ -102,11 +103,11 @@ def diagonal(init: str, d_state: int) -> tuple[ComplexArray, ComplexArray]:
         return np.where(values.real < -1e-9, values.real, -S4D_DAMPING) + 1j * values.imag, b
     n, size = np.arange(d_state // 2), d_state
     imaginary = {"lin": np.pi * n, "inv": size / np.pi * (size / (2 * n + 1) - 1)}
-    imaginary["inv2"] = size / np.pi * (size / (n + 1) - 1)
-    real = {"quad": -((2 * n + 1) ** 2) / np.pi, "real": -(n + 1.0)}
+    imaginary |= {"inv2": size / np.pi * (size / (n + 1) - 1), "quad": (2 * n + 1) ** 2 / np.pi}
     if init not in DIAGONAL_INITS:
         raise UsageError(f"unknown init {init!r}: use {', '.join(INITS)}")
-    return real.get(init, np.full(len(n), -0.5)) + 1j * imaginary.get(init, np.zeros(len(n))), np.ones(len(n), complex)
+    real = -(n + 1.0) if init == "real" else np.full(len(n), -0.5)
+    return real + 1j * imaginary.get(init, np.zeros(len(n))), np.ones(len(n), complex)
 
 
 def initial_parameters(kernel: str, init: str, d_state: int) -> dict[str, RealArray]:

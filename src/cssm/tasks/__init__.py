@@ -1,6 +1,6 @@
-"""Tasks: a batch becomes a loss and metrics. One file each; `Task` is what they have in common."""
+"""Tasks: a batch becomes a loss, figures, a picture. One file each; `Task` is what they have in common."""
 
 from .classify import Classify
-from .task import Task
+from .task import Loss, Monitor, Task
 
-__all__ = ["Classify", "Task"]
+__all__ = ["Classify", "Loss", "Monitor", "Task"]

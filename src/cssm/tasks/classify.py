@@ -1,18 +1,22 @@
 """Classification: softmax cross-entropy and accuracy over the valid rows of a batch."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
 from cssm.core.errors import DataError, ShapeError, UsageError
 from cssm.core.typing import Bool, Float, Int, Logits
-from cssm.data.source import IMAGENET_MEAN, IMAGENET_STD
+from cssm.data import IMAGENET_MEAN, IMAGENET_STD, DataSet, Source
+from cssm.data.baselines import Baseline, shortcut
 
-from .task import Batch, Model, Sums
+from .picture import draw_classes
+from .task import Batch, Figures, Loss, Model, Monitor, Sums, check_keys
 
 Targets = Int[Any, "b"] | Float[Any, "b p"]
+NORMALIZATIONS = ("imagenet", "unit", "symmetric", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,45 +40,68 @@ class Classify:
     >>> import jax.numpy as jnp
     >>> task = Classify(num_classes=2, normalization="unit")
     >>> batch = {"input": jnp.zeros((2, 4, 4, 3), jnp.uint8), "label": jnp.array([0, 1]), "valid": jnp.ones(2, bool)}
-    >>> sums = task.evaluate(lambda x, key=None: jnp.array([[3.0, 0.0], [3.0, 0.0]]), batch)
+    >>> sums = task.evaluate(lambda x, key=None: jnp.array([[3.0, 0.0], [3.0, 0.0]]), task.prepare(batch))
     >>> task.summarise(sums)["accuracy"]
     0.5
     """
 
+    keys: ClassVar[tuple[str, ...]] = ("input", "label")
+
     num_classes: int = 2
+    """Classes; those of the data set in a run."""
+    class_names: tuple[str, ...] = ()
+    """Their names, for pictures and streams; those of the data set in a run."""
     label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes, in training."""
     normalization: Literal["imagenet", "unit", "symmetric", "none"] = "imagenet"
+    """How uint8 pixels become numbers."""
 
     def __post_init__(self):
         if self.num_classes < 2:
             raise UsageError(f"num_classes is {self.num_classes}: give at least 2")
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(f"label_smoothing is {self.label_smoothing}: give 0 <= label_smoothing < 1")
-        if self.normalization not in ("imagenet", "unit", "symmetric", "none"):
-            raise UsageError(
-                f"normalization {self.normalization!r} is unknown: choose imagenet, unit, symmetric or none"
-            )
+        if self.normalization not in NORMALIZATIONS:
+            raise UsageError(f"normalization {self.normalization!r} is unknown: choose {', '.join(NORMALIZATIONS)}")
 
     @property
-    def monitor(self) -> str:
-        return "accuracy"
+    def monitor(self) -> Monitor:
+        return Monitor("accuracy")
+
+    @property
+    def outputs(self) -> int:
+        return self.num_classes
+
+    def fitted(self, data: DataSet) -> "Classify":
+        return replace(self, num_classes=data.num_classes, class_names=tuple(data.class_names))
+
+    def check(self, data: DataSet) -> None:
+        check_keys(self, data)
+        if data.num_classes != self.num_classes:
+            raise UsageError(
+                f"the data set has {data.num_classes} classes, the task {self.num_classes}: make them equal"
+            )
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise UsageError(f"{len(self.class_names)} class_names for {self.num_classes} classes: name each, or none")
+        channels = data.sample_spec["input"].shape[-1]
+        if self.normalization == "imagenet" and channels != 3:
+            raise UsageError(f"imagenet normalization needs 3 channels, the data set has {channels}: use unit")
 
     def prepare(self, batch: Batch, dtype: Any = None) -> dict[str, Any]:
         """The batch with `input` normalised, float input left as it is; then cast to `dtype` if one is given."""
         x = self._normalise(jnp.asarray(batch["input"]))
         return {**batch, "input": x if dtype is None else x.astype(dtype)}
 
-    def loss(self, model: Model, batch: Batch, key: jax.Array | None) -> tuple[Float[Any, ""], Sums]:
-        """Mean smoothed cross-entropy over the valid rows, and the sums `loss_sum`, `correct_sum`, `count`."""
-        logits = self._logits(model, batch, key)
-        sums = _sums(logits, batch["label"], batch["valid"], self.label_smoothing)
-        return sums["loss_sum"] / jnp.maximum(sums["count"], 1), sums
+    def loss(self, model: Model, batch: Batch, key: jax.Array | None) -> Loss:
+        """Mean smoothed cross-entropy over the valid rows; its weight is their number."""
+        sums = _sums(self._logits(model, batch, key), batch["label"], batch["valid"], self.label_smoothing)
+        return Loss(sums["loss_sum"] / jnp.maximum(sums["count"], 1), sums["count"], sums)
 
     def evaluate(self, model: Model, batch: Batch) -> Sums:
         """`loss_sum` (without smoothing), `correct_sum` and `count` over the valid rows."""
         return _sums(self._logits(model, batch, None), batch["label"], batch["valid"], 0.0)
 
-    def summarise(self, sums: Sums) -> dict[str, float]:
+    def summarise(self, sums: Sums) -> Figures:
         """`loss`, `accuracy` (0..1) and `count`. Raises DataError when no row was valid."""
         count = int(sums["count"])
         if count == 0:
@@ -82,8 +109,37 @@ class Classify:
         loss, accuracy = float(sums["loss_sum"]) / count, int(sums["correct_sum"]) / count
         return {"loss": loss, "accuracy": accuracy, "count": float(count)}
 
+    def baseline(self, data: DataSet, source: Source, train: Source) -> Baseline:
+        """The accuracy of the data set's shortcut: the markers alone, or the most frequent class of `train`."""
+        return shortcut(data, source, train)
+
+    def describe(self, figures: Figures) -> str:
+        """The accuracy with its binomial standard error."""
+        accuracy, count = figures["accuracy"], figures["count"]
+        error = (accuracy * (1 - accuracy) / count) ** 0.5
+        return f"accuracy {accuracy:.4f} ± {error:.4f} (n = {count:.0f})"
+
+    def draw(self, figure, model: Model, source: Source) -> None:
+        """The stimuli, one a row, with the probabilities of the classes as bars."""
+        draw_classes(figure, lambda batch: jax.nn.softmax(model(self.prepare(batch)["input"]), -1), source, self.names)
+
+    def reading(self, output: Float[Any, "p"]) -> dict[str, Any]:
+        """{"probabilities": [...]} of the logits."""
+        return {"probabilities": [round(float(p), 6) for p in jax.nn.softmax(output)]}
+
+    def show(self, reading: Mapping[str, Any]) -> str:
+        """A bar for each of the five likeliest classes."""
+        chances = list(zip(reading["probabilities"], self.names, strict=True))
+        shown = chances if len(chances) <= 5 else sorted(chances, reverse=True)[:5]
+        return "  ".join(f"{name} {p:.3f} {'█' * round(20 * p):<20}" for p, name in shown)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each class, its number where it has none."""
+        return self.class_names or tuple(f"class {i}" for i in range(self.num_classes))
+
     def _logits(self, model: Model, batch: Batch, key: jax.Array | None) -> Logits:
-        x = self.prepare(batch)["input"]
+        x = batch["input"]
         logits = model(x, key=key)
         if logits.shape != (len(x), self.num_classes):
             want = (len(x), self.num_classes)

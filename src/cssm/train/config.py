@@ -14,24 +14,6 @@ LOGGERS = ("jsonl", "tensorboard", "wandb")
 class TrainConfig:
     """Give `steps` or `epochs`, not both; `eval_every` and `checkpoint_every` are counted in the same unit.
 
-    | field              | meaning                                                                               |
-    |--------------------|---------------------------------------------------------------------------------------|
-    | `batch_size`       | rows per update; the training data must deliver exactly this many                     |
-    | `lr`               | peak learning rate, reached after min(warmup_steps, steps-1), then cosine to 1% of it |
-    | `weight_decay`     | AdamW's, on the parameters that `optim.decays` names                                  |
-    | `grad_clip`        | clip by global norm; None turns it off                                                |
-    | `ema`              | decay of the parameter average used for evaluation (.9998); None turns it off         |
-    | `compute_dtype`    | parameters and inputs are cast to it each step; the master parameters stay float32    |
-    | `accumulate`       | micro-batches per update; the result equals the full batch                            |
-    | `seed`             | of dropout and augmentation keys; the model and the data have their own               |
-    | `eval_every`       | None: every epoch, or every tenth of `steps`; the last step is always evaluated       |
-    | `checkpoint_every` | None: as `eval_every`; the last step and every new best are always saved              |
-    | `keep`             | newest checkpoints kept, beside the best one                                          |
-    | `log_every`        | steps between two training lines of metrics.jsonl                                     |
-    | `logger`           | jsonl, always, and any of tensorboard, wandb, joined by +                             |
-    | `prefetch`         | batches prepared ahead                                                                |
-    | `progress`         | draw a progress bar when stderr is a terminal                                         |
-
     Raises UsageError for a value out of range.
 
     >>> TrainConfig(epochs=2).plan(batches_per_epoch=10)
@@ -39,25 +21,45 @@ class TrainConfig:
     """
 
     steps: int | None = None
+    """Optimiser steps; give this or epochs."""
     epochs: int | float | None = None
+    """Passes over the training data; give this or steps."""
     batch_size: int = 128
+    """Rows per update; the training data must deliver exactly this many."""
     lr: float = 1e-3
+    """Peak learning rate, reached after min(warmup_steps, steps-1), then cosine to 1% of it."""
     weight_decay: float = 1e-4
+    """AdamW's, on Dense and convolution weights alone (`optim.decays`)."""
     grad_clip: float | None = 1.0
+    """Largest global norm of the gradient; None turns clipping off."""
     warmup_steps: int = 500
+    """Steps from 0 to the peak learning rate."""
     b1: float = 0.9
+    """AdamW's decay of the mean gradient."""
     b2: float = 0.999
+    """AdamW's decay of the mean squared gradient."""
     ema: float | None = None
+    """Decay of the parameter average used for evaluation, such as 0.9998; None turns it off."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Parameters and inputs are cast to it each step; the master parameters stay float32."""
     accumulate: int = 1
+    """Micro-batches per update, to save memory; the result equals the full batch."""
     seed: int = 42
+    """Of the initial parameters, the shuffle, drop-path and augmentation."""
     eval_every: int | float | None = None
+    """Steps, or epochs, between validations; None: every epoch, or every tenth of steps; the last step always."""
     checkpoint_every: int | float | None = None
+    """As eval_every, which is its default; the last step and every new best are always saved."""
     keep: int = 3
+    """Newest checkpoints kept, beside the best one."""
     log_every: int = 10
+    """Steps between two training lines of metrics.jsonl."""
     logger: str = "jsonl+tensorboard"
+    """jsonl, always, with +tensorboard or +wandb."""
     prefetch: int = 2
+    """Batches prepared ahead."""
     progress: bool = True
+    """Draw a progress bar when stderr is a terminal."""
 
     def __post_init__(self):
         if (self.steps is None) == (self.epochs is None):

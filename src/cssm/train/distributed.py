@@ -40,7 +40,7 @@ def pad_rows(batch: Mapping[str, Any], multiple: int) -> dict[str, np.ndarray]:
     arrays = {key: np.asarray(value) for key, value in batch.items()}
     arrays = {key: value for key, value in arrays.items() if value.dtype.kind in "biufcV"}
     if "valid" not in arrays:
-        raise DataError(f"the batch has the keys {sorted(batch)}: expected input, label and valid (bool, one per row)")
+        raise DataError(f"the batch has the keys {sorted(batch)} and no 'valid': expected a bool for each row")
     rows = len(arrays["valid"])
     for key, value in arrays.items():
         if value.ndim == 0 or len(value) != rows:

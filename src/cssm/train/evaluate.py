@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from cssm.core.errors import DataError, UsageError
-from cssm.tasks.task import Task
+from cssm.tasks.task import Figures, Sums, Task
 
 from .distributed import local_mesh, place, replicated
 from .prefetch import Prefetch
@@ -22,10 +23,10 @@ IN_FLIGHT = 4  # batches dispatched before the first result is fetched
 
 def evaluate(
     model: nnx.Module, task: Task, data: Iterable[Mapping[str, Any]], *, compute_dtype: str = "float32"
-) -> dict[str, float]:
-    """The task's figures over one pass of `data`; for `Classify` {"loss", "accuracy", "count"}.
+) -> Figures:
+    """The task's figures over one pass of `data`.
 
-    `data` gives batches {"input": (b, ...), "label": (b,), "valid": bool (b,)}, the tail padded with valid=False.
+    `data` gives batches with the entries that the task reads and `valid` bool (b,), the tail padded with valid=False.
     A loader is left where it stood. The local devices share each batch. Raises DataError when there is no valid row.
 
     >>> import numpy as np
@@ -51,9 +52,9 @@ def run_evaluation(
     data: "Passes",
     place: Callable[[Any], Any],
     depth: int = 2,
-) -> dict[str, float]:
-    """`step(batch) -> sums` over one pass, added up in Python numbers: exact however many batches there are."""
-    total: dict[str, int | float] = {}
+) -> Figures:
+    """`step(batch) -> sums` over one pass, added up in 64 bits: exact however many batches there are."""
+    total: Sums = {}
     waiting: deque[dict[str, Any]] = deque()
     try:
         with Prefetch(iter(data), place, depth) as batches:
@@ -97,6 +98,6 @@ class Passes:
             yield batch
 
 
-def _add(total: dict[str, int | float], sums: dict[str, Any]) -> None:
+def _add(total: Sums, sums: Sums) -> None:
     for name, value in jax.device_get(sums).items():
-        total[name] = total.get(name, 0) + value.item()
+        total[name] = total.get(name, 0) + np.asarray(value, np.float64 if value.dtype.kind == "f" else np.int64)

@@ -42,10 +42,5 @@ class TrainResult:
     accumulate: int
     run_dir: Path
 
-    @property
-    def best_accuracy(self) -> float | None:
-        """`best_score` by its name in classification."""
-        return self.best_score
-
 
 Callback = Callable[[Event], None]

@@ -43,11 +43,12 @@ class StepBuilder:
 
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
             key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-            loss, sums, grads, rest = self._gradients(state, batch, key, augment)
+            loss, weight, sums, grads, rest = self._gradients(state, batch, key, augment)
             norm = optax.tree.norm(grads)
             ok = jnp.isfinite(loss) & jnp.isfinite(norm)
             new = _advance(state, _update(state, transform, grads, rest, ema), ok)
             metrics = {"loss": loss, "grad_norm": norm, "lr": schedule(state.step - state.skipped), "sums": sums}
+            metrics["weight"] = weight
             counts = {"skipped": new.skipped, "bad_in_row": new.bad_in_row, "not_finite": _not_finite(batch)}
             return new, metrics | counts
 
@@ -75,37 +76,39 @@ class StepBuilder:
 
         def loss_of(params: Arrays, rest: Arrays, batch: Batch, key: jax.Array):
             model = self.blueprint.build(cast(params, self.dtype), rest)
-            loss, sums = self.task.loss(model, self.task.prepare(batch, self.dtype), key)
-            count = sums["count"].astype(jnp.float32)
-            return loss * count, (sums, _rest_of(model, rest))
+            loss, weight, sums = self.task.loss(model, self.task.prepare(batch, self.dtype), key)
+            weight = jnp.asarray(weight, jnp.float32)
+            return loss * weight, (weight, sums, _rest_of(model, rest))
 
         def micro(rest: Arrays, xs: tuple[Batch, jax.Array]):
             part, index = xs
             keys = jax.random.split(jax.random.fold_in(key, index))
             part = part if augment is None else augment(keys[0], part)
-            (loss, (sums, rest)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params, rest, part, keys[1])
-            return rest, (loss, sums, grads)
+            slope = jax.value_and_grad(loss_of, has_aux=True)
+            (loss, (weight, sums, rest)), grads = slope(state.params, rest, part, keys[1])
+            return rest, (loss, weight, sums, grads)
 
         if self.accumulate == 1:
-            rest, (loss, sums, grads) = micro(state.rest, (batch, jnp.zeros((), jnp.int32)))
+            rest, (loss, weight, sums, grads) = micro(state.rest, (batch, jnp.zeros((), jnp.int32)))
         else:
-            rest, (loss, sums, grads) = self._accumulated(micro, state, batch)
-        count = jnp.maximum(sums["count"], 1).astype(jnp.float32)
-        grads = jax.tree.map(lambda g: jnp.conj(g) / count, grads)  # conj: descent direction of complex parameters
-        return loss / count, sums, grads, rest
+            rest, (loss, weight, sums, grads) = self._accumulated(micro, state, batch)
+        total = jnp.where(weight > 0, weight, 1)
+        grads = jax.tree.map(lambda g: jnp.conj(g) / total, grads)  # conj: descent direction of complex parameters
+        return loss / total, weight, sums, grads, rest
 
     def _accumulated(self, micro: Callable, state: TrainState, batch: Batch) -> tuple:
         """`micro` over the micro-batches; one gradient is held, not `accumulate` of them."""
 
         def body(carry: tuple, xs: tuple) -> tuple:
-            rest, loss, grads = carry
-            rest, (more_loss, sums, more) = micro(rest, xs)
-            return (rest, loss + more_loss, jax.tree.map(jnp.add, grads, more)), sums
+            rest, loss, weight, grads = carry
+            rest, (more_loss, more_weight, sums, more) = micro(rest, xs)
+            return (rest, loss + more_loss, weight + more_weight, jax.tree.map(jnp.add, grads, more)), sums
 
-        start = (state.rest, jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, state.params))
+        zero = jnp.zeros((), jnp.float32)
+        start = (state.rest, zero, zero, jax.tree.map(jnp.zeros_like, state.params))
         xs = (self._micro_batches(batch), jnp.arange(self.accumulate))
-        (rest, loss, grads), sums = jax.lax.scan(body, start, xs)
-        return rest, (loss, _total(sums), grads)
+        (rest, loss, weight, grads), sums = jax.lax.scan(body, start, xs)
+        return rest, (loss, weight, _total(sums), grads)
 
     def _micro_batches(self, batch: Batch) -> Batch:
         """(rows, ...) -> (accumulate, rows / accumulate, ...); micro-batch i takes every accumulate-th row from i.

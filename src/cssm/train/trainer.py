@@ -149,8 +149,9 @@ class Trainer:
         step = partial(self.eval_step, self.eval_params(), self.state.rest)
         figures = run_evaluation(step, self.task, self.val_data, self.place, self.config.prefetch)
         self.watch.pause()
-        score = figures[self.task.monitor]
-        improved = math.isfinite(score) and (self.best is None or score > self.best[0])
+        monitor = self.task.monitor
+        score = figures[monitor.name]
+        improved = math.isfinite(score) and monitor.improves(score, self.best and self.best[0])
         if improved:
             self.best = score, self.step
         self.write({"kind": "eval", "step": self.step, **figures})

@@ -47,8 +47,7 @@ class Watch:
         self._clock = None
 
     def _record(self, step: int, when: float, metrics: dict[str, Any]) -> Record:
-        figures = self.task.summarise(metrics["sums"])
-        figures.pop("count", None)
+        figures = self.task.summarise(metrics["sums"]) if metrics["weight"] > 0 else {}
         scalars = {name: metrics[name].item() for name in ("loss", "lr", "grad_norm", "skipped")}
         measured = {"samples_per_second": self._rate(step, when), "memory_mib": round(memory_mib(), 1)}
         return {"kind": "train", "step": step} | figures | scalars | measured
@@ -68,7 +67,7 @@ def report_bad_step(step: int, in_row: int, metrics: dict[str, Any]) -> None:
         cause, remedy = f"the {inputs[0]} contains NaN or infinity", "clean the data"
     else:
         cause = f"loss {metrics['loss']}, gradient norm {metrics['grad_norm']}"
-        remedy = "lower lr, clip harder, use float32, and check that the labels lie in 0..classes-1"
+        remedy = "lower lr, clip harder, use float32, and check that the targets are in range"
     if in_row < BAD_STEPS:
         log.warning("step %d skipped, %d in a row: %s", step, in_row, cause)
     else:

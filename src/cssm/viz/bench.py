@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from .figure import BLUE, GREEN, INK, QUIET, RED, figure, plain
+from cssm.shared.palette import BLUE, GREEN, INK, QUIET, RED
+
+from .figure import figure, plain
 
 COLORS = (QUIET, BLUE, RED, GREEN, INK)  # one for each contender
 LINES = {"jax": "-", "torch": "--"}

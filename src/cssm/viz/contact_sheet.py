@@ -1,16 +1,17 @@
 """A PNG preview of a data set: samples of every class with readable labels."""
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cssm.core.errors import UsageError
-from cssm.data.source import Source
+from cssm.data.source import Source, labels_of
 
 PAPER, INK, FAINT = (250, 250, 248), (28, 30, 34), (110, 114, 122)
-GAP, MARGIN, CAPTION, TITLE, GUTTER = 6, 20, 26, 44, 84  # px
+GAP, MARGIN, CAPTION, TITLE = 6, 20, 26, 44  # px
 SEARCHED, CLASSES = 512, 10
 
 
@@ -22,7 +23,7 @@ def contact_sheet(
     samples: int = 4,
     frames: int = 8,
     tile: int = 112,
-    names: dict[int, str] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Path:
     """Draw samples of every class of `source` to the PNG `path`.
 
@@ -36,7 +37,7 @@ def contact_sheet(
         samples: samples of each class.
         frames: frames shown of a video.
         tile: the least side of a panel, px.
-        names: class names; by default "label 0", "label 1", ...
+        names: what the labels 0, 1, ... stand for; by default "label 0", "label 1", ...
 
     Returns `path`. Raises UsageError when the source is empty, its samples are no images or videos, or a count is
     below 1.
@@ -52,8 +53,8 @@ def contact_sheet(
     chosen = _choose(source, samples)
     if np.ndim(chosen[0][1][0]) not in (3, 4):
         raise UsageError(f"input of shape {np.shape(chosen[0][1][0])}: expected (h, w, 3) or (t, h, w, 3)")
-    names = names or {}
-    rows, captions = _rows(chosen, frames, names)
+    named = [(f"label {label}" if names is None else names[label], images) for label, images in chosen]
+    rows, captions = _rows(named, frames)
     image = _paint(rows, captions, title, tile)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,28 +64,28 @@ def contact_sheet(
 
 def _choose(source: Source, samples: int) -> list[tuple[int, list[np.ndarray]]]:
     """(label, its first inputs) of each class, positive first when there are two."""
-    searched = min(SEARCHED, len(source))
-    found: dict[int, list[np.ndarray]] = {}
-    for begin in range(0, searched, 64):
-        batch = source.batch(np.arange(begin, min(searched, begin + 64)))
-        for label, value in zip(batch["label"].tolist(), batch["input"], strict=True):
-            found.setdefault(label, []).append(value)
-    labels = sorted(found, reverse=len(found) == 2)[:CLASSES]
-    return [(label, found[label][:samples]) for label in labels]
+    labels = labels_of(source, np.arange(min(SEARCHED, len(source))))
+    found = sorted(set(labels[labels >= 0].tolist()))[:CLASSES]
+    chosen = []
+    for label in reversed(found) if len(found) == 2 else found:
+        batch = source.batch(np.flatnonzero(labels == label)[:samples])
+        readable = np.broadcast_to(batch.get("valid", True), len(batch["label"]))
+        chosen.append((label, list(batch["input"][readable])))
+    chosen = [(label, images) for label, images in chosen if images]
+    if not chosen:
+        raise UsageError(f"none of the first {len(labels)} samples can be read: there is nothing to draw")
+    return chosen
 
 
 def _rows(
-    chosen: list[tuple[int, list[np.ndarray]]], frames: int, names: dict[int, str]
+    named: list[tuple[str, list[np.ndarray]]], frames: int
 ) -> tuple[list[tuple[str, list[np.ndarray]]], list[str]]:
-    """(label, panels) of each row, and the captions above the columns."""
-    video = chosen[0][1][0].ndim == 4
-    if not video:
-        return [(names.get(label, f"label {label}"), images) for label, images in chosen], []
-    total = len(chosen[0][1][0])
+    """(class, panels) of each row, and the captions above the columns."""
+    if named[0][1][0].ndim == 3:
+        return named, []
+    total = len(named[0][1][0])
     at = np.round(np.linspace(0, total - 1, min(frames, total))).astype(int)
-    rows = [
-        (names.get(label, f"label {label}"), [*value[at], value.max(0)]) for label, values in chosen for value in values
-    ]
+    rows = [(name, [*video[at], video.max(0)]) for name, videos in named for video in videos]
     return rows, [*(f"frame {i}" for i in at), "max over time"]
 
 
@@ -97,16 +98,17 @@ def _paint(rows: list[tuple[str, list[np.ndarray]]], captions: list[str], title:
     columns = max(len(panels) for _, panels in rows)
     breaks = sum(a[0] != b[0] for a, b in itertools.pairwise(rows))
     top = MARGIN + (TITLE if title else 0) + (CAPTION if captions else 0)
+    large, small = ImageFont.load_default(22), ImageFont.load_default(15)
+    gutter = round(max(small.getlength(label) for label, _ in rows)) + 2 * GAP
     size = (
-        2 * MARGIN + GUTTER + columns * step_x - GAP + (GAP if captions else 0),
+        2 * MARGIN + gutter + columns * step_x - GAP + (GAP if captions else 0),
         top + len(rows) * step_y - GAP + (3 * GAP * breaks if captions else 0) + MARGIN,
     )
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
-    large, small = ImageFont.load_default(22), ImageFont.load_default(15)
     if title:
         draw.text((MARGIN, MARGIN - 4), title, INK, large)
-    lefts = [MARGIN + GUTTER + j * step_x + (GAP if captions and j == columns - 1 else 0) for j in range(columns)]
+    lefts = [MARGIN + gutter + j * step_x + (GAP if captions and j == columns - 1 else 0) for j in range(columns)]
     for left, caption in zip(lefts, captions, strict=False):
         draw.text((left + width * zoom / 2, top - 8), caption, FAINT, small, anchor="ms")
     y = top

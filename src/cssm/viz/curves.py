@@ -1,29 +1,42 @@
-"""Training curves: loss and accuracy against the step, with the markers-only baseline."""
+"""Training curves: the loss and the monitored figure against the step, with the shortcut baseline."""
 
-import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from .figure import BLUE, QUIET, RED, figure, plain
+from cssm.data.baselines import Baseline
+from cssm.shared.palette import BLUE, QUIET, RED
+from cssm.tasks import Monitor
+
+from .figure import figure, plain
 
 
-def draw_curves(metrics: Path, path: Path, *, markers_only: float | None = None) -> None:
-    """Draw metrics.jsonl of a run as a PNG: loss on the left, accuracy on the right."""
-    records = [json.loads(line) for line in Path(metrics).read_text().splitlines()]
-    train = [r for r in records if r["kind"] == "train"]
-    val = [r for r in records if r["kind"] == "eval"]
+def draw_curves(
+    records: Sequence[Mapping[str, Any]], path: Path, *, monitor: Monitor, baseline: Baseline | None = None
+) -> None:
+    """Draw the records of a run's metrics.jsonl as a PNG: the loss on the left, the monitored figure on the right."""
     with figure(path, figsize=(9, 3.4)) as fig:
-        loss, accuracy = fig.subplots(1, 2)
-        for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
-            axes.plot([r["step"] for r in train], [r[name] for r in train], color=QUIET, linewidth=0.8, label="train")
-            axes.plot(
-                [r["step"] for r in val], [r[name] for r in val], "o-", color=BLUE, markersize=4, label="validation"
-            )
+        loss, monitored = fig.subplots(1, 2)
+        for axes, name in ((loss, "loss"), (monitored, monitor.name)):
+            _curve(axes, records, "train", name, "-", color=QUIET, linewidth=0.8, label="train")
+            _curve(axes, records, "eval", name, "o-", color=BLUE, markersize=4, label="validation")
             plain(axes, xlabel="step", ylabel=name)
-        if markers_only is not None:
-            accuracy.axhline(markers_only, color=RED, linestyle="--", linewidth=1, label="markers only")
-        if val:
-            best = max(val, key=lambda r: r["accuracy"])
-            label = f"{best['accuracy']:.3f}"
-            accuracy.annotate(label, (best["step"], best["accuracy"]), (0, 6), textcoords="offset points", ha="center")
-        accuracy.set_ylim(top=1.02)
-        accuracy.legend(frameon=False, loc="lower right")
+        if baseline is not None:
+            label = baseline.name.replace("_", " ")
+            monitored.axhline(baseline.value, color=RED, linestyle="--", linewidth=1, label=label)
+        _mark_best(monitored, records, monitor)
+        monitored.legend(frameon=False, loc="best")
+
+
+def _curve(axes, records, kind: str, name: str, style: str, **options) -> None:
+    points = [(r["step"], r[name]) for r in records if r["kind"] == kind and r.get(name) is not None]
+    axes.plot(*zip(*points, strict=True), style, **options) if points else None
+
+
+def _mark_best(axes, records, monitor: Monitor) -> None:
+    points = [(r[monitor.name], r["step"]) for r in records if r["kind"] == "eval" and r[monitor.name] is not None]
+    if points:
+        score, step = (max if monitor.higher_is_better else min)(points, key=lambda point: point[0])
+        above = (0, 6) if monitor.higher_is_better else (0, -12)
+        axes.annotate(f"{score:.3f}", (step, score), above, textcoords="offset points", ha="center")
+        axes.margins(y=0.1)

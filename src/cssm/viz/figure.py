@@ -3,8 +3,6 @@
 from contextlib import contextmanager
 from pathlib import Path
 
-INK, QUIET, BLUE, RED, GREEN = "#222222", "#9a9a9a", "#2f6fb5", "#c8473a", "#3c8f4f"
-
 
 @contextmanager
 def figure(path: Path, *, dpi: int = 130, **options):

@@ -10,8 +10,9 @@ from flax import nnx
 from cssm.core.errors import UsageError
 from cssm.core.typing import Grid
 from cssm.nn.mixer import create_mixer, options_of
+from cssm.shared.palette import BLUE, GREEN, RED
 
-from .figure import BLUE, GREEN, RED, figure, plain
+from .figure import figure, plain
 
 COLORS = (BLUE, RED, GREEN)
 VISIBLE = {"memory": 3.0, "init_scale": 0.1}  # options that make an untrained response last and spread

@@ -9,8 +9,9 @@ import numpy as np
 from flax import nnx
 
 from cssm.core.typing import Grid
+from cssm.shared.palette import BLUE
 
-from .figure import BLUE, figure, plain
+from .figure import figure, plain
 
 FORGOTTEN = 1e-3  # what is left of a state when it counts as forgotten
 

@@ -1,100 +1,68 @@
-"""Miniature copies of every published layout, written by this file's own code, read back through Sources."""
+"""What is special in each published layout, and what becomes of damaged, foreign and hostile files.
+
+That every layout is read, in its order, is in test_every_dataset.
+"""
 
 import logging
 
+import miniatures
 import numpy as np
 import pytest
-from data_helpers import validate
+from data_helpers import assert_same_batch, validate
+from miniatures import flat_record, pathfinder_record, pixels, whole
 from PIL import Image
 
 from cssm.core.errors import DataError, UsageError
-from cssm.data.formats.example import encode_example
+from cssm.data import Pathfinder
 from cssm.data.formats.pathfinder import PathfinderFiles
 from cssm.data.formats.pathtracker import PathTrackerFiles
 from cssm.data.formats.tfrecord import write_records
-from cssm.data.source import IMAGENET_MEAN, IMAGENET_STD
-
-
-def pixels(*shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-
-
-def normalised(image):
-    return ((image.astype(np.float32) / 255 - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)).astype("<f4")
-
-
-def whole(source):
-    return source.batch(np.arange(len(source)))
+from cssm.data.make import make
 
 
 @pytest.fixture
 def png_root(tmp_path):
-    for name, value in (("neg", 10), ("pos", 200)):
-        folder = tmp_path / "curv_contour_length_9" / "imgs" / name
-        folder.mkdir(parents=True)
-        for i in range(10):
-            Image.fromarray(np.full((20, 20), value + i, np.uint8)).save(folder / f"sample_{i}.png")
-    return tmp_path
-
-
-def test_pathfinder_png_splits(png_root):
-    files = PathfinderFiles(root=png_root, difficulty=9)
-    order = np.random.RandomState(42).permutation(20)  # of the listing, negatives first
-    expected = {"train": order[:16], "val": order[16:18], "test": order[18:]}
-    for split, indices in expected.items():
-        batch = whole(files.source(split))
-        assert batch["label"].tolist() == [int(i >= 10) for i in indices]
-        assert batch["input"][:, 0, 0, 0].tolist() == [10 + i if i < 10 else 190 + i for i in indices]
-    assert batch["input"].shape == (2, 20, 20, 3) and batch["input"].dtype == np.uint8
-    assert PathfinderFiles(root=png_root, difficulty=9, size=12).source()[0]["input"].shape == (12, 12, 3)
-    assert len(files.source("train", size=5)) == 5
-    with pytest.raises(UsageError, match="17 samples were asked for, the files hold 16"):
-        files.source("train", size=17)
+    return miniatures.pathfinder_png(tmp_path, difficulty=9)
 
 
 def test_corrupt_images_raise_or_are_left_out(png_root, caplog):
-    bad = png_root / "curv_contour_length_9" / "imgs" / "pos" / "sample_3.png"
+    bad = png_root / "curv_contour_length_9" / "imgs" / "pos" / "sample_03.png"
     bad.write_bytes(bad.read_bytes()[:40])
     at = np.random.RandomState(42).permutation(20)[:16].tolist().index(13)
-    with pytest.raises(DataError, match=r"sample_3\.png: not a whole PNG"):
+    with pytest.raises(DataError, match=r"sample_03\.png: not a whole PNG"):
         whole(PathfinderFiles(root=png_root, difficulty=9).source())
     source = PathfinderFiles(root=png_root, difficulty=9, skip_corrupt=True).source()
     with caplog.at_level(logging.WARNING, "cssm.data"):
         batch = source.batch([at, 0, at, 1])
     assert batch["valid"].tolist() == [False, True, False, True]
     assert batch["input"].shape == (4, 20, 20, 3) and not batch["input"][0].any()
-    assert len(caplog.records) == 1 and "sample_3.png" in caplog.text
+    assert len(caplog.records) == 1 and "sample_03.png" in caplog.text
     assert len(source.source.left_out) == 1
 
 
 def test_images_of_another_size_or_depth(png_root):
     folder = png_root / "curv_contour_length_9" / "imgs" / "neg"
-    Image.fromarray(pixels(8, 8)).save(folder / "sample_0.png")
-    with pytest.raises(DataError, match=r"sample_\d\.png: input of shape .*, other samples have"):
+    Image.fromarray(pixels(8, 8)).save(folder / "sample_00.png")
+    with pytest.raises(DataError, match=r"sample_\d\d\.png: input of shape .*, other samples have"):
         whole(PathfinderFiles(root=png_root, difficulty=9).source())
-    Image.fromarray(np.zeros((20, 20), np.uint16)).save(folder / "sample_0.png")
+    Image.fromarray(np.zeros((20, 20), np.uint16)).save(folder / "sample_00.png")
     with pytest.raises(DataError, match="8 bits a channel"):
         whole(PathfinderFiles(root=png_root, difficulty=9).source())
-    with pytest.raises(DataError, match="no such folder, expected Pathfinder images"):
+    with pytest.raises(DataError, match="holds no pathfinder files: looked for difficulty_14"):
         PathfinderFiles(root=png_root, difficulty=14).source()
 
 
-def pathfinder_record(image, label, /, **changes):
-    height, width, channels = image.shape
-    sizes = {"height": height, "width": width, "channels": channels}
-    return encode_example({"image": normalised(image).tobytes(), "label": label, **sizes, **changes})
-
-
-def test_pathfinder_tfrecord(tmp_path):
-    images = [pixels(6, 7, 3, seed=i) for i in range(5)]
-    folder = tmp_path / "difficulty_14" / "val"
-    folder.mkdir(parents=True)
-    for shard, part in enumerate((range(3), range(3, 5))):
-        records = [pathfinder_record(images[i], i % 2) for i in part]
-        write_records(folder / f"shard_{shard:05d}.tfrecord", records)
-    batch = whole(PathfinderFiles(root=tmp_path, layout="tfrecord").source("val"))
-    np.testing.assert_array_equal(batch["input"], np.stack(images))  # exact through float32 and back
-    assert batch["label"].tolist() == [0, 1, 0, 1, 0]
+def test_pathfinder_tfrecord_is_resized_with_its_markers(tmp_path):
+    config = Pathfinder(difficulty=9, size=32)
+    make(config, out=tmp_path, splits={"train": 4}, format="tfrecord")
+    small = PathfinderFiles(root=tmp_path, difficulty=9, size=16)
+    assert small.sample_spec["input"].shape == (16, 16, 3) and small.splits == ("train",)
+    got, stored = whole(small.source()), whole(config.source(size=4))
+    np.testing.assert_array_equal(got["markers"], stored["markers"] / 2)
+    for image, original in zip(got["input"], stored["input"], strict=True):
+        witness = np.asarray(Image.fromarray(original).resize((16, 16), Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(image, witness)
+    assert_same_batch(whole(PathfinderFiles(root=tmp_path, difficulty=9).source()), stored)
 
 
 @pytest.mark.parametrize(
@@ -122,79 +90,83 @@ def test_foreign_records_are_named(tmp_path, record, named):
     assert lenient.batch([0, 1])["valid"].tolist() == [True, False]
 
 
-def test_lra(tmp_path):
-    base = tmp_path / "curv_baseline"
-    (base / "imgs" / "0").mkdir(parents=True)
-    (base / "metadata").mkdir()
-    lines = []
-    for i in range(10):
-        Image.fromarray(np.full((32, 32), 20 * i, np.uint8)).save(base / "imgs" / "0" / f"sample_{i}.png")
-        lines.append(f"imgs/0 sample_{i}.png {i} {i % 2} 1.8 6 2 5 2 3 1")
-    (base / "metadata" / "0.npy").write_text("\n".join(lines))
-    files = PathfinderFiles(root=tmp_path, layout="lra", difficulty=6)
-    batches = [whole(files.source(split)) for split in ("train", "val", "test")]
-    assert [len(b["label"]) for b in batches] == [8, 1, 1]
-    for batch in batches:
-        assert (batch["label"] == batch["input"][:, 0, 0, 0] // 20 % 2).all()
-    (base / "metadata" / "0.npy").write_text("../../etc passwd 0 1")
-    with pytest.raises(DataError, match=r"0\.npy, line 1: the path .* leads out"):
-        files.source()
-    (base / "metadata" / "0.npy").write_text(f"{lines[0]}\nimgs/0 sample_1.png 1 yes")
-    with pytest.raises(DataError, match=r"0\.npy, line 2: expected 'folder file number label"):
-        files.source()
-    np.save(base / "metadata" / "0.npy", np.arange(300, dtype=np.float64))
-    with pytest.raises(DataError, match="not text"):
-        files.source()
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (b"../../etc passwd 0 1", r"line 1: the path .* leads out"),
+        (b"imgs/0 sample_0.png 0 0\nimgs/0 sample_1.png 1 yes", r"line 2: expected 'folder file number label"),
+        (np.arange(300.0).tobytes(), "not text"),
+    ],
+)
+def test_foreign_lra_lists(tmp_path, text, named):
+    miniatures.pathfinder_lra(tmp_path)
+    (tmp_path / "curv_baseline" / "metadata" / "0.npy").write_bytes(text)
+    with pytest.raises(DataError, match=rf"0\.npy.*{named}"):
+        PathfinderFiles(root=tmp_path, difficulty=6).source()
+
+
+def test_lra_has_three_difficulties(tmp_path):
     with pytest.raises(UsageError, match="difficulty of LRA"):
         validate(PathfinderFiles, root=tmp_path, layout="lra", difficulty=20)
 
 
-def test_pathtracker_tfrecord(tmp_path):
-    videos = [pixels(6, 4, 5, 3, seed=i) for i in range(3)]
-    (tmp_path / "train").mkdir()
-    sizes = {"num_frames": 6, "height": 4, "width": 5, "channels": 3}
-    records = [encode_example({"video": normalised(v).tobytes(), "label": 1, **sizes}) for v in videos]
-    write_records(tmp_path / "train" / "shard_0000.tfrecord", records)
-    batch = whole(PathTrackerFiles(root=tmp_path).source())
-    np.testing.assert_array_equal(batch["input"], np.stack(videos))
-    thin = whole(PathTrackerFiles(root=tmp_path, frames=4).source())
-    np.testing.assert_array_equal(thin["input"], np.stack(videos)[:, [0, 2, 3, 5]])  # round(0, 1.67, 3.33, 5)
-    with pytest.raises(DataError, match="record 0: 6 frames, 7 were asked for"):
-        whole(PathTrackerFiles(root=tmp_path, frames=7).source())
+@pytest.mark.parametrize("layout", ["tfrecord", "flat", "npy"])
+def test_pathtracker_frames_are_spread(tmp_path, layout):
+    getattr(miniatures, f"pathtracker_{layout}")(tmp_path)
+    whole_video = PathTrackerFiles(root=tmp_path, layout=layout).source()[0]["input"]
+    thin = PathTrackerFiles(root=tmp_path, layout=layout, frames=4)
+    at = {6: [0, 2, 3, 5], 8: [0, 2, 5, 7], 64: [0, 21, 42, 63]}[len(whole_video)]
+    np.testing.assert_array_equal(thin.source()[0]["input"], whole_video[at])
+    assert thin.sample_spec["input"].shape[0] == 4
+    with pytest.raises(DataError, match=rf"{len(whole_video)} frames, 65 were asked for"):
+        whole(PathTrackerFiles(root=tmp_path, layout=layout, frames=65).source(size=1))
 
 
-def test_pathtracker_flat(tmp_path):
-    def record(i, **changes):
-        video = pixels(8, 4, 4, 3, seed=i).tobytes()
-        return encode_example({"image": video, "label": bytes([i % 2]), "height": 4, "width": 4, **changes})
-
-    for i in range(20):
-        write_records(tmp_path / f"train-batch_0--{i:05d}-of-00020", [record(i)], compression="gzip")
-    bad = [record(0), record(1, label=b"12"), record(2, image=b"abc")]
-    write_records(tmp_path / "test-batch_0--00000-of-00001", bad, compression="gzip")
-    files = PathTrackerFiles(root=tmp_path, layout="flat", cache=tmp_path / "cache")
-    train, val = whole(files.source("train")), whole(files.source("val"))
-    assert len(train["label"]) == 18 and train["label"].tolist() == [0, 1] * 9
-    np.testing.assert_array_equal(val["input"], [pixels(8, 4, 4, 3, seed=i) for i in (18, 19)])
+def test_foreign_flat_records(tmp_path):
+    video = pixels(8, 4, 4, 3)
+    records = [flat_record(video, 0), flat_record(video, 1, label=b"12"), flat_record(video, 1, image=b"abc")]
+    miniatures.pathtracker_flat(tmp_path)
+    write_records(tmp_path / "test-batch_0--00000-of-00002", records, compression="gzip")
+    files = PathTrackerFiles(root=tmp_path, cache=tmp_path / "cache")
     test = files.source("test")
-    assert test[0]["input"].shape == (8, 4, 4, 3)
+    assert test[0]["input"].shape == (8, 4, 4, 3) and list((tmp_path / "cache").iterdir())
     for i, named in ((1, "expected one byte, 0 or 1"), (2, "3 bytes of image are no frames")):
-        with pytest.raises(DataError, match=rf"test-batch_0--00000-of-00001, record {i}: .*{named}"):
+        with pytest.raises(DataError, match=rf"test-batch_0--00000-of-00002, record {i}: .*{named}"):
             test[i]
 
 
-def test_pathtracker_npy(tmp_path):
+def test_the_specification_of_files_that_begin_with_damage(tmp_path):
+    """Reading the first record of a GZIP file unpacks no more; skip_corrupt looks for one that can be read."""
+    good, bad = flat_record(pixels(8, 4, 4, 3), 1), flat_record(pixels(8, 4, 4, 3), 1, label=b"12")
+    for i in range(2):
+        write_records(tmp_path / f"train-{i}", [bad, good], compression="gzip")
+    with pytest.raises(DataError, match="train-0, record 0: label"):
+        _ = PathTrackerFiles(root=tmp_path).sample_spec
+    files = PathTrackerFiles(root=tmp_path, skip_corrupt=True)
+    assert files.sample_spec["input"].shape == (8, 4, 4, 3) and files.splits == ("train", "val")
+    write_records(tmp_path / "train-0", [bad, bad], compression="gzip")
+    with pytest.raises(DataError, match="train-0: no record can be read"):
+        _ = files.sample_spec
+
+
+def test_arrays_are_numbered_not_sorted_as_text(tmp_path):
+    miniatures.pathtracker_npy(tmp_path, n=11)
+    (tmp_path / "1" / "notes.npy").write_bytes(b"mine")
+    labels = whole(PathTrackerFiles(root=tmp_path).source("test"))
+    np.testing.assert_array_equal(labels["input"], [pixels(64, 4, 4, 3, seed=i) for i in (10, 110)])
+    (tmp_path / "few" / "0").mkdir(parents=True)
+    (tmp_path / "few" / "1").mkdir()
     for label in (0, 1):
-        (tmp_path / str(label)).mkdir()
-        for i in range(5):
-            np.save(tmp_path / str(label) / f"{label}_sample_{i}.npy", pixels(64, 4, 4, 3, seed=10 * label + i))
-    files = PathTrackerFiles(root=tmp_path, layout="npy", frames=32)
-    order = np.random.RandomState(42).permutation(10)
-    at = np.round(np.linspace(0, 63, 32)).astype(int)
-    batch = whole(files.source("train"))
-    for video, label, i in zip(batch["input"], batch["label"], order, strict=False):
-        assert label == i // 5
-        np.testing.assert_array_equal(video, pixels(64, 4, 4, 3, seed=10 * label + i % 5)[at])
+        np.save(tmp_path / "few" / str(label) / f"{label}_sample_0.npy", pixels(4, 4, 4, 3))
+    with pytest.raises(DataError, match="too few arrays for a val split"):
+        PathTrackerFiles(root=tmp_path / "few").source("val")
+
+
+@pytest.mark.parametrize("kind", [PathfinderFiles, PathTrackerFiles])
+def test_a_folder_of_something_else(tmp_path, kind):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"holds no path(finder|tracker) files: looked for"):
+        kind(root=tmp_path).source()
 
 
 class Evil:
@@ -221,7 +193,7 @@ def test_hostile_arrays(tmp_path, write, named, capsys):
         (tmp_path / str(label)).mkdir()
         np.save(tmp_path / str(label) / f"{label}_sample_0.npy", pixels(64, 4, 4, 3))
     write(tmp_path / "0" / "0_sample_0.npy")
-    source = PathTrackerFiles(root=tmp_path, layout="npy").source("train")
+    source = PathTrackerFiles(root=tmp_path).source("train")
     with pytest.raises(DataError, match=rf"0_sample_0\.npy: .*{named}"):
-        source.source.batch([0])
+        source[0]
     assert "pickle" not in capsys.readouterr().out

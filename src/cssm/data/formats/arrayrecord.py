@@ -12,6 +12,7 @@ from cssm.core.errors import DataError
 # a group is read and unpacked whole: more than one record in it makes random access some ten times slower
 WRITER = "group_size:1,zstd:3"
 READER = "readahead_buffer_size:0,max_parallelism:0"
+SIGNATURE = bytes.fromhex("83af70d10d884a3f")  # of every Riegeli file, which ArrayRecord is
 ERRORS = (ValueError, RuntimeError, IndexError, OSError)
 
 
@@ -27,6 +28,12 @@ def write_array_records(path: Path, records: Iterable[bytes]) -> int:
     finally:
         writer.close()
     return count
+
+
+def is_array_record(path: Path) -> bool:
+    """Whether a file begins as an ArrayRecord file does."""
+    with open(path, "rb") as file:
+        return file.read(len(SIGNATURE)) == SIGNATURE
 
 
 class ArrayRecordFiles:

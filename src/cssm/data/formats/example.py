@@ -104,7 +104,7 @@ def encode_example(features: dict[str, Value]) -> bytes:
     example = _example_class()()
     for key in sorted(features):
         value = features[key]
-        values = [value] if np.isscalar(value) or isinstance(value, bytes) else list(value)
+        values: list[Any] = [value] if isinstance(value, (bytes, int, float, np.generic)) else list(value)
         feature = example.features.feature[key]
         if isinstance(values[0], bytes):
             feature.bytes_list.value.extend(values)

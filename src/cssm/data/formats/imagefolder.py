@@ -1,128 +1,205 @@
-"""Folders of photographs, one folder per class: any such set, and Imagenette."""
+"""Folders of photographs, one folder per class: one's own, and Imagenette."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from cssm.core.errors import DataError
 
-from ..source import Sample, Source, check_choice, check_range
+from ..dataset import DATASETS, DataSet, Spec, check_split, image_spec, root_of
+from ..source import Sample, Source, check_choice, check_range, take
+from .holdout import check_holdout, held_part, published_split, splits_with
 from .images import read_image
-from .records import FileSource, folder, listing, take
+from .records import FileSource, folder, listing
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-# wnid -> ImageNet class, in the order of Imagenette's own classes
+SPLITS = ("train", "val", "test")
+# wnid -> (ImageNet class, name), in the order of Imagenette's own classes
 IMAGENETTE = {
-    "n01440764": 0, "n02102040": 217, "n02979186": 482, "n03000684": 491, "n03028079": 497,
-    "n03394916": 566, "n03417042": 569, "n03425413": 571, "n03445777": 574, "n03888257": 701,
+    "n01440764": (0, "tench"), "n02102040": (217, "English springer"), "n02979186": (482, "cassette player"),
+    "n03000684": (491, "chain saw"), "n03028079": (497, "church"), "n03394916": (566, "French horn"),
+    "n03417042": (569, "garbage truck"), "n03425413": (571, "gas pump"), "n03445777": (574, "golf ball"),
+    "n03888257": (701, "parachute"),
 }  # fmt: skip
 
 
+@DATASETS.register("images")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageFolder:
-    """ROOT/{train,val,test}/CLASS/*.{jpg,jpeg,png}; classes are numbered by the sorted folder names of train.
+class ImageFolder(DataSet):
+    """Photographs in folders: ROOT/{train,val,test}/CLASS/*.{jpg,jpeg,png}, or ROOT/CLASS/*.{jpg,jpeg,png} alone.
 
-    Args:
-        root: the data folder.
-        size: height and width: the short side is scaled to it and the centre cut out.
-        skip_corrupt: leave unreadable images out, counted and logged, instead of raising.
+    Classes are numbered by the sorted names of their folders. Without a train folder each class is cut by a fixed
+    permutation (seed 42): a tenth, at least one, for val, as much for test. A split comes in turns, one of each class
+    after the other, by file name, so that its first samples are of all classes. Photographs are turned upright as
+    their EXIF orientation says.
 
     `source` and reading raise DataError for missing folders, unknown classes and files that are no images.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> root = Path(tempfile.mkdtemp())
+    >>> for i, name in enumerate(("ant", "bee")):
+    ...     (root / name).mkdir()
+    ...     for n in range(10):
+    ...         Image.new("RGB", (32, 24), (100 * i + n,) * 3).save(root / name / f"{n}.png")
+    >>> data = ImageFolder(root=root, size=16)
+    >>> data.class_names, [len(data.source(split)) for split in data.splits]
+    (('ant', 'bee'), [16, 2, 2])
     """
 
-    root: Path
+    root: Path | None = None
+    """The data folder."""
     size: int = 224
+    """Height and width, px: the short side is scaled to it and the centre cut out."""
+    holdout: float = 0.0
+    """Fraction of train that becomes val, where ROOT has a train folder and not all three; a val folder is then
+    test, unless there is a test folder."""
     skip_corrupt: bool = False
+    """Leave unreadable images out, counted and logged, instead of raising."""
+
+    baseline: ClassVar[str] = "majority"
 
     def __post_init__(self):
         check_range("size", self.size, 1, 4096)
+        check_holdout(self.holdout)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return splits_with(self._published(), self.holdout) if self._published() else SPLITS
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return class_folders(Path(self.root) / "train")
+        root = root_of(self.root, "images")
+        return class_folders(root / "train" if self._published() else root)
 
     @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
+    def sample_spec(self) -> dict[str, Spec]:
+        return image_spec(self.size, self.size, 3)
 
-    def source(self, split: str = "train", *, size: int | None = None, seed: int = 0) -> Source:
-        """A split, or its first `size` samples in the order of a permutation by `seed`."""
-        check_choice("split", split, ("train", "val", "test"))
+    def source(self, split: str = "train", *, size: int | None = None, seed: int | None = None) -> Source:
+        """A split, or its first `size` samples; a seed puts them in another order."""
+        root, published = root_of(self.root, "images"), self._published()
         labels = {name: i for i, name in enumerate(self.class_names)}
-        files = labelled_files(Path(self.root) / split, labels)
-        return image_source(files, self.size, self.skip_corrupt, size, seed)
+        check_split(self, "images", split)
+        if not published:
+            files = [part_of(images, split) for images in labelled_files(root, labels)]
+            return take(image_source(files, self.size, self.skip_corrupt, upright=True), size, seed)
+        files = labelled_files(root / published_split(split, published, self.holdout), labels)
+        source = image_source(files, self.size, self.skip_corrupt, upright=True)
+        return take(held_part(source, split, self.holdout), size, seed)
+
+    def _published(self) -> tuple[str, ...]:
+        """The split folders of ROOT; none when it holds the classes themselves."""
+        root = folder(root_of(self.root, "images"), "train, val and test, or one folder per class")
+        found = tuple(split for split in SPLITS if (root / split).is_dir())
+        if found and "train" not in found:
+            raise DataError(f"{root}: has {' and '.join(found)} but no train folder")
+        return found
 
 
+@DATASETS.register("imagenette")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Imagenette:
+class Imagenette(DataSet):
     """Imagenette: ten easy classes of ImageNet, ROOT/imagenette2[-160|-320]/{train,val}/WNID/*.JPEG.
 
-    Args:
-        root: the folder that holds imagenette2*, or that folder itself.
-        size: height and width: the short side is scaled to it and the centre cut out.
-        labels: `own`: 0..9. `imagenet`: the numbers of the same classes among ImageNet's 1000.
-        skip_corrupt: leave unreadable images out, counted and logged, instead of raising.
+    A split comes in turns, one of each class after the other, by file name. `source` and reading raise DataError for
+    missing folders, other classes and files that are no images.
 
-    `source` and reading raise DataError for missing folders, other classes and files that are no images.
+    >>> Imagenette().class_names[:2], Imagenette(holdout=0.1).splits
+    (('tench', 'English springer'), ('train', 'val', 'test'))
     """
 
-    root: Path
+    root: Path | None = None
+    """The folder that holds imagenette2*, or that folder itself."""
     size: int = 160
+    """Height and width, px: the short side is scaled to it and the centre cut out."""
     labels: Literal["own", "imagenet"] = "own"
+    """own: 0..9. imagenet: the numbers of the same classes among ImageNet's 1000."""
+    holdout: float = 0.0
+    """Fraction of train that becomes val; the published val is then test."""
     skip_corrupt: bool = False
+    """Leave unreadable images out, counted and logged, instead of raising."""
+
+    baseline: ClassVar[str] = "majority"
 
     def __post_init__(self):
         check_choice("labels", self.labels, ("own", "imagenet"))
         check_range("size", self.size, 1, 4096)
+        check_holdout(self.holdout)
 
     @property
-    def num_classes(self) -> int:
-        return 10 if self.labels == "own" else 1000
+    def splits(self) -> tuple[str, ...]:
+        return splits_with(("train", "val"), self.holdout)
 
-    def source(self, split: str = "train", *, size: int | None = None, seed: int = 0) -> Source:
-        """A split, or its first `size` samples in the order of a permutation by `seed`."""
-        check_choice("split of Imagenette", split, ("train", "val"))
-        numbers = IMAGENETTE if self.labels == "imagenet" else {name: i for i, name in enumerate(IMAGENETTE)}
-        return image_source(labelled_files(self._base() / split, numbers), self.size, self.skip_corrupt, size, seed)
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        if self.labels == "own":
+            return tuple(name for _, name in IMAGENETTE.values())
+        return tuple(dict(IMAGENETTE.values()).get(i, str(i)) for i in range(1000))
 
-    def _base(self) -> Path:
-        root = Path(self.root)
-        names = ("imagenette2", "imagenette2-320", "imagenette2-160", ".")
-        for name in names:
-            if (root / name / "train").is_dir():
-                return root / name
-        raise DataError(f"{root}: no imagenette2, imagenette2-320 or imagenette2-160 with a train folder")
+    @property
+    def sample_spec(self) -> dict[str, Spec]:
+        return image_spec(self.size, self.size, 3)
+
+    def source(self, split: str = "train", *, size: int | None = None, seed: int | None = None) -> Source:
+        """A split, or its first `size` samples; a seed puts them in another order."""
+        root = root_of(self.root, "imagenette")
+        check_split(self, "imagenette", split)
+        labels = {wnid: i if self.labels == "own" else IMAGENETTE[wnid][0] for i, wnid in enumerate(IMAGENETTE)}
+        files = labelled_files(_base(root) / published_split(split, ("train", "val"), self.holdout), labels)
+        source = image_source(files, self.size, self.skip_corrupt)
+        return take(held_part(source, split, self.holdout), size, seed)
+
+
+def _base(root: Path) -> Path:
+    for name in ("imagenette2", "imagenette2-320", "imagenette2-160", "."):
+        if (root / name / "train").is_dir():
+            return root / name
+    raise DataError(f"{root}: no imagenette2, imagenette2-320 or imagenette2-160 with a train folder")
 
 
 def class_folders(path: Path) -> tuple[str, ...]:
-    """Sorted names of the folders in `path`; DataError when there is none."""
-    names = sorted(p.name for p in folder(path, "one folder per class").iterdir() if p.is_dir())
+    """Sorted names of the folders in `path`, hidden ones left out; DataError when there is none."""
+    folders = (p for p in folder(path, "one folder per class").iterdir() if p.is_dir())
+    names = sorted(p.name for p in folders if not p.name.startswith("."))
     if not names:
         raise DataError(f"{path}: no folder in it, expected one per class")
     return tuple(names)
 
 
-def labelled_files(path: Path, labels: dict[str, int]) -> list[tuple[Path, int]]:
-    """(image, label) of all classes in `path`; DataError for a class that is not in `labels`."""
+def labelled_files(path: Path, labels: dict[str, int]) -> list[list[tuple[Path, int]]]:
+    """The (image, label) of every class in `path`, by name; DataError for a class that is not in `labels`."""
     out = []
     for name in class_folders(path):
         if name not in labels:
             raise DataError(f"{path / name}: not one of the {len(labels)} known classes")
-        out += [(file, labels[name]) for file in listing(path / name, SUFFIXES, "images of a class")]
+        out.append([(file, labels[name]) for file in listing(path / name, SUFFIXES, "images of a class")])
     return out
 
 
+def part_of(images: Sequence[tuple[Path, int]], split: str) -> list[tuple[Path, int]]:
+    """The part of one class that is train, val or test, by name; DataError when the class has too few images."""
+    held = max(1, round(len(images) / 10))
+    if len(images) < 3:
+        raise DataError(f"{images[0][0].parent}: {len(images)} images, train, val and test need at least 3 of a class")
+    order = np.random.RandomState(42).permutation(len(images))
+    at = {"train": order[2 * held :], "val": order[:held], "test": order[held : 2 * held]}[split]
+    return [images[i] for i in sorted(at)]
+
+
 def image_source(
-    files: Sequence[tuple[Path, int]], size: int, skip_corrupt: bool, count: int | None, seed: int
-) -> Source:
-    """The photographs at `files`, shuffled once by `seed` so that the first `count` are of all classes."""
-    order = np.random.RandomState(seed).permutation(len(files))
+    classes: Sequence[Sequence[tuple[Path, int]]], size: int, skip_corrupt: bool, *, upright: bool = False
+) -> FileSource:
+    """The photographs of `classes` in turns: the first of each class, the second of each, and so on."""
+    turns = range(max(map(len, classes)))
+    files = [images[turn] for turn in turns for images in classes if turn < len(images)]
 
     def read(i: int) -> Sample:
-        path, label = files[order[i]]
-        return {"input": read_image(path, size=size, crop=True), "label": np.int32(label)}
+        path, label = files[i]
+        return {"input": read_image(path, size=size, crop=True, upright=upright), "label": np.int32(label)}
 
-    return take(FileSource(len(files), read, lambda i: str(files[order[i]][0]), skip_corrupt=skip_corrupt), count)
+    labels = np.array([label for _, label in files], np.int32)
+    return FileSource(len(files), read, lambda i: str(files[i][0]), skip_corrupt=skip_corrupt, labels=labels)

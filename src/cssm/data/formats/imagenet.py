@@ -3,85 +3,110 @@
 import dataclasses
 import re
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from cssm.core.errors import DataError
 
-from ..source import Sample, Source, check_choice, check_range
-from .arrayrecord import ArrayRecordFiles
+from ..dataset import DATASETS, DataSet, Spec, check_split, image_spec, root_of
+from ..source import Sample, Source, check_choice, check_range, take
+from .arrayrecord import ArrayRecordFiles, is_array_record
 from .example import Example
+from .holdout import check_holdout, held_part, published_split, splits_with
 from .imagefolder import class_folders, image_source, labelled_files
 from .images import decode_image
-from .records import FileSource, listing, take
+from .records import FileSource, folder, listing, record_source
 from .tfrecord import TFRecordFiles
 
-LAYOUTS = ("folder", "tfrecord", "arrayrecord")
+LAYOUTS = ("auto", "folder", "tfrecord", "arrayrecord")
 NAMES = {"train": ("train",), "val": ("val", "validation")}
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 SYNSETS = "ILSVRC2012_synsets.txt"
 
 
+@DATASETS.register("imagenet")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageNet:
+class ImageNet(DataSet):
     """ImageNet-1k from files; the label is the place of the class's wnid in sorted order, 0..999.
 
-    Args:
-        root: the data folder.
-        layout: `folder`: train/WNID/*.JPEG, and val/WNID/*.JPEG or a flat val/ with the ground truth beside it in
-            ILSVRC2012_validation_ground_truth.txt (a wnid a line, or ILSVRC numbers 1..1000 with
-            ILSVRC2012_synsets.txt, whose line k is the wnid of number k). `tfrecord`, `arrayrecord`: records with
-            `image` and `label`, as TFDS writes them too, or `image/encoded` and `image/class/label` (1..1000), in
-            files with train or val or validation in their names or in a folder of that name.
-        size: height and width: the short side is scaled to it and the centre cut out.
-        skip_corrupt: leave unreadable images out, counted and logged, instead of raising.
-
-    `source` and reading raise DataError for missing, truncated or foreign files, naming file and record.
+    Folders come in turns, one of each class after the other, by file name, and have as many classes as train has
+    folders; records come in the order of their files and have 1000. `source` and reading raise DataError for missing,
+    truncated or foreign files, naming file and record.
     """
 
-    root: Path
-    layout: Literal["folder", "tfrecord", "arrayrecord"] = "folder"
+    root: Path | None = None
+    """The data folder."""
+    layout: Literal["auto", "folder", "tfrecord", "arrayrecord"] = "auto"
+    """folder: train/WNID/*.JPEG, and val/WNID/*.JPEG or a flat val/ with the ground truth beside it in
+    ILSVRC2012_validation_ground_truth.txt (a wnid a line, or ILSVRC numbers 1..1000 with ILSVRC2012_synsets.txt,
+    whose line k is the wnid of number k). tfrecord, arrayrecord: records with `image` and `label`, as TFDS writes them
+    too, or `image/encoded` and `image/class/label` (1..1000), in files with train or val or validation in their names
+    or in a folder of that name. auto looks."""
     size: int = 224
+    """Height and width, px: the short side is scaled to it and the centre cut out."""
+    holdout: float = 0.0
+    """Fraction of train that becomes val; the published val is then test."""
     skip_corrupt: bool = False
+    """Leave unreadable images out, counted and logged, instead of raising."""
+
+    baseline: ClassVar[str] = "majority"
 
     def __post_init__(self):
         check_choice("layout", self.layout, LAYOUTS)
         check_range("size", self.size, 1, 4096)
+        check_holdout(self.holdout)
 
     @property
-    def num_classes(self) -> int:
-        return 1000
+    def splits(self) -> tuple[str, ...]:
+        return splits_with(("train", "val"), self.holdout)
 
-    def source(self, split: str = "train", *, size: int | None = None, seed: int = 0) -> Source:
-        """A split, or its first `size` samples; folders in the order of a permutation by `seed`."""
-        check_choice("split of ImageNet", split, tuple(NAMES))
-        if self.layout == "folder":
-            return image_source(self._files(split), self.size, self.skip_corrupt, size, seed)
-        paths = record_paths(Path(self.root), split)
-        if self.layout == "tfrecord":
-            files = TFRecordFiles(paths, skip_corrupt=self.skip_corrupt)
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        if self.root is None or self._layout() != "folder":
+            return tuple(map(str, range(1000)))
+        return class_folders(Path(self.root) / "train")
+
+    @property
+    def sample_spec(self) -> dict[str, Spec]:
+        return image_spec(self.size, self.size, 3)
+
+    def source(self, split: str = "train", *, size: int | None = None, seed: int | None = None) -> Source:
+        """A split, or its first `size` samples; a seed puts them in another order."""
+        root_of(self.root, "imagenet")
+        check_split(self, "imagenet", split)
+        published = published_split(split, ("train", "val"), self.holdout)
+        if self._layout() == "folder":
+            source = image_source(self._files(published), self.size, self.skip_corrupt)
         else:
-            files = ArrayRecordFiles(paths, skip_corrupt=self.skip_corrupt)
+            source = self._records(published)
+        return take(held_part(source, split, self.holdout), size, seed)
 
-        def read(i: int) -> Sample:
-            return photo_sample(Example(files.read(i), files.where(i)), self.size)
+    def _layout(self) -> str:
+        """The layout, found by looking when it is auto."""
+        root = root_of(self.root, "imagenet")
+        if self.layout != "auto":
+            return self.layout
+        if (root / "train").is_dir() and any(p.is_dir() for p in (root / "train").iterdir()):
+            return "folder"
+        return "arrayrecord" if is_array_record(record_paths(root, "train")[0]) else "tfrecord"
 
-        source = FileSource(
-            len(files), read, files.where, skip_corrupt=self.skip_corrupt, already_left_out=files.left_out
-        )
-        return take(source, size)
+    def _records(self, split: str) -> FileSource:
+        paths = record_paths(root_of(self.root, "imagenet"), split)
+        kind = TFRecordFiles if self._layout() == "tfrecord" else ArrayRecordFiles
+        files = kind(paths, skip_corrupt=self.skip_corrupt)
+        return record_source(files, lambda example: photo_sample(example, self.size), skip_corrupt=self.skip_corrupt)
 
-    def _files(self, split: str) -> list[tuple[Path, int]]:
-        root = Path(self.root)
+    def _files(self, split: str) -> list[list[tuple[Path, int]]]:
+        root = root_of(self.root, "imagenet")
         labels = {name: i for i, name in enumerate(class_folders(root / "train"))}
-        if split == "val" and not any(p.is_dir() for p in (root / "val").iterdir()):
+        if split == "val" and not any(p.is_dir() for p in folder(root / "val", "validation images").iterdir()):
             return flat_validation(root, labels)
         return labelled_files(root / split, labels)
 
 
-def flat_validation(root: Path, labels: dict[str, int]) -> list[tuple[Path, int]]:
-    """(image, label) of a flat val/ folder, by the ground truth file beside it."""
+def flat_validation(root: Path, labels: dict[str, int]) -> list[list[tuple[Path, int]]]:
+    """The (image, label) of every class of a flat val/ folder, by the ground truth file beside it."""
     files = listing(root / "val", (".jpg", ".jpeg"), "validation images")
     truth = _lines(root / TRUTH)
     if len(truth) != len(files):
@@ -92,7 +117,10 @@ def flat_validation(root: Path, labels: dict[str, int]) -> list[tuple[Path, int]
     for n, word in enumerate(truth):
         if word not in labels:
             raise DataError(f"{root / TRUTH}, line {n + 1}: {word!r} is no class of {root / 'train'}")
-    return [(path, labels[word]) for path, word in zip(files, truth, strict=True)]
+    classes: dict[int, list[tuple[Path, int]]] = {}
+    for path, word in zip(files, truth, strict=True):
+        classes.setdefault(labels[word], []).append((path, labels[word]))
+    return [classes[label] for label in sorted(classes)]
 
 
 def _at(synsets: list[str], number: int, path: Path, n: int) -> str:

@@ -1,6 +1,7 @@
 """Encoded still images to uint8 RGB: PNG and JPEG, grey, palette, CMYK; hostile sizes are refused before decoding."""
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,13 @@ import numpy as np
 from cssm.core.errors import DataError
 
 LARGEST = 64_000_000  # px
+ORIENTATION = 0x0112  # EXIF tag
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
-def decode_image(data: bytes, where: str, *, size: int | None = None, crop: bool = False) -> np.ndarray:
+def decode_image(
+    data: bytes, where: str, *, size: int | None = None, crop: bool = False, upright: bool = False
+) -> np.ndarray:
     """uint8 (h, w, 3) of a PNG or JPEG.
 
     Args:
@@ -19,6 +23,7 @@ def decode_image(data: bytes, where: str, *, size: int | None = None, crop: bool
         where: names the file and record in errors.
         size: height and width to resize to, bilinearly as Pillow does; None keeps the image's own.
         crop: first scale the short side to `size`, then cut out the centre; otherwise the aspect ratio changes.
+        upright: turn the image as its EXIF orientation says, which phones set and published sets are read without.
 
     Raises DataError when the data are no whole PNG or JPEG, have more than 64 million pixels, or 16 bits a channel.
     """
@@ -30,16 +35,30 @@ def decode_image(data: bytes, where: str, *, size: int | None = None, crop: bool
                 raise DataError(f"{where}: {image.width} x {image.height} px, more than {LARGEST}")
             if image.mode not in MODES:
                 raise DataError(f"{where}: pixels of mode {image.mode!r}, expected 8 bits a channel")
-            image = image.convert("RGB")
+            image = (_upright(image, where) if upright else image).convert("RGB")
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: not a whole PNG or JPEG image ({error})") from error
     if size is None:
         return np.asarray(image)
     if crop:
         image = _centre(image, size)
-    elif image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+        return np.asarray(image)
+    return np.asarray(image) if image.size == (size, size) else resize_image(np.asarray(image), size)
+
+
+def _upright(image, where: str):
+    """The image turned by its EXIF orientation, 1..8. Pillow raises several things at damaged EXIF data."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+    }  # fmt: skip
+    try:
+        turn = turns.get(image.getexif().get(ORIENTATION, 1))
+    except (struct.error, TypeError, ValueError) as error:
+        raise DataError(f"{where}: its EXIF orientation cannot be read ({error})") from error
+    return image if turn is None else image.transpose(turn)
 
 
 def _centre(image, size: int):
@@ -52,22 +71,20 @@ def _centre(image, size: int):
     return image.crop((left, top, left + size, top + size))
 
 
-def read_image(path: Path, *, size: int | None = None, crop: bool = False) -> np.ndarray:
+def read_image(path: Path, *, size: int | None = None, crop: bool = False, upright: bool = False) -> np.ndarray:
     """`decode_image` of a file; DataError also when it cannot be opened."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return decode_image(data, str(path), size=size, crop=crop)
+    return decode_image(data, str(path), size=size, crop=crop, upright=upright)
 
 
-def encode_png(image: np.ndarray) -> bytes:
-    """PNG of uint8 (h, w, 3)."""
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (h, w, 3) resized to (size, size, 3), bilinearly as Pillow does."""
     from PIL import Image
 
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "PNG")
-    return out.getvalue()
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def denormalise(values: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], where: str) -> np.ndarray:

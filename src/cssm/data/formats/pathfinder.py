@@ -2,46 +2,51 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from cssm.core.errors import DataError
 
-from ..source import IMAGENET_MEAN, IMAGENET_STD, Sample, Source, check_choice, check_range
+from ..dataset import DATASETS, DataSet, Spec, check_split, root_of, spec_of
+from ..pathfinder import Pathfinder
+from ..source import IMAGENET_MEAN, IMAGENET_STD, Sample, Source, check_choice, check_range, take
 from .example import Example
-from .images import denormalise, read_image
-from .records import FileSource, cut, folder, inside, listing, take
+from .images import denormalise, read_image, resize_image
+from .records import FileSource, cut, find_layout, first_sample, folder, inside, listing, record_source
 from .tfrecord import TFRecordFiles
 
-LAYOUTS = ("png", "tfrecord", "lra")
+LAYOUTS = ("auto", "png", "tfrecord", "lra")
 LRA_FOLDERS = {6: "curv_baseline", 9: "curv_contour_length_9", 14: "curv_contour_length_14"}
 LARGEST = 4096  # px of a side
 LINE_BYTES = 100_000_000  # of one metadata file
 
 
+@DATASETS.register("pathfinder_files")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PathfinderFiles:
-    """Pathfinder from files.
+class PathfinderFiles(DataSet):
+    """Pathfinder from published files.
 
-    Args:
-        root: the data folder.
-        layout: `png`: ROOT/curv_contour_length_{d}/imgs/{neg,pos}/*.png. `tfrecord`:
-            ROOT/difficulty_{d}/{train,val,test}/shard_%05d.tfrecord. `lra`: ROOT/curv_baseline (d = 6) or
-            ROOT/curv_contour_length_{d}, with metadata/*.npy (text) naming the images and their labels.
-        difficulty: the d of the layout.
-        size: height and width to resize PNGs to; None keeps the stored size (TFRecords always do).
-        skip_corrupt: leave unreadable images out, counted and logged, instead of raising.
-
-    PNG and LRA sets are cut 80/10/10 by a permutation of seed 42 over the listing, negatives first.
-    Raises UsageError for a bad option; `source` and reading raise DataError for missing, truncated or foreign files.
+    PNG and LRA sets are cut 80/10/10 by a permutation of seed 42 over the listing, negatives first, and come in its
+    order; TFRecords are cut as they were published and come in the order of the shards. Raises UsageError for a bad
+    option; `source` and reading raise DataError for missing, truncated or foreign files.
     """
 
-    root: Path
-    layout: Literal["png", "tfrecord", "lra"] = "png"
+    root: Path | None = None
+    """The data folder."""
+    layout: Literal["auto", "png", "tfrecord", "lra"] = "auto"
+    """png: ROOT/curv_contour_length_{d}/imgs/{neg,pos}/*.png. tfrecord:
+    ROOT/difficulty_{d}/{train,val,test}/shard_%05d.tfrecord. lra: ROOT/curv_baseline (d = 6) or
+    ROOT/curv_contour_length_{d}, with metadata/*.npy (text) naming the images and their labels. auto looks."""
     difficulty: int = 14
+    """The d of the layout: paddles of a target contour."""
     size: int | None = None
+    """Height and width to resize to, px, bilinearly; None keeps the stored size."""
     skip_corrupt: bool = False
+    """Leave unreadable images out, counted and logged, instead of raising."""
+
+    class_names: ClassVar[tuple[str, ...]] = Pathfinder.class_names
+    baseline: ClassVar[str] = "markers"
 
     def __post_init__(self):
         check_choice("layout", self.layout, LAYOUTS)
@@ -50,44 +55,80 @@ class PathfinderFiles:
         check_range("size", 1 if self.size is None else self.size, 1, LARGEST)
 
     @property
-    def num_classes(self) -> int:
-        return 2
+    def splits(self) -> tuple[str, ...]:
+        if self.root is None or self._layout() != "tfrecord":
+            return Pathfinder.splits
+        return tuple(split for split in Pathfinder.splits if (self._shards() / split).is_dir())
 
-    def source(self, split: str = "train", *, size: int | None = None, seed: int = 42) -> Source:
-        """A split, or its first `size` samples; `seed` of the permutation that cuts PNG and LRA sets."""
-        check_choice("split", split, ("train", "val", "test"))
-        if self.layout == "tfrecord":
-            return take(self._records(split), size)
-        files = self._png() if self.layout == "png" else self._lra()
-        return take(cut(self._images(files), split, seed=seed), size)
+    @property
+    def sample_spec(self) -> dict[str, Spec]:
+        root_of(self.root, "pathfinder")
+        if self._layout() != "tfrecord":
+            return spec_of(self.source("train", size=1)[0])
+        paths = listing(self._shards() / self.splits[0], (".tfrecord",), "Pathfinder shards")
+        return spec_of(first_sample(paths[0], self._resized, skip_corrupt=self.skip_corrupt))
+
+    def source(self, split: str = "train", *, size: int | None = None, seed: int | None = None) -> Source:
+        """A split, or its first `size` samples; a seed puts them in another order."""
+        root_of(self.root, "pathfinder")
+        layout = self._layout()
+        check_split(self, "pathfinder", split)
+        if layout == "tfrecord":
+            return take(self._records(split), size, seed)
+        files = self._png() if layout == "png" else self._lra()
+        return take(cut(self._images(files), split), size, seed)
+
+    def _layout(self) -> str:
+        """The layout, found by looking when it is auto."""
+        if self.layout != "auto":
+            return self.layout
+        length = f"curv_contour_length_{self.difficulty}"
+        lists = f"{LRA_FOLDERS.get(self.difficulty, length)}/metadata/*.npy"
+        return find_layout(
+            root_of(self.root, "pathfinder"),
+            "pathfinder",
+            {
+                "tfrecord": tuple(f"difficulty_{self.difficulty}/{split}/*.tfrecord" for split in Pathfinder.splits),
+                "png": (f"{length}/imgs/neg/*.png", f"{length}/imgs/pos/*.png"),
+                "lra": (lists,),
+            },
+        )
+
+    def _shards(self) -> Path:
+        return root_of(self.root, "pathfinder") / f"difficulty_{self.difficulty}"
 
     def _images(self, files: list[tuple[Path, int]]) -> FileSource:
         def read(i: int) -> Sample:
             path, label = files[i]
             return {"input": read_image(path, size=self.size), "label": np.int32(label)}
 
-        return FileSource(len(files), read, lambda i: str(files[i][0]), skip_corrupt=self.skip_corrupt)
+        labels = np.array([label for _, label in files], np.int32)
+        return FileSource(len(files), read, lambda i: str(files[i][0]), skip_corrupt=self.skip_corrupt, labels=labels)
 
     def _png(self) -> list[tuple[Path, int]]:
-        base = Path(self.root) / f"curv_contour_length_{self.difficulty}" / "imgs"
+        base = root_of(self.root, "pathfinder") / f"curv_contour_length_{self.difficulty}" / "imgs"
         names = (("neg", 0), ("pos", 1))
         return [(path, label) for name, label in names for path in listing(base / name, (".png",), "Pathfinder images")]
 
     def _lra(self) -> list[tuple[Path, int]]:
-        base = Path(self.root) / LRA_FOLDERS[self.difficulty]
+        base = root_of(self.root, "pathfinder") / LRA_FOLDERS[self.difficulty]
         files = listing(base / "metadata", (".npy",), "LRA metadata")
         return [entry for path in files for entry in lra_metadata(path, base)]
 
     def _records(self, split: str) -> FileSource:
-        where = Path(self.root) / f"difficulty_{self.difficulty}" / split
-        files = TFRecordFiles(listing(where, (".tfrecord",), "Pathfinder shards"), skip_corrupt=self.skip_corrupt)
+        paths = listing(self._shards() / split, (".tfrecord",), "Pathfinder shards")
+        files = TFRecordFiles(paths, skip_corrupt=self.skip_corrupt)
+        return record_source(files, self._resized, skip_corrupt=self.skip_corrupt)
 
-        def read(i: int) -> Sample:
-            return image_sample(Example(files.read(i), files.where(i)))
-
-        return FileSource(
-            len(files), read, files.where, skip_corrupt=self.skip_corrupt, already_left_out=files.left_out
-        )
+    def _resized(self, example: Example) -> Sample:
+        sample = image_sample(example)
+        height, width = sample["input"].shape[:2]
+        if self.size is None or (height, width) == (self.size, self.size):
+            return sample
+        if "markers" in sample:
+            scale = np.array([self.size / height, self.size / width], np.float32)
+            sample["markers"] = sample["markers"] * scale
+        return {**sample, "input": resize_image(sample["input"], self.size)}
 
 
 def image_sample(example: Example) -> Sample:

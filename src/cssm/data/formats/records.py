@@ -10,6 +10,9 @@ import numpy as np
 from cssm.core.errors import DataError, UsageError
 
 from ..source import Batch, Sample, Source, Subset, checked_indices
+from .arrayrecord import ArrayRecordFiles
+from .example import Example
+from .tfrecord import TFRecordFiles, iterate_records
 
 log = logging.getLogger("cssm.data")
 
@@ -24,6 +27,7 @@ class FileSource(Source):
         skip_corrupt: False: an unreadable sample is an error. True: it is left out, that is, its input is zero and
             its `valid` is False (batches have that key then), it is logged once, and counted in `left_out`.
         already_left_out: messages on what could not even be listed.
+        labels: (size,) int32, where they are known without reading.
 
     Raises DataError (from `batch`) for an unreadable sample, or when no sample can be read at all.
     """
@@ -36,7 +40,9 @@ class FileSource(Source):
         *,
         skip_corrupt: bool = False,
         already_left_out: Sequence[str] = (),
+        labels: np.ndarray | None = None,
     ):
+        self.known_labels = labels
         self._size, self._read, self._where, self._skip = size, read, where, skip_corrupt
         self._messages: dict[int, str] = {-1 - i: message for i, message in enumerate(already_left_out)}
         self._template: Sample | None = None
@@ -94,21 +100,44 @@ class FileSource(Source):
         return self._template
 
 
-def cut(source: Source, split: str, *, ratios: tuple[float, float] = (0.8, 0.1), seed: int = 42) -> Source:
-    """The train, val or test part of `source` by the fixed permutation of the published loaders (80/10/10, seed 42)."""
-    order = np.random.RandomState(seed).permutation(len(source))
-    train = int(len(order) * ratios[0])
-    val = train + int(len(order) * ratios[1])
+def record_source(
+    files: TFRecordFiles | ArrayRecordFiles, sample: Callable[[Example], Sample], *, skip_corrupt: bool
+) -> FileSource:
+    """A source of the records of `files`, each a tf.Example that `sample` turns into a sample."""
+
+    def read(i: int) -> Sample:
+        return sample(Example(files.read(i), files.where(i)))
+
+    return FileSource(len(files), read, files.where, skip_corrupt=skip_corrupt, already_left_out=files.left_out)
+
+
+def first_sample(
+    path: Path, sample: Callable[[Example], Sample], *, compression: str | None = None, skip_corrupt: bool = False
+) -> Sample:
+    """The first sample of a TFRecord file, read without opening the whole set. Raises DataError."""
+    for i, data in enumerate(iterate_records(path, compression=compression)):
+        try:
+            return sample(Example(data, f"{path}, record {i}"))
+        except DataError:
+            if not skip_corrupt:
+                raise
+    raise DataError(f"{path}: no record can be read")
+
+
+def cut(source: Source, split: str) -> Source:
+    """The train, val or test part of `source` by the permutation of the published loaders (80/10/10, seed 42)."""
+    order, train = np.random.RandomState(42).permutation(len(source)), int(len(source) * 0.8)
+    val = train + int(len(source) * 0.1)
     return Subset(source, {"train": order[:train], "val": order[train:val], "test": order[val:]}[split])
 
 
-def take(source: Source, size: int | None) -> Source:
-    """The first `size` samples, or all of them. Raises UsageError when there are fewer."""
-    if size is None or size == len(source):
-        return source
-    if not 0 <= size <= len(source):
-        raise UsageError(f"{size} samples were asked for, the files hold {len(source)}: ask for at most that many")
-    return Subset(source, np.arange(size))
+def find_layout(root: Path, name: str, layouts: dict[str, tuple[str, ...]]) -> str:
+    """The first layout one of whose patterns finds a file in `root`. Raises DataError when none does."""
+    for layout, patterns in layouts.items():
+        if any(next(root.glob(pattern), None) is not None for pattern in patterns):
+            return layout
+    looked = ", ".join(pattern for patterns in layouts.values() for pattern in patterns)
+    raise DataError(f"{root} holds no {name} files: looked for {looked}")
 
 
 def folder(path: Path, what: str) -> Path:

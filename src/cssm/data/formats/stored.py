@@ -6,62 +6,123 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cssm.core.errors import DataError
+from cssm.core.errors import DataError, UnknownNameError, UsageError
 
-from ..source import Sample, Source, check_choice
+from ..dataset import DATASETS, DataSet, Spec, check_split, root_of, spec_of, with_options
+from ..source import Sample, Source, take
 from .arrayrecord import ArrayRecordFiles
 from .example import Example
 from .pathfinder import binary_label, checked_shape, image_sample, with_markers
 from .pathtracker import video_sample
-from .records import FileSource, inside, take
+from .records import inside, record_source
 from .tfrecord import TFRecordFiles
 
 METADATA = "metadata.json"
 VIDEO_KEYS = ("num_frames", "height", "width", "channels")
 
 
+@DATASETS.register("stored")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StoredFiles:
-    """A set that `cssm.data.make` wrote, read back; samples equal those of the generator.
-
-    Args:
-        root: the folder with metadata.json.
-        skip_corrupt: leave unreadable records out, counted and logged, instead of raising.
+class StoredFiles(DataSet):
+    """A set that `cssm data make` wrote, read back; samples equal those of the generator, in its order.
 
     Raises DataError for a folder without or with foreign metadata, and for missing, truncated or damaged shards.
     """
 
-    root: Path
+    root: Path | None = None
+    """The folder with metadata.json, or the one above it where that is its only difficulty_{d}."""
     skip_corrupt: bool = False
+    """Leave unreadable records out, counted and logged, instead of raising."""
 
     @property
-    def num_classes(self) -> int:
-        return 2
+    def splits(self) -> tuple[str, ...]:
+        return tuple(split for split in ("train", "val", "test") if split in self._metadata()["splits"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.generator.class_names
+
+    @property
+    def baseline(self) -> str:
+        return self.generator.baseline
+
+    @property
+    def sample_spec(self) -> dict[str, Spec]:
+        shards = self._metadata()["splits"][self.splits[0]][:1]
+        return spec_of(self._records(shards)[0])
+
+    @property
+    def generator(self) -> Any:
+        """The data set that made it, with its options. Raises DataError when this version does not know them."""
+        metadata = self._metadata()
+        try:
+            return with_options(DATASETS[metadata["dataset"]], metadata["dataset"], metadata["options"])
+        except (UsageError, TypeError) as error:
+            raise DataError(f"{self.root}: made with options this version of cssm does not know ({error})") from error
 
     def source(self, split: str = "train", *, size: int | None = None, seed: int | None = None) -> Source:
-        """A split, or its first `size` samples; `seed`, when given, must be the one the set was made with."""
-        metadata = read_metadata(Path(self.root))
-        if seed is not None:
-            check_choice(f"seed of {self.root}", seed, (metadata["seed"],))
-        check_choice(f"split of {self.root}", split, tuple(metadata["splits"]))
-        where = Path(self.root) / METADATA
-        paths = [inside(Path(self.root), shard["name"], str(where)) for shard in metadata["splits"][split]]
+        """A split, or its first `size` samples; a seed puts them in another order."""
+        check_split(self, "the made set", split)
+        return take(self._records(self._metadata()["splits"][split]), size, seed)
+
+    def _metadata(self) -> dict[str, Any]:
+        return read_metadata(self._folder())
+
+    def _folder(self) -> Path:
+        root = root_of(self.root, "a made set")
+        return made_folder(root) or root
+
+    def _records(self, shards: list[dict[str, Any]]) -> Source:
+        metadata, root = self._metadata(), self._folder()
+        paths = [inside(root, shard["name"], str(root / METADATA)) for shard in shards]
         for path in paths:
             if not path.is_file():
-                raise DataError(f"{path}: missing, {where} lists it")
+                raise DataError(f"{path}: missing, {root / METADATA} lists it")
         if metadata["format"] == "arrayrecord":
             files, sample = ArrayRecordFiles(paths, skip_corrupt=self.skip_corrupt), raw_sample
         else:
             files = TFRecordFiles(paths, skip_corrupt=self.skip_corrupt)
             sample = image_sample if metadata["dataset"] == "pathfinder" else video_sample
+        return record_source(files, sample, skip_corrupt=self.skip_corrupt)
 
-        def read(i: int) -> Sample:
-            return sample(Example(files.read(i), files.where(i)))
 
-        source = FileSource(
-            len(files), read, files.where, skip_corrupt=self.skip_corrupt, already_left_out=files.left_out
-        )
-        return take(source, size)
+def made_folder(root: Path, difficulty: int | None = None) -> Path | None:
+    """The folder of the made set in `root`: itself, or its difficulty_{d} (the only one, where none is asked for)."""
+    if _is_made(root):
+        return root
+    below = [root / f"difficulty_{difficulty}"] if difficulty is not None else root.glob("difficulty_*")
+    made = [folder for folder in below if _is_made(folder)]
+    return made[0] if len(made) == 1 else None
+
+
+def open_made(root: Path, name: str, options: dict[str, Any]) -> StoredFiles:
+    """The made set in `root`; `options` of the generator `name` are compared with those it was made with.
+
+    Raises UsageError when another set or other options were asked for, UnknownNameError for an unknown option.
+    """
+    folder = made_folder(root, options.get("difficulty")) or root
+    data = StoredFiles(root=folder, skip_corrupt=options.get("skip_corrupt", False))
+    generator, stored = data.generator, read_metadata(folder)["dataset"]
+    if name not in ("stored", stored):
+        raise UsageError(f"{folder} holds {stored}, not {name}: give --dataset {stored}")
+    made = dataclasses.asdict(generator)
+    if "size" in made:
+        made["size"] = generator.sample_spec["input"].shape[-2]
+    for option, value in options.items():
+        if option != "skip_corrupt" and option not in made:
+            raise UnknownNameError(f"option of {stored}", option, [*made, "skip_corrupt"])
+        if option != "skip_corrupt" and value is not None and value != made[option]:
+            what = f"{folder} was made with {option} {made[option]}, not {value}"
+            raise UsageError(f"{what}: leave {option} out, or make another set")
+    return data
+
+
+def _is_made(folder: Path) -> bool:
+    """Published sets may have a metadata.json of their own, without a list of shards."""
+    try:
+        return "splits" in json.loads((folder / METADATA).read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def raw_sample(example: Example) -> Sample:
@@ -79,7 +140,8 @@ def read_metadata(root: Path) -> dict[str, Any]:
         for shards in metadata["splits"].values():
             ok &= all(isinstance(s["name"], str) and isinstance(s["sha256"], str) for s in shards)
             ok &= all(isinstance(s["samples"], int) for s in shards)
-        ok &= isinstance(metadata["dataset"], str)
+        ok &= isinstance(metadata["dataset"], str) and isinstance(metadata["options"], dict)
+        ok &= bool(metadata["splits"]) and all(split in ("train", "val", "test") for split in metadata["splits"])
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; a set that is being made has none yet") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

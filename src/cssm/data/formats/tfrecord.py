@@ -10,7 +10,7 @@ import shutil
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,24 +182,37 @@ def unpack(path: Path, target: Path) -> str | None:
 
 
 def _copy_records(source: Any, out: Any, path: Path, target: Path) -> str | None:
-    number = 0
     try:
-        while header := source.read(HEADER):
-            length, wrong = _length(header, shutil.disk_usage(target.parent).free)
-            if wrong:
-                return f"{path}, record {number}: {wrong}"
-            body = source.read(length + FOOTER)
-            if len(body) < length + FOOTER:
-                return f"{path}, record {number}: truncated: {length} bytes of data are announced, {len(body)} are left"
-            out.write(header + body)
-            number += 1
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        return f"{path}, record {number}: not a whole GZIP file ({error})"
+        for framed in _whole_frames(source, path, lambda: shutil.disk_usage(target.parent).free):
+            out.write(framed)
+    except DataError as error:
+        return str(error)
     return None
 
 
+def _whole_frames(source: Any, path: Path, room: Callable[[], int]) -> Iterator[bytes]:
+    """The framed records of a stream, read one after the other; data checksums are not compared. Raises DataError."""
+    number = 0
+    try:
+        while header := source.read(HEADER):
+            length, wrong = _length(header, room())
+            if wrong:
+                raise DataError(f"{path}, record {number}: {wrong}")
+            body = source.read(length + FOOTER)
+            if len(body) < length + FOOTER:
+                left = f"{length} bytes of data are announced, {len(body)} are left"
+                raise DataError(f"{path}, record {number}: truncated: {left}")
+            yield header + body
+            number += 1
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}, record {number}: not a whole GZIP file ({error})") from error
+
+
 def iterate_records(path: Path, *, compression: str | None = None) -> Iterator[bytes]:
-    """The records of one file in order, all checked. Raises DataError naming file and record."""
-    files = TFRecordFiles([path], compression=compression)
-    for i in range(len(files)):
-        yield files.read(i)
+    """The records of one file in order, all checked, read as they are asked for. DataError names file and record."""
+    with gzip.open(path, "rb") if compression == "gzip" else open(path, "rb") as file:
+        for number, framed in enumerate(_whole_frames(file, path, lambda: 2 * LARGEST)):
+            data = framed[HEADER:-FOOTER]
+            if masked_crc(data) != struct.unpack("<I", framed[-FOOTER:])[0]:
+                raise DataError(f"{path}, record {number}: the data do not match their checksum")
+            yield data

@@ -10,7 +10,7 @@ H_t = exp(log_a_t) H_{t-1} + v_t k_t^T, y_t = Dense(H_t q_t). |H_t| stays below 
 | `chunked` | (B,T,L,R)        | L (C + R) + R C      |
 | `step`    | (B,R,C), a state | R C                  |
 
-All are equal, in values and gradients. Source: source 001 (`ssm.py`); MATH.md section 1.
+All are equal, in values and gradients. Source: source 001 (`ssm.py`); docs/math.md section 1.
 """
 
 from typing import Any

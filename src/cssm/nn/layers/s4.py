@@ -46,7 +46,7 @@ class S4(nnx.Module):
     Raises:
       UsageError: an option that does not exist, or does not fit the kernel.
 
-    Source: MATH.md section 5; 004, FFTConvS4; Gu et al. 2022 (S4; S4D).
+    Source: docs/math.md section 5; 004, FFTConvS4; Gu et al. 2022 (S4; S4D).
 
     >>> from flax import nnx
     >>> layer = S4(4, kernel="s4d", d_state=8, channels=2, rngs=nnx.Rngs(0))

@@ -4,8 +4,8 @@ With s = x + p, p a learned position table interpolated to the grid that arrives
 s <- s + m * MLP(LN(s)); a, m are learned LayerScales (init 1e-2, so that the baseline is not crippled at the start).
 The output is what is added to x, summed without x itself, which the block adds.
 
-Source: MATH.md section 3; 003 Methods (`spatial_attn`, `transformer`); Vaswani et al. 2017; Bertasius et al. 2021 for
-the divided space-time form.
+Source: docs/math.md section 3; 003 Methods (`spatial_attn`, `transformer`); Vaswani et al. 2017; Bertasius et al. 2021
+for the divided space-time form.
 """
 
 import jax

@@ -9,7 +9,7 @@ m = `iterations` inner steps S <- K S + u_t with K = rho z / (1 + |z|), z = rfft
 frequency, with |u| <= sum|kernel| max|x^|. With K_t = 1, m = 1 and a unit kernel it is `no_gate`.
 There is no dt: the input kernel is sampled at whole frames.
 
-Source: MATH.md sections 0, 2 and 3 (`conv3d`).
+Source: docs/math.md sections 0, 2 and 3 (`conv3d`).
 """
 
 from typing import Any, NamedTuple

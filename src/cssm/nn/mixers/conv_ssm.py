@@ -4,7 +4,7 @@ S_t = a S_{t-1} + (Dense_B x_t) * dwconv(x_t); y_t = Dense((Dense_C x_t) * S_t);
 |S_t| <= a |S_{t-1}| + max|write|, hence |S_t| <= max|write| / (1 - a). Space is seen only through the
 depthwise convolution of the input: states do not spread.
 
-Source: MATH.md section 3; 003 Methods (`conv_ssm`).
+Source: docs/math.md section 3; 003 Methods (`conv_ssm`).
 """
 
 from typing import Any, NamedTuple

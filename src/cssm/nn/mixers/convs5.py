@@ -5,8 +5,8 @@ S_t = e^z S_{t-1} + ((e^z - 1) / A) (B * x_t), z = dt A; y_t = 2 Re(C * S_t) + D
 HiPPO-N, dt is learned per mode. |e^z| < 1 whatever a and dt, so that |S_t| <= max|w| / (1 - |e^z|) for the write w:
 bounded by construction. The state itself does not spread; space is seen through B and C. y is linear in x.
 
-Source: MATH.md section 3; Smith et al. 2023, Convolutional state space models for long-range spatiotemporal modeling
-(without the ResNet block that follows the layer there).
+Source: docs/math.md section 3; Smith et al. 2023, Convolutional state space models for long-range spatiotemporal
+modeling (without the ResNet block that follows the layer there).
 """
 
 from typing import Any, NamedTuple

@@ -8,7 +8,7 @@ column factor; B and C are products of linear factors. Channels share them, and 
 |S_t| <= D W / (1 - rho e^{-D}) at the largest D, W = max|B rfft2(u)|: if it holds for S_{t-1} it holds for S_t, because
 D / (1 - rho e^{-D}) increases with D (its slope has the sign of 1 - rho e^{-D} (1 + D) >= 0). Finite even at rho = 1.
 
-Source: MATH.md section 3; 002 and 003 (`gated`, `GatedCSSM`); Gu and Dao (2023), Mamba.
+Source: docs/math.md section 3; 002 and 003 (`gated`, `GatedCSSM`); Gu and Dao (2023), Mamba.
 """
 
 from typing import Any, NamedTuple

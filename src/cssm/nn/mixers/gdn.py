@@ -10,7 +10,7 @@ come from the spatial mean of the frame. With alpha = W = beta = 1, S k = v afte
 |S_t| <= 0.99 |W| |S_{t-1}| + |v|. The field stays real: alpha, beta are real and do not depend on the frequency, the
 kernel is real, and all else maps conjugate inputs to conjugate outputs.
 
-Source: MATH.md section 3; 002 and 003 (`gdn`, `GatedDeltaNetCSSM`); Yang et al. 2024, Gated delta networks.
+Source: docs/math.md section 3; 002 and 003 (`gdn`, `GatedDeltaNetCSSM`); Yang et al. 2024, Gated delta networks.
 """
 
 from typing import Any, NamedTuple

@@ -9,7 +9,7 @@ matrix products. There is no space in it but the raster.
 |S_t| <= max|v| / (1 - e^-floor) in the spectral norm, hence every entry: |I - beta k k^T| <= 1 as |k| <= 1, so
 |S_t| <= e^-floor |S_{t-1}| + |v|.
 
-Source: MATH.md section 3; 003 (`gdn_seq`); Yang et al. 2024, Gated delta networks.
+Source: docs/math.md section 3; 003 (`gdn_seq`); Yang et al. 2024, Gated delta networks.
 """
 
 import math

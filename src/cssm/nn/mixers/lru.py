@@ -4,7 +4,7 @@ S_t = L S_{t-1} + g B x_t, y_t = Re(C S_t) + D x_t; L = exp(-exp(nu) + i exp(the
 g = sqrt(1 - |L|^2) keeps the variance of the state that of B x for white input. |L| < 1 whatever nu, so that
 |S_t| <= |L| |S_{t-1}| + g |B x_t| gives |S_t| <= max|g B x| / (1 - |L|): bounded by construction. y is linear in x.
 
-Source: MATH.md section 3; Orvieto et al. 2023, Resurrecting recurrent neural networks for long sequences (g is
+Source: docs/math.md section 3; Orvieto et al. 2023, Resurrecting recurrent neural networks for long sequences (g is
 learned there, from this initial value; here it stays a function of L).
 """
 

@@ -8,7 +8,7 @@ Real arithmetic, in chunks of matrix products (state-space duality).
 |S_t| <= max|u B| / (1 - e^-A) for every entry: if it holds for S_{t-1} it holds for S_t, because dt / (1 - e^(-A dt))
 increases with dt and dt <= 1.
 
-Source: MATH.md section 3; 003 (`mamba2_seq`); Dao and Gu 2024, Transformers are SSMs.
+Source: docs/math.md section 3; 003 (`mamba2_seq`); Dao and Gu 2024, Transformers are SSMs.
 """
 
 from typing import Any, NamedTuple

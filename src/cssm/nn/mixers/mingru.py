@@ -8,7 +8,7 @@ positive and increasing. z_t lies in [0, 1], so h_t is a convex combination of h
 In logarithms (numerics="log", the source's form) the same recurrence is log h_t = logaddexp(log(1 - z_t) + log h_{t-1},
 log z_t + log c_t). The linear scan multiplies by gates in [0, 1] and divides by nothing, so it needs no logarithms.
 
-Source: MATH.md section 3 (`mingru`); Feng et al. 2024, Were RNNs all we needed?, appendix B.
+Source: docs/math.md section 3 (`mingru`); Feng et al. 2024, Were RNNs all we needed?, appendix B.
 """
 
 from typing import Any, NamedTuple

@@ -7,7 +7,7 @@ space, as in `gated`; rows and columns are those of the grid. Space is seen only
 
 |S_t| <= D W / (1 - a e^{-D}) at the largest D, W = max|B u|: see `gated`, whose proof holds for any gain a <= 1.
 
-Source: MATH.md section 3; 003 Methods (`no_fft`).
+Source: docs/math.md section 3; 003 Methods (`no_fft`).
 """
 
 from typing import Any, NamedTuple

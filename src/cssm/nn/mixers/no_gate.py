@@ -4,7 +4,7 @@ S_t = K S_{t-1} + x_t per channel and spatial frequency, with K = rho z / (1 + |
 y_t = Dense(irfft2(S_t)). |K| < rho <= 1, hence |S_t| <= max|rfft2(x)| / (1 - max|K|): bounded by construction, because
 |S_t| <= max|K| |S_{t-1}| + max|rfft2(x)| keeps every ball of that radius.
 
-Source: MATH.md sections 0 and 2; 003 Methods, section 1.1 (`no_gate`, `NoGateCSSM`).
+Source: docs/math.md sections 0 and 2; 003 Methods, section 1.1 (`no_gate`, `NoGateCSSM`).
 """
 
 from typing import Any, NamedTuple

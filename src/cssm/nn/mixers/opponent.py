@@ -9,7 +9,7 @@ Every row of the scaled M_t sums to at most rho, so max(|X_t|, |Y_t|) <= rho max
 for any sequence of gates, hence <= max|rfft2(x)| / (1 - rho). (Unscaled, as in the source, the spectral radius of M
 reaches 1.41.)
 
-Source: MATH.md section 3; 002 (`opponent`, `GatedOpponentCSSM`).
+Source: docs/math.md section 3; 002 (`opponent`, `GatedOpponentCSSM`).
 """
 
 from typing import Any, NamedTuple

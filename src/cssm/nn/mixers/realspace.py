@@ -7,7 +7,7 @@ not squashed. `realspace_seq` goes frame by frame, K^2 products per pixel; `real
 its kernels grow to the grid. With step lengths dt both go through the spectrum, since k to the power dt is no small
 kernel.
 
-Source: MATH.md section 3; 003 Methods, section 1.1 (the mechanism: what the FFT buys).
+Source: docs/math.md section 3; 003 Methods, section 1.1 (the mechanism: what the FFT buys).
 """
 
 from typing import Any, NamedTuple

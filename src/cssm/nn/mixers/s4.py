@@ -11,7 +11,7 @@ the series in blocks of J frames, |S_t| <= max|x| sum_{j<J} |A_bar^j B_bar| / (1
 A clip is run as matrix products over chunks of 64 frames; with resets, frame by frame. There is no dt: A_bar is not
 normal and has no cheap fractional power, and the bilinear rule at another step gives another matrix.
 
-Source: MATH.md section 3; Gu et al. 2022, Efficiently modeling long sequences with structured state spaces.
+Source: docs/math.md section 3; Gu et al. 2022, Efficiently modeling long sequences with structured state spaces.
 """
 
 from typing import Any, NamedTuple

@@ -6,7 +6,8 @@ layer. A = -exp(a) + i b, so |e^z| < 1 and |S_t| <= max|x| |B_bar| / (1 - |e^z|)
 
 A clip is run as matrix products over chunks of 64 frames; with resets or dt, frame by frame.
 
-Source: MATH.md section 3; Gu et al. 2022, On the parameterization and initialization of diagonal state space models.
+Source: docs/math.md section 3; Gu et al. 2022, On the parameterization and initialization of diagonal state space
+models.
 """
 
 from typing import Any, NamedTuple

@@ -6,7 +6,7 @@ k_d[l] = 2 Re sum_n C_dn B_bar_n e^(l z_n), z = dt A, A = -exp(a) + i b, d = for
 kernels of both axes, zeros outside the frame. |e^z| < 1: the kernels decay, and there is no state to bound. Frames do
 not see each other. dt is in pixels, so that no parameter depends on the grid.
 
-Source: MATH.md section 3; Nguyen et al. 2022, S4ND: modeling images and videos as multidimensional signals using
+Source: docs/math.md section 3; Nguyen et al. 2022, S4ND: modeling images and videos as multidimensional signals using
 state spaces (per-axis, rank-1 kernels).
 """
 

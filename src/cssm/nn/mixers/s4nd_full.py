@@ -5,7 +5,7 @@ k_d[l] = C_d A_bar^l B_bar for d = forward and backward, the four quadrants summ
 A_bar is a contraction (see `s4`): the kernels decay, and there is no state to bound. dt is in pixels, so that no
 parameter depends on the grid.
 
-Source: MATH.md section 3; Nguyen et al. 2022, S4ND: modeling images and videos as multidimensional signals using
+Source: docs/math.md section 3; Nguyen et al. 2022, S4ND: modeling images and videos as multidimensional signals using
 state spaces (per-axis, rank-1 kernels).
 """
 

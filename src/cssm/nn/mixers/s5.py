@@ -4,7 +4,7 @@ S_t = e^z S_{t-1} + ((e^z - 1) / A) B x_t, z = dt A, diagonal, P = N / 2 conjuga
 A = -exp(a) + i b starts as the normal part of HiPPO-LegS (HiPPO-N), dt is learned per mode. |e^z| < 1 whatever a and
 dt, so that |S_t| <= max|B_bar x| / (1 - |e^z|), B_bar = ((e^z - 1) / A) B: bounded by construction. y is linear in x.
 
-Source: MATH.md section 3; Smith et al. 2022, Simplified state space layers for sequence modeling.
+Source: docs/math.md section 3; Smith et al. 2022, Simplified state space layers for sequence modeling.
 """
 
 from typing import Any, NamedTuple

@@ -3,7 +3,7 @@
 S_t = K S_{t-1} + x_t per channel and spatial frequency, with K = rho z / (1 + |z|), z = rfft2(k); y_t = irfft2(S_t).
 |K| < rho <= 1, hence |S_t| <= max|rfft2(x)| / (1 - max|K|): bounded by construction, as `no_gate`.
 
-Source: MATH.md sections 2 to 4; 002 (`standard`, `StandardCSSM`).
+Source: docs/math.md sections 2 to 4; 002 (`standard`, `StandardCSSM`).
 """
 
 from typing import Any, NamedTuple

@@ -1,7 +1,7 @@
 """Normalisation over clips: per pixel (layer), per sample (global_layer), per sample so far (global_layer_causal).
 
 Each is (x - mean) / sqrt(variance + 1e-6) * scale + bias with scale and bias per channel; they differ in what the mean
-and variance are taken over. Statistics are float32. Source: MATH.md section 6.
+and variance are taken over. Statistics are float32. Source: docs/math.md section 6.
 """
 
 import abc

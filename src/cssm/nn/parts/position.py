@@ -16,7 +16,7 @@ def rotary_angles(frames: int, height: int, width: int, channels: int, *, times=
     Raises:
       ShapeError: an odd number of channels.
 
-    Source: MATH.md section 6; Su et al. 2021 (RoPE).
+    Source: docs/math.md section 6; Su et al. 2021 (RoPE).
 
     >>> rotary_angles(2, 4, 4, 8).shape
     (2, 4, 4, 4)

@@ -33,6 +33,7 @@ class Stem(nnx.Module):
     def __init__(
         self, mode: str, in_channels: int, channels: int, *, layers: int = 2, act: str = "gelu", rngs: nnx.Rngs
     ):
+        mode = {"pixel": "pathtracker", "conv": "default"}.get(mode, mode)
         if mode not in STEMS:
             raise UsageError(f"unknown stem {mode!r}: use {' or '.join(STEMS)}")
         if mode == "default" and layers < 1:

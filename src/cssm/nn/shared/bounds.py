@@ -1,6 +1,6 @@
 """Parts of `Mixer.state_bound`: how far layers can amplify a bounded input, and what a decaying recurrence adds up to.
 
-Concrete parameters only (float64 on the host), not under jit. Source: MATH.md section 3.
+Concrete parameters only (float64 on the host), not under jit. Source: docs/math.md section 3.
 """
 
 import numpy as np

@@ -2,7 +2,7 @@
 
 A dense layer maps the context to values on a reference grid, which are interpolated to any (H, W): in frequency (cycles
 per pixel, 0 to 1/2) for gates on a half spectrum, in relative position for gates on pixels. A gate per frequency is
-real and equal for rows u and -u, so that it keeps the field real. Source: MATH.md section 3.
+real and equal for rows u and -u, so that it keeps the field real. Source: docs/math.md section 3.
 """
 
 from collections.abc import Mapping

@@ -3,13 +3,18 @@
 The maths and the cost of each implementation are in this folder's README.md.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
-from cssm.core.errors import ShapeError, UsageError
-from cssm.ops.reset import check_reset
+from cssm.core.errors import ShapeError
+from cssm.core.typing import Float, Inexact
+from cssm.shared.delta import READOUTS, check_choice, check_decayed_attention, check_delta
+from cssm.shared.reset import check_reset
 
+from ..given import given
 from .chunked import chunked
 from .reference import decayed_attention_reference, delta_rule_reference
 from .sequential import advance, apply, sequential
@@ -22,7 +27,19 @@ DECAY_IMPLEMENTATIONS: dict[str, Any] = {"chunked": ssd, "reference": decayed_at
 __all__ = ["DECAY_IMPLEMENTATIONS", "IMPLEMENTATIONS", "decayed_attention", "delta_rule", "delta_static", "delta_step"]
 
 
-def delta_rule(q, k, v, alpha, beta, *, gain=None, state=None, reset=None, readout="all", implementation=None):
+def delta_rule(
+    q: Annotated[ArrayLike, "b t n dk ..."],
+    k: Annotated[ArrayLike, "b t n dk ..."],
+    v: Annotated[ArrayLike, "b t n dv ..."],
+    alpha: Annotated[ArrayLike, "b t n"],
+    beta: Annotated[ArrayLike, "b t n"],
+    *,
+    gain: Annotated[ArrayLike, "n ..."] | None = None,
+    state: Annotated[ArrayLike, "b n dv dk ..."] | None = None,
+    reset: Annotated[ArrayLike, "b t"] | None = None,
+    readout: str = "all",
+    implementation: str | None = None,
+) -> tuple[Inexact[Array, "b n dv dk ..."], Inexact[Array, "b ..."]]:
     """The gated delta rule over time, for N heads and any axes "..." that do not mix (frequencies).
 
     Equivalent to::
@@ -53,8 +70,8 @@ def delta_rule(q, k, v, alpha, beta, *, gain=None, state=None, reset=None, reado
       ShapeError: shapes or dtypes that do not fit together, or T = 0. UsageError: an unknown readout or
         implementation, or "chunked" where it does not apply.
 
-    Source: MATH.md section 3 (`gdn`); Yang et al. 2024, Gated delta networks, and Parallelizing linear transformers
-    with the delta rule over sequence length.
+    Source: docs/math.md section 3 (`gdn`); Yang et al. 2024, Gated delta networks, and Parallelizing linear
+    transformers with the delta rule over sequence length.
 
     >>> import jax.numpy as jnp
     >>> k = jnp.eye(2)[None, :, None]  # two steps, orthogonal keys
@@ -63,21 +80,28 @@ def delta_rule(q, k, v, alpha, beta, *, gain=None, state=None, reset=None, reado
     [[[[3.0, 5.0]]]]
     """
     arrays = [jnp.asarray(a) for a in (q, k, v, alpha, beta)]
-    gain = None if gain is None else jnp.asarray(gain)
-    _check_delta("delta_rule", arrays, gain, state, 2)
+    gain, state, reset = given(gain), given(state), given(reset)
+    shape = check_delta("delta_rule", arrays, gain, state, time=True)
     check_reset("delta_rule", reset, arrays[1].shape[:2])
-    if readout not in ("all", "last"):
-        raise UsageError(f"unknown readout {readout!r} of delta_rule: use all or last")
-    arrays, gain, state = _promoted(arrays, gain, state, 2)
+    check_choice("delta_rule", "readout", readout, READOUTS)
+    arrays, gain, state = _promoted(arrays, gain, state, shape)
     if implementation is None:
         tokens = gain is None and arrays[1].ndim == 4 and not jnp.iscomplexobj(state)
         implementation = "chunked" if tokens else "sequential"
-    if implementation not in IMPLEMENTATIONS:
-        raise UsageError(f"unknown implementation {implementation!r} of delta_rule: use {', '.join(IMPLEMENTATIONS)}")
+    check_choice("delta_rule", "implementation", implementation, IMPLEMENTATIONS)
     return IMPLEMENTATIONS[implementation](*arrays, gain, state, reset, readout)
 
 
-def delta_step(q, k, v, alpha, beta, *, gain, state):
+def delta_step(
+    q: Inexact[Any, "b n dk ..."],
+    k: Inexact[Any, "b n dk ..."],
+    v: Inexact[Any, "b n dv ..."],
+    alpha: Inexact[Any, "b n"],
+    beta: Inexact[Any, "b n"],
+    *,
+    gain: Inexact[Any, "n ..."],
+    state: Inexact[Any, "b n dv dk ..."],
+) -> tuple[Inexact[Array, "b n dv dk ..."], Inexact[Array, "b n dv ..."]]:
     """One step of `delta_rule` in plain operations, for a loop that computes q, k, v on the way.
 
     Args: as `delta_rule`, without the time axis and the checks: q, k (B, N, Dk, ...), v (B, N, Dv, ...), alpha, beta
@@ -96,7 +120,17 @@ def delta_step(q, k, v, alpha, beta, *, gain, state):
     return flat.reshape(state.shape), apply(flat, q).reshape(shape)
 
 
-def delta_static(q, k, v, alpha, beta, steps: int, *, gain=None, state=None):
+def delta_static(
+    q: Annotated[ArrayLike, "b n dk ..."],
+    k: Annotated[ArrayLike, "b n dk ..."],
+    v: Annotated[ArrayLike, "b n dv ..."],
+    alpha: Annotated[ArrayLike, "b n"],
+    beta: Annotated[ArrayLike, "b n"],
+    steps: int,
+    *,
+    gain: Annotated[ArrayLike, "n ..."] | None = None,
+    state: Annotated[ArrayLike, "b n dv dk ..."] | None = None,
+) -> tuple[Inexact[Array, "b n dv dk ..."], Inexact[Array, "b n dv ..."]]:
     """`delta_rule` with the same arguments at each of `steps` steps, for the cost of O(log steps) products.
 
     Args: as `delta_rule`, without the time axis: q, k (B, N, Dk, ...), v (B, N, Dv, ...), alpha, beta (B, N).
@@ -109,15 +143,24 @@ def delta_static(q, k, v, alpha, beta, steps: int, *, gain=None, state=None):
     0.625
     """
     arrays = [jnp.asarray(a) for a in (q, k, v, alpha, beta)]
-    gain = None if gain is None else jnp.asarray(gain)
-    _check_delta("delta_static", arrays, gain, state, 1)
+    gain, state = given(gain), given(state)
+    shape = check_delta("delta_static", arrays, gain, state, time=False)
     if steps < 1:
         raise ShapeError(f"delta_static: steps is {steps}, expected at least one")
-    arrays, gain, state = _promoted(arrays, gain, state, 1)
+    arrays, gain, state = _promoted(arrays, gain, state, shape)
     return static(*arrays, steps=steps, gain=gain, state=state)
 
 
-def decayed_attention(q, k, v, log_a, *, state=None, reset=None, implementation=None):
+def decayed_attention(
+    q: Annotated[ArrayLike, "b t d"],
+    k: Annotated[ArrayLike, "b t d"],
+    v: Annotated[ArrayLike, "b t n dv"],
+    log_a: Annotated[ArrayLike, "b t n"],
+    *,
+    state: Annotated[ArrayLike, "b n dv d"] | None = None,
+    reset: Annotated[ArrayLike, "b t"] | None = None,
+    implementation: str | None = None,
+) -> tuple[Float[Array, "b n dv d"], Float[Array, "b t n dv"]]:
     """A memory that decays and is added to: S_t = exp(log_a_t) S_{t-1} + v_t k_t^T, o_t = S_t q_t; real tokens.
 
     Args:
@@ -132,7 +175,7 @@ def decayed_attention(q, k, v, log_a, *, state=None, reset=None, implementation=
     Raises:
       ShapeError: shapes or dtypes that do not fit together, or T = 0. UsageError: an unknown implementation.
 
-    Source: MATH.md section 3 (`mamba2_seq`); Dao and Gu 2024, Transformers are SSMs.
+    Source: docs/math.md section 3 (`mamba2_seq`); Dao and Gu 2024, Transformers are SSMs.
 
     >>> import jax.numpy as jnp
     >>> one = jnp.ones((1, 3, 1))
@@ -140,66 +183,23 @@ def decayed_attention(q, k, v, log_a, *, state=None, reset=None, implementation=
     [1.0, 1.5, 1.75]
     """
     q, k, v, log_a = (jnp.asarray(a) for a in (q, k, v, log_a))
-    _check_real("decayed_attention", q, k, v, log_a)
-    if v.ndim != 4 or k.ndim != 3 or q.shape != k.shape or k.shape[:2] != v.shape[:2] or log_a.shape != v.shape[:3]:
-        got = f"q {q.shape}, k {k.shape}, v {v.shape}, log_a {log_a.shape}"
-        raise ShapeError(f"decayed_attention: got {got}, expected (B, T, D) twice, (B, T, N, Dv), (B, T, N)")
-    expected = (v.shape[0], *v.shape[2:], k.shape[2])
-    _check_steps("decayed_attention", k, state, expected)
+    state, reset = given(state), given(reset)
+    shape = check_decayed_attention(q, k, v, log_a, state)
     check_reset("decayed_attention", reset, k.shape[:2])
-    implementation = implementation or "chunked"
-    if implementation not in DECAY_IMPLEMENTATIONS:
-        known = ", ".join(DECAY_IMPLEMENTATIONS)
-        raise UsageError(f"unknown implementation {implementation!r} of decayed_attention: use {known}")
+    implementation = "chunked" if implementation is None else implementation
+    check_choice("decayed_attention", "implementation", implementation, DECAY_IMPLEMENTATIONS)
     dtype = jnp.result_type(q, k, v, log_a, jnp.float32, *(() if state is None else (state,)))
-    state = jnp.zeros(expected, dtype) if state is None else jnp.asarray(state, dtype)
-    return DECAY_IMPLEMENTATIONS[implementation](*(a.astype(dtype) for a in (q, k, v, log_a)), state, reset)
+    state = jnp.zeros(shape, dtype) if state is None else state.astype(dtype)
+    q, k, v, log_a = (a.astype(dtype) for a in (q, k, v, log_a))
+    return DECAY_IMPLEMENTATIONS[implementation](q, k, v, log_a, state, reset)
 
 
-def _check_delta(name, arrays, gain, state, lead) -> None:
-    """q, k (B, [T,] N, Dk, ...), v (B, [T,] N, Dv, ...), alpha, beta (B, [T,] N); lead is 2 with a time axis."""
-    q, k, v, alpha, beta = arrays
-    legend = "(B, T, N, D, ...)" if lead == 2 else "(B, N, D, ...)"
-    same = k.ndim >= lead + 2 and q.shape == k.shape and k.ndim == v.ndim
-    if not same or v.shape[: lead + 1] + v.shape[lead + 2 :] != k.shape[: lead + 1] + k.shape[lead + 2 :]:
-        raise ShapeError(f"{name}: q {q.shape}, k {k.shape}, v {v.shape} do not fit together, expected {legend}")
-    if alpha.shape != k.shape[: lead + 1] or beta.shape != alpha.shape:
-        raise ShapeError(
-            f"{name}: alpha has shape {alpha.shape}, beta {beta.shape}, expected {k.shape[: lead + 1]} {legend[:-9]})"
-        )
-    _check_real(name, alpha, beta)
-    if not all(jnp.issubdtype(a.dtype, jnp.inexact) for a in (q, k, v)):
-        raise ShapeError(f"{name} takes floating arrays, got q {q.dtype}, k {k.dtype}, v {v.dtype}: cast them")
-    expected = (k.shape[lead], *k.shape[lead + 2 :])
-    if gain is not None and gain.shape != expected:
-        raise ShapeError(f"{name}: gain has shape {gain.shape}, expected {expected} (N, ...)")
-    _check_steps(name, k, state, _state_shape(k, v, lead))
-
-
-def _state_shape(k, v, lead):
-    return (k.shape[0], k.shape[lead], v.shape[lead + 1], *k.shape[lead + 1 :])
-
-
-def _check_steps(name, k, state, expected) -> None:
-    if k.shape[1] == 0:
-        raise ShapeError(f"{name}: k of shape {k.shape} has no steps or heads: give at least one")
-    if state is not None and jnp.shape(state) != expected:
-        raise ShapeError(f"{name}: state has shape {jnp.shape(state)}, expected {expected}")
-
-
-def _check_real(name, *arrays) -> None:
-    for a in arrays:
-        if not jnp.issubdtype(a.dtype, jnp.floating):
-            raise ShapeError(f"{name}: got {a.dtype} of shape {a.shape}, expected a real floating dtype: cast it")
-
-
-def _promoted(arrays, gain, state, lead) -> Any:
+def _promoted(arrays, gain, state, shape) -> Any:
     """One dtype for q, k, v and the state, its real part for alpha and beta; zeros for a missing state."""
     q, k, v, alpha, beta = arrays
     others = [a for a in (gain, state) if a is not None]
     dtype = jnp.result_type(*arrays, *others, jnp.float32)
     real = jnp.finfo(dtype).dtype
-    shape = _state_shape(k, v, lead)
-    state = jnp.zeros(shape, dtype) if state is None else jnp.asarray(state, dtype)
+    state = jnp.zeros(shape, dtype) if state is None else state.astype(dtype)
     cast = [*(a.astype(dtype) for a in (q, k, v)), *(a.astype(real) for a in (alpha, beta))]
     return cast, None if gain is None else gain.astype(dtype), state

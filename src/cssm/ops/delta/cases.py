@@ -24,5 +24,5 @@ TESTS = {
 
 BENCHMARKS = {
     "gdn": Case(2, 32, 16, 2, 2, (32, 17), complex=True, gain=True),
-    "tokens": Case(2, 4096, 4, 16, 16),
+    "tokens": Case(2, 1024, 4, 16, 16),
 }

@@ -5,27 +5,37 @@ D_ti u_i k_i^T, where u_t = beta_t (v_t - alpha_t S_{t-1} k_t). Hence (I + L) U 
 L_ti = beta_t D_ti k_t.k_i for i < t: one triangular system. Then O = D_0 Q S_0^T + (Q K^T * D) U.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from cssm.core.errors import UsageError
+from cssm.core.typing import Bool, Float, Reset
+from cssm.shared.delta import Gain, Gates, Keys, Memory, Values
 
 CHUNK = 64  # tokens
 
 product = partial(jnp.einsum, precision="highest")
 
 
-def chunked(q, k, v, alpha, beta, gain, state, reset, readout="all"):
+def chunked(
+    q: Keys, k: Keys, v: Values, alpha: Gates, beta: Gates, gain: Gain | None, state: Memory, reset: Reset | None,
+    readout: str = "all",
+) -> tuple[Any, Any]:  # fmt: skip
     if gain is not None or k.ndim != 4 or jnp.iscomplexobj(k):
         raise UsageError("delta_rule: 'chunked' takes real tokens (B, T, N, D) without a gain; use 'sequential'")
     state, o = over_chunks(_chunk, state, (q, k, v, jnp.log(alpha), beta), reset, k.shape[1])
     return state, o if readout == "all" else o[:, -1]
 
 
-def over_chunks(chunk, state, arrays, reset, steps):
+def over_chunks(
+    chunk: Callable[..., tuple[Any, Any]], state: Float[Any, "b n dv dk"], arrays: tuple, reset: Reset | None,
+    steps: int,
+) -> tuple[Any, Any]:  # fmt: skip
     """Scan `chunk(state, *arrays of a chunk, fresh)` over time; only the states between chunks are kept for gradients.
 
     Padding is zeros: no write, log decays of 0. fresh (B, L) bool, or None, is reset.
@@ -45,7 +55,9 @@ def _split(a, size):
     return jnp.moveaxis(a.reshape(a.shape[0], -1, size, *a.shape[2:]), 1, 0)
 
 
-def decays(log_a, reset):
+def decays(
+    log_a: Float[Any, "b l n"], reset: Bool[Any, "b l"] | None
+) -> tuple[Float[Any, "b n l l"], Float[Any, "b n l"]]:
     """D (B, N, L, L): exp of the sum of log_a over (i, t], 0 where i > t or a reset lies between; and D_0 (B, N, L).
 
     Every exponent is a sum of its own steps, masked before exp: nothing cancels, nothing overflows.

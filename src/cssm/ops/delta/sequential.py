@@ -13,8 +13,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cssm.core.typing import Float, Inexact, Reset
+from cssm.shared.delta import Gain, Gates, Keys, Memory, Values
 
-def sequential(q, k, v, alpha, beta, gain, state, reset, readout="all"):
+
+def sequential(
+    q: Keys, k: Keys, v: Values, alpha: Gates, beta: Gates, gain: Gain | None, state: Memory, reset: Reset | None,
+    readout: str = "all",
+) -> tuple[Any, Any]:  # fmt: skip
     flat = lambda a, lead: a.reshape(*a.shape[:lead], -1)  # the frequencies as one axis  # noqa: E731
     arrays = [flat(a, 4) for a in (q, k, v)]
     gain = None if gain is None else flat(gain, 1)
@@ -104,7 +110,10 @@ def _segments(steps):
     return size, -(-steps // size)
 
 
-def advance(s, k, v, decay, beta):
+def advance(
+    s: Inexact[Any, "b n dv dk f"], k: Inexact[Any, "b n dk f"], v: Inexact[Any, "b n dv f"],
+    decay: Inexact[Any, "b n 1 _"], beta: Float[Any, "b n 1 1"],
+) -> tuple[Inexact[Any, "b n dv dk f"], Inexact[Any, "b n dv f"]]:  # fmt: skip
     """S_t, and what was recalled, S_{t-1} k."""
     recall = apply(s, k)
     write = beta * (v - decay * recall)
@@ -133,7 +142,7 @@ def _step_back(g, before, after, k, v, alpha, beta, gain, read):
     return decay[:, :, None] * g + drecall[:, :, :, None] * k[:, :, None], slope
 
 
-def apply(s, x) -> Any:
+def apply(s: Inexact[Any, "b n i j f"], x: Inexact[Any, "b n j f"]) -> Any:
     """sum_j S_ij x_j: (b n i j f), (b n j f) -> (b n i f)."""
     return sum(s[:, :, :, j] * x[:, :, None, j] for j in range(x.shape[2]))
 

@@ -3,12 +3,20 @@
 Inside a chunk o_t = D_t0 S_0 q_t + sum_{i<=t} D_ti (q_t . k_i) v_i: two matrix products, and a state between chunks.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
+
+from cssm.core.typing import Float, Reset
+from cssm.shared.delta import Gates
 
 from .chunked import decays, over_chunks, product
 
 
-def ssd(q, k, v, log_a, state, reset):
+def ssd(
+    q: Float[Any, "b t d"], k: Float[Any, "b t d"], v: Float[Any, "b t n dv"], log_a: Gates,
+    state: Float[Any, "b n dv d"], reset: Reset | None,
+) -> tuple[Any, Any]:  # fmt: skip
     return over_chunks(_chunk, state, (q, k, v, log_a), reset, k.shape[1])
 
 

@@ -5,12 +5,20 @@ G_m(z) = 1 + z + ... + z^(m-1). So S_m = c^m (S_0 - beta G_m(mu) (S_0 k) k^H) + 
 No division: exact also for k = 0, and at c mu = 1.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
+
+from cssm.core.typing import Float, Inexact
 
 from ..scan.geometric import geometric
 
 
-def static(q, k, v, alpha, beta, steps, gain, state):
+def static(
+    q: Inexact[Any, "b n dk ..."], k: Inexact[Any, "b n dk ..."], v: Inexact[Any, "b n dv ..."],
+    alpha: Float[Any, "b n"], beta: Float[Any, "b n"], steps: int, gain: Inexact[Any, "n ..."] | None,
+    state: Inexact[Any, "b n dv dk ..."],
+) -> tuple[Any, Any]:  # fmt: skip
     """(S_m, o_m) for q, k, v (B, N, D, ...), alpha, beta (B, N)."""
     gates = [g.reshape(*g.shape, *(1,) * (k.ndim - 2)) for g in (alpha, beta)]  # b n 1 ...
     decay = gates[0] if gain is None else gates[0] * gain[:, None]

@@ -1,11 +1,14 @@
 """Large-kernel depthwise convolution of signals, images and video, channels last."""
 
 from math import prod
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike
 
+from cssm.core.typing import Float
 from cssm.shared.fft_plan import SPATIAL_STRATEGIES, choose_spatial_strategy, reach, spatial_lengths
 from cssm.shared.fft_shapes import check_direct, check_real, check_spatial, check_strategy
 
@@ -13,7 +16,13 @@ from .ssm import real_precision
 from .strategies import over_batch
 
 
-def fft_conv2d(x, kernel, *, boundary="zero", strategy=None):
+def fft_conv2d(
+    x: Annotated[ArrayLike, "b h w c"],
+    kernel: Annotated[ArrayLike, "c kh kw"],
+    *,
+    boundary: str = "zero",
+    strategy: str | None = None,
+) -> Float[Array, "b h w c"]:
     """`fft_conv_nd` of images: x (B, H, W, C) and kernel (C, Kh, Kw) give (B, H, W, C). Arguments and errors as there.
 
     >>> import jax.numpy as jnp
@@ -24,7 +33,13 @@ def fft_conv2d(x, kernel, *, boundary="zero", strategy=None):
     return fft_conv_nd(x, kernel, boundary=boundary, strategy=strategy)
 
 
-def fft_conv_nd(x, kernel, *, boundary="zero", strategy=None):
+def fft_conv_nd(
+    x: Annotated[ArrayLike, "b *grid c"],
+    kernel: Annotated[ArrayLike, "c *taps"],
+    *,
+    boundary: str = "zero",
+    strategy: str | None = None,
+) -> Float[Array, "b *grid c"]:
     """Convolve every channel with a kernel of its own, of any size; the output has the size of x.
 
     Equivalent to::
@@ -49,7 +64,7 @@ def fft_conv_nd(x, kernel, *, boundary="zero", strategy=None):
         longer than the grid.
       UsageError: an unknown boundary or strategy.
 
-    Source: MATH.md sections 0 and 5.
+    Source: docs/math.md sections 0 and 5.
 
     >>> import jax.numpy as jnp
     >>> fft_conv_nd(jnp.ones((1, 4, 1)), jnp.array([[1.0, 1.0, 0.0]]))[0, :, 0].round(4).tolist()

@@ -1,8 +1,12 @@
 """Causal convolution over time inside an einsum."""
 
-import jax.numpy as jnp
-from jax import lax
+from typing import Annotated
 
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from cssm.core.typing import Inexact
 from cssm.shared.fft_plan import fast_length
 from cssm.shared.fft_shapes import check_dtypes, conv_equation
 
@@ -10,7 +14,9 @@ from .ssm import real_precision
 from .strategies import einsum, transforms
 
 
-def fft_conv(equation, input, *args):
+def fft_conv(
+    equation: str, input: Annotated[ArrayLike, "b t ..."], *args: Annotated[ArrayLike, "..."]
+) -> Inexact[Array, "..."]:
     """An einsum whose product over time, axis 1 of the input, is a causal convolution.
 
     "bli,loi->blo" is, for one kernel::
@@ -34,7 +40,7 @@ def fft_conv(equation, input, *args):
       UsageError: another number of operands, or an equation that cannot be read.
       ShapeError: sizes, ranks or dtypes that do not fit, or time where it cannot be.
 
-    Source: MATH.md section 5; source 004.
+    Source: docs/math.md section 5; source 004.
 
     >>> import jax.numpy as jnp
     >>> fft_conv("bln,ln->bln", jnp.ones((1, 3, 1)), jnp.array([[1.0], [0.5]]))[0, :, 0].round(4).tolist()

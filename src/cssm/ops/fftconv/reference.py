@@ -1,11 +1,17 @@
 """Slow and obvious: the sum as it is written, and the algorithm of the reference code."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
+
+from cssm.core.typing import Inexact
 
 
-def opt_ssm_forward_direct(x, K, B_, C):
+def opt_ssm_forward_direct(
+    x: Inexact[Any, "b t i"], K: Inexact[Any, "l n"], B_: Inexact[Any, "n i"], C: Inexact[Any, "o n"]
+) -> Inexact[Array, "b t o"]:
     """The sum itself, K (taps, N): quadratic in L."""
     length, taps = x.shape[1], K.shape[0]
     lag = np.subtract.outer(np.arange(length), np.arange(length))
@@ -14,7 +20,9 @@ def opt_ssm_forward_direct(x, K, B_, C):
     return y if jnp.iscomplexobj(x) else y.real
 
 
-def opt_ssm_forward_reference(x, K, B_, C):
+def opt_ssm_forward_reference(
+    x: Inexact[Any, "b t i"], K: Inexact[Any, "l n"], B_: Inexact[Any, "n i"], C: Inexact[Any, "o n"]
+) -> Inexact[Array, "b t o"]:
     """The reference algorithm, K (L, N): complex transforms of length 2 L, contracted from left to right.
 
     Its first product, (2 L, H_in, N) per example, is made for one example at a time, since it would not fit otherwise.

@@ -1,7 +1,12 @@
 """The geometric kernel K[l, n] = A_n^l as a recurrence: no transform, no padding."""
 
-import jax.numpy as jnp
+from typing import Annotated
 
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from cssm.core.typing import Inexact
 from cssm.shared.fft_shapes import check_dtypes, check_scan
 
 from ..scan import linear_scan
@@ -9,7 +14,15 @@ from .ssm import real_precision
 from .strategies import product
 
 
-def opt_ssm_scan(x, A, B_, C, h0=None, *, return_state=False):
+def opt_ssm_scan(
+    x: Annotated[ArrayLike, "b t i"],
+    A: Annotated[ArrayLike, "n"],
+    B_: Annotated[ArrayLike, "n i"],
+    C: Annotated[ArrayLike, "o n"],
+    h0: Annotated[ArrayLike, "b n"] | None = None,
+    *,
+    return_state: bool = False,
+) -> Inexact[Array, "b t o"] | tuple[Inexact[Array, "b n"], Inexact[Array, "b t o"]]:
     """`opt_ssm_forward` with K[l, n] = A[n]^l, as the recurrence h_t = A h_{t-1} + B_ x_t, y_t = Re(C h_t).
 
     Args:
@@ -24,7 +37,7 @@ def opt_ssm_scan(x, A, B_, C, h0=None, *, return_state=False):
     Raises:
       ShapeError: shapes or dtypes that do not fit.
 
-    Source: MATH.md sections 1 and 5.
+    Source: docs/math.md sections 1 and 5.
 
     >>> import jax.numpy as jnp
     >>> one = jnp.ones((1, 1))

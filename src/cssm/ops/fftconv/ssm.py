@@ -1,14 +1,27 @@
 """The convolution form of a state-space model, by the cheapest order of its products."""
 
-import jax.numpy as jnp
+from typing import Annotated, Any
 
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from cssm.core.typing import Inexact
 from cssm.shared.fft_plan import SSM_STRATEGIES, choose_ssm_strategy, ssm_length
 from cssm.shared.fft_shapes import check_dtypes, check_strategy, ssm_sizes
 
 from .strategies import STRATEGIES
 
 
-def opt_ssm_forward(x, K, B_, C, *, strategy=None, kernel_layout=None):
+def opt_ssm_forward(
+    x: Annotated[ArrayLike, "b t i"],
+    K: Annotated[ArrayLike, "l n"],
+    B_: Annotated[ArrayLike, "n i"],
+    C: Annotated[ArrayLike, "o n"],
+    *,
+    strategy: str | None = None,
+    kernel_layout: str | None = None,
+) -> Inexact[Array, "b t o"]:
     """Project the input to N states, convolve each with its own kernel, project to the output.
 
     Equivalent to::
@@ -33,7 +46,7 @@ def opt_ssm_forward(x, K, B_, C, *, strategy=None, kernel_layout=None):
         kernel_layout, a full kernel (L, H_out, H_in).
       UsageError: an unknown strategy or kernel_layout.
 
-    Source: MATH.md section 5; arXiv 2409.03377.
+    Source: docs/math.md section 5; arXiv 2409.03377.
 
     >>> import jax.numpy as jnp
     >>> x, one = jnp.ones((1, 3, 1)), jnp.ones((1, 1))
@@ -52,7 +65,7 @@ def opt_ssm_forward(x, K, B_, C, *, strategy=None, kernel_layout=None):
     return STRATEGIES[strategy](signal, K, B_, C, ssm_length(sizes)).astype(x.dtype)
 
 
-def same_precision(x, *parameters):
+def same_precision(x: Inexact[Any, "..."], *parameters: Inexact[Any, "..."]) -> tuple[Any, ...]:
     """x and the parameters in one precision, at least float32, the parameters all real or all complex.
 
     Real where x is real and at most one of them complex: then only their real parts reach the real part of y.
@@ -60,12 +73,12 @@ def same_precision(x, *parameters):
     precision = real_precision(x, *parameters)
     wide = jnp.promote_types(precision, jnp.complex64)
     if jnp.iscomplexobj(x) or sum(jnp.iscomplexobj(p) for p in parameters) > 1:
-        parameters = [p.astype(wide) for p in parameters]
+        parameters = tuple(p.astype(wide) for p in parameters)
     else:
-        parameters = [p.real.astype(precision) for p in parameters]
+        parameters = tuple(p.real.astype(precision) for p in parameters)
     return x.astype(wide if jnp.iscomplexobj(x) else precision), *parameters
 
 
-def real_precision(*arrays):
+def real_precision(*arrays: Inexact[Any, "..."]) -> Any:
     """float32, or float64 where an array is of double precision."""
     return jnp.finfo(jnp.result_type(jnp.float32, *(a.dtype for a in arrays))).dtype

@@ -3,18 +3,23 @@
 All of one precision; K, B_ and C are either all real or all complex, and complex where x is. n is the transform length.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cssm.core.typing import Inexact
 from cssm.shared.fft_plan import block_of
 
 einsum = partial(jnp.einsum, precision="highest")
 
 
-def kernel(x, K, B_, C, n):
+def kernel(
+    x: Inexact[Any, "b t i"], K: Inexact[Any, "n l"], B_: Inexact[Any, "n i"], C: Inexact[Any, "o n"], n: int
+) -> Inexact[Any, "b t o"]:
     """Fold C, K and B_ into one kernel (H_out, H_in) per tap and convolve with it."""
     outer = (C.T[:, :, None] * B_[:, None, :]).reshape(K.shape[0], -1)
     taps = product(outer.T, K, real=not jnp.iscomplexobj(x))
@@ -24,7 +29,9 @@ def kernel(x, K, B_, C, n):
     return inverse(states, -1)[..., : x.shape[1]].mT
 
 
-def projection(x, K, B_, C, n):
+def projection(
+    x: Inexact[Any, "b t i"], K: Inexact[Any, "n l"], B_: Inexact[Any, "n i"], C: Inexact[Any, "o n"], n: int
+) -> Inexact[Any, "b t o"]:
     """Project to the N states, convolve each with its kernel, project out."""
     forward, inverse = transforms(jnp.iscomplexobj(K), n)
     spectrum, real = forward(K, -1), not jnp.iscomplexobj(x)
@@ -36,7 +43,9 @@ def projection(x, K, B_, C, n):
     return over_batch(convolve, x, K.shape[0] * n)
 
 
-def fallback(x, K, B_, C, n):
+def fallback(
+    x: Inexact[Any, "b t i"], K: Inexact[Any, "n l"], B_: Inexact[Any, "n i"], C: Inexact[Any, "o n"], n: int
+) -> Inexact[Any, "b t o"]:
     """Project in, multiply and project out at every frequency: only H_in and H_out channels are transformed."""
     forward, inverse = transforms(jnp.iscomplexobj(x), n)
     if jnp.iscomplexobj(K) and not jnp.iscomplexobj(x):
@@ -54,13 +63,13 @@ def fallback(x, K, B_, C, n):
 STRATEGIES = {"kernel": kernel, "projection": projection, "fallback": fallback}
 
 
-def transforms(is_complex, n):
+def transforms(is_complex: bool, n: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """(forward, inverse) along an axis: complex, or real to a half spectrum and back."""
     forward, inverse = (jnp.fft.fft, jnp.fft.ifft) if is_complex else (jnp.fft.rfft, jnp.fft.irfft)
     return (lambda x, axis: forward(x, n=n, axis=axis)), (lambda x, axis: inverse(x, n=n, axis=axis))
 
 
-def over_batch(function, x, numbers):
+def over_batch(function: Callable[..., Any], x: Inexact[Any, "b ..."], numbers: int) -> Inexact[Any, "b ..."]:
     """function of every example, of `numbers` spectral numbers each; on CPU a few at a time, to stay in cache.
 
     Its gradient recomputes them, so that the memory of both directions is that of a few examples.
@@ -71,7 +80,7 @@ def over_batch(function, x, numbers):
     return lax.map(jax.checkpoint(function), x, batch_size=size) if size < x.shape[0] else jax.vmap(function)(x)
 
 
-def product(matrix, x, real=False):
+def product(matrix: Inexact[Any, "i j"], x: Inexact[Any, "*lead j k"], real: bool = False) -> Inexact[Any, "*lead i k"]:
     """matrix @ x, or its real part, by one real product where one of them is real or the real part is wanted."""
     rows = matrix.shape[0]
     if not jnp.iscomplexobj(matrix):

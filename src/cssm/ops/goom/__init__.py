@@ -15,15 +15,19 @@ A product of 10,000 factors of about 1 / 2, of size 10^-3000 (float64 ends at 10
 """
 
 from functools import partial
-from typing import Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike
 
 from cssm.core.errors import ShapeError, UsageError
-from cssm.ops.reset import check_reset
+from cssm.core.typing import Complex, Inexact
+from cssm.shared.recurrence import check_recurrence
+from cssm.shared.reset import check_reset
 
+from ..given import given
 from . import arithmetic
 from .matrix import later_first, matmul_last
 from .recurrence import IMPLEMENTATIONS, recurrence, zeros
@@ -44,7 +48,7 @@ _recurrence, _halve = jax.jit(recurrence, static_argnums=3), jax.jit(halve, stat
 _matrix_scan = jax.jit(partial(lax.associative_scan, later_first))
 
 
-def to_goom(x):
+def to_goom(x: Annotated[ArrayLike, "..."]) -> Complex[Array, "..."]:
     """log|x| + i arg x of a finite array.
 
     Args:
@@ -58,7 +62,7 @@ def to_goom(x):
     Raises:
       ShapeError: an integer or boolean dtype.
 
-    Source: MATH.md section 4; Heinsen and Kozachkov (2025), Generalized orders of magnitude.
+    Source: docs/math.md section 4; Heinsen and Kozachkov (2025), Generalized orders of magnitude.
 
     >>> import jax.numpy as jnp
     >>> from_goom(to_goom(jnp.array([0.0, -2.0, 1e-30])), real=True).round(3).tolist()
@@ -70,7 +74,7 @@ def to_goom(x):
     return _log(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
 
 
-def from_goom(z, *, real: bool = False):
+def from_goom(z: Annotated[ArrayLike, "..."], *, real: bool = False) -> Inexact[Array, "..."]:
     """The ordinary numbers exp(z): complex, or with real=True the real part (all there is for GOOMs of real numbers).
 
     Out of range it gives 0 or infinity, never NaN. Gradient: exp(z), hence 0 at a zero.
@@ -86,7 +90,7 @@ def from_goom(z, *, real: bool = False):
     return _exp_real(z) if real else _exp(z)
 
 
-def mul(a, b):
+def mul(a: Annotated[ArrayLike, "..."], b: Annotated[ArrayLike, "..."]) -> Complex[Array, "..."]:
     """The product, by NumPy's broadcasting: log-magnitudes and phases add. Gradient: 1 to both; 0 where it is zero.
 
     Raises:
@@ -95,7 +99,7 @@ def mul(a, b):
     return _product(*_broadcast("mul", *_gooms("mul", a=a, b=b)))
 
 
-def add(a, b):
+def add(a: Annotated[ArrayLike, "..."], b: Annotated[ArrayLike, "..."]) -> Complex[Array, "..."]:
     """The sum, by NumPy's broadcasting. Adding a zero changes no bit; x + (-x) of real numbers is exactly zero.
 
     Gradient: the shares exp(a - out) and exp(b - out); 0 where the sum is exactly zero, where they are not defined.
@@ -111,7 +115,7 @@ def add(a, b):
     return _add(*_broadcast("add", *_gooms("add", a=a, b=b)))
 
 
-def sum(z, axis: int = -1):
+def sum(z: Annotated[ArrayLike, "..."], axis: int = -1) -> Complex[Array, "..."]:
     """The sum over an axis, relative to its largest term. Gradient: as `add`.
 
     Raises:
@@ -121,7 +125,7 @@ def sum(z, axis: int = -1):
     return _add_last(jnp.moveaxis(_filled("sum", z, axis), axis, -1))
 
 
-def prod(z, axis: int = -1):
+def prod(z: Annotated[ArrayLike, "..."], axis: int = -1) -> Complex[Array, "..."]:
     """The product over an axis, by halving: rounding errors grow with log2 of its length.
 
     Raises:
@@ -131,7 +135,7 @@ def prod(z, axis: int = -1):
     return _halve(jnp.moveaxis(_filled("prod", z, axis), axis, 0), arithmetic.product)
 
 
-def matmul(a, b):
+def matmul(a: Annotated[ArrayLike, "... n m"], b: Annotated[ArrayLike, "... m p"]) -> Complex[Array, "... n p"]:
     """The matrix product of (..., n, m) and (..., m, p): for small matrices, at n m p exponentials each.
 
     Every sum is taken relative to its own largest term, so that no term is lost to another entry's size.
@@ -150,7 +154,16 @@ def matmul(a, b):
     return _matmul(a, b)
 
 
-def scan(a, b, h0=None, *, axis: int = 1, reverse: bool = False, reset=None, implementation: str | None = None):
+def scan(
+    a: Annotated[ArrayLike, "..."],
+    b: Annotated[ArrayLike, "..."],
+    h0: Annotated[ArrayLike, "..."] | None = None,
+    *,
+    axis: int = 1,
+    reverse: bool = False,
+    reset: Annotated[ArrayLike, "..."] | None = None,
+    implementation: str | None = None,
+) -> Complex[Array, "..."]:
     """All states of h_t = a_t h_{t-1} + b_t along `axis`, on GOOMs.
 
     Args:
@@ -168,32 +181,35 @@ def scan(a, b, h0=None, *, axis: int = 1, reverse: bool = False, reset=None, imp
     Raises:
       ShapeError: an argument is not complex, or shapes do not fit. UsageError: an unknown implementation.
 
-    Source: MATH.md sections 1 and 4.
+    Source: docs/math.md sections 1 and 4.
 
     >>> import jax.numpy as jnp
     >>> h = scan(to_goom(jnp.float32(-1e30)), to_goom(jnp.ones((1, 4, 1))))
     >>> (h.real[0, :, 0] / jnp.log(10.0)).round().tolist()
     [0.0, 30.0, 60.0, 90.0]
     """
-    a, b, h0 = _gooms("scan", a=a, b=b, h0=h0)
-    axis = _check_scan(a, b, h0, axis, reset)
+    a, b, *start = _gooms("scan", a=a, b=b, **({} if h0 is None else {"h0": h0}))
+    reset = given(reset)
+    axis %= _filled("scan", b, axis).ndim
+    check_recurrence("goom.scan", a.shape, b.shape, start[0].shape if start else None, axis)
+    check_reset("goom.scan", reset, b.shape[: axis + 1])
     if implementation is None:
         implementation = "sequential" if jax.default_backend() == "cpu" else "associative"
     if implementation not in IMPLEMENTATIONS:
         raise UsageError(f"unknown implementation {implementation!r} of goom.scan: use {', '.join(IMPLEMENTATIONS)}")
     a = jnp.moveaxis(a.reshape((1,) * (b.ndim - a.ndim) + a.shape), axis, 0)
     b = jnp.moveaxis(b, axis, 0)
-    h0 = zeros(b.shape[1:], b.dtype) if h0 is None else h0
+    before = start[0] if start else zeros(b.shape[1:], b.dtype)
     if reset is not None:
         reset = jnp.moveaxis(reset.reshape(reset.shape + (1,) * (b.ndim - reset.ndim)), axis, 0)
         a = jnp.where(reset, zeros((), a.dtype), a)
     if reverse:
         a, b = jnp.flip(a, 0), jnp.flip(b, 0)
-    h = _recurrence(a, b, h0, implementation)
+    h = _recurrence(a, b, before, implementation)
     return jnp.moveaxis(jnp.flip(h, 0) if reverse else h, 0, axis)
 
 
-def matrix_scan(a, *, axis: int = -3):
+def matrix_scan(a: Annotated[ArrayLike, "... n n"], *, axis: int = -3) -> Complex[Array, "... n n"]:
     """All products A_t .. A_2 A_1 of small matrices (..., n, n) along `axis`, in log2 T passes.
 
     Raises:
@@ -202,7 +218,7 @@ def matrix_scan(a, *, axis: int = -3):
     return jnp.moveaxis(_matrix_scan(_matrices("matrix_scan", a, axis)), 0, axis)
 
 
-def matrix_prod(a, *, axis: int = -3):
+def matrix_prod(a: Annotated[ArrayLike, "... n n"], *, axis: int = -3) -> Complex[Array, "... n n"]:
     """The last of `matrix_scan`, A_T .. A_1, for T - 1 matrix products.
 
     The 10,001st Fibonacci number, 5.4e2089:
@@ -218,14 +234,14 @@ def matrix_prod(a, *, axis: int = -3):
     return _halve(_matrices("matrix_prod", a, axis), later_first)
 
 
-def _gooms(function: str, **arrays) -> list[Any]:
-    """The arguments (None stays None) as arrays of one dtype, or a ShapeError that names the one that is no GOOM."""
-    found = {name: jnp.asarray(array) for name, array in arrays.items() if array is not None}
+def _gooms(function: str, **arrays: ArrayLike) -> list[Array]:
+    """The arguments as arrays of one dtype, or a ShapeError that names the one that is no GOOM."""
+    found = {name: jnp.asarray(array) for name, array in arrays.items()}
     for name, array in found.items():
         if not jnp.iscomplexobj(array):
             raise ShapeError(f"goom.{function}: {name} is {array.dtype}, expected a GOOM: take to_goom of it first")
     dtype = jnp.result_type(*found.values())
-    return [found[name].astype(dtype) if name in found else None for name in arrays]
+    return [array.astype(dtype) for array in found.values()]
 
 
 def _broadcast(function: str, a, b):
@@ -246,19 +262,3 @@ def _matrices(function: str, a, axis: int):
     if a.ndim < 3 or a.shape[-1] != a.shape[-2] or axis % a.ndim >= a.ndim - 2:
         raise ShapeError(f"goom.{function}: expected square matrices (..., T, n, n), got shape {a.shape}, axis {axis}")
     return jnp.moveaxis(_filled(function, a, axis), axis, 0)
-
-
-def _check_scan(a, b, h0, axis: int, reset) -> int:
-    _filled("scan", b, axis)
-    axis %= b.ndim
-    try:
-        fits = jnp.broadcast_shapes(a.shape, b.shape) == b.shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ShapeError(f"goom.scan: a of shape {a.shape} does not broadcast to b of shape {b.shape}")
-    expected = b.shape[:axis] + b.shape[axis + 1 :]
-    if h0 is not None and h0.shape != expected:
-        raise ShapeError(f"goom.scan: h0 has shape {h0.shape}, expected {expected} (b without its time axis)")
-    check_reset("goom.scan", reset, b.shape[: axis + 1])
-    return axis

@@ -5,32 +5,35 @@ A zero has log-magnitude -inf and phase 0. The number +1 or -1 has phase 0 or th
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from cssm.core.typing import Bool, Complex, Float, Inexact
+
 TWO_PI_ERROR = 2.4492935982947064e-16  # 2 pi minus the nearest float64
 
 
-def two_pi(dtype) -> tuple[float, float]:
+def two_pi(dtype: Any) -> tuple[float, float]:
     """2 pi as the nearest number of that dtype, and what it lacks."""
     nearest = float(np.asarray(2 * math.pi, dtype))
     return nearest, 2 * math.pi - nearest + TWO_PI_ERROR
 
 
-def is_zero(z):
+def is_zero(z: Complex[Any, "..."]) -> Bool[Any, "..."]:
     return z.real == -jnp.inf
 
 
-def polar(phase):
+def polar(phase: Float[Any, "..."]) -> tuple[Float[Any, "..."], Float[Any, "..."]]:
     """(cos, sin); exactly (-1, 0) at the floats nearest to pi and -pi."""
     negative = jnp.abs(phase) == jnp.asarray(math.pi, phase.dtype)
     return jnp.where(negative, -1, jnp.cos(phase)), jnp.where(negative, 0, jnp.sin(phase))
 
 
-def turn(p, q):
+def turn(p: Float[Any, "..."], q: Float[Any, "..."]) -> Float[Any, "..."]:
     """The phase p + q in (-pi, pi], for p and q in it. Real numbers (multiples of pi) stay exactly real."""
     phase = p + q
     part = phase - p
@@ -42,23 +45,23 @@ def turn(p, q):
     return jnp.where(real, wrapped, wrapped + (lost - turns * lacking))
 
 
-def turned(log, p, q):
+def turned(log: Float[Any, "..."], p: Float[Any, "..."], q: Float[Any, "..."]) -> Complex[Any, "..."]:
     """The GOOM of that log-magnitude and of phase p + q; 0 for a zero."""
     return lax.complex(log, jnp.where(log == -jnp.inf, 0, turn(p, q)).astype(log.dtype))
 
 
-def size(x):
+def size(x: Inexact[Any, "..."]) -> Float[Any, "..."]:
     """The magnitude of the larger part."""
     return jnp.maximum(jnp.abs(x.real), jnp.abs(x.imag)) if jnp.iscomplexobj(x) else jnp.abs(x)
 
 
-def vanishes(x):
+def vanishes(x: Inexact[Any, "..."]) -> Bool[Any, "..."]:
     """Zero, or subnormal: what XLA's arithmetic may flush to zero."""
     return size(x) < jnp.finfo(x.dtype).tiny
 
 
 @jax.custom_vjp
-def log(x):
+def log(x: Inexact[Any, "..."]) -> Complex[Any, "..."]:
     """log|x| + i arg x of a real or complex array; a zero gives -inf. No floor."""
     if not jnp.iscomplexobj(x):
         log, phase = jnp.log(jnp.abs(x)), jnp.where(x < 0, math.pi, 0)
@@ -105,7 +108,7 @@ def _times_exp(z, g):
 
 
 @jax.custom_vjp
-def exp(z):
+def exp(z: Complex[Any, "..."]) -> Complex[Any, "..."]:
     """The ordinary complex number; 0 for a zero, infinite where it overflows."""
     return _times_exp(z, jnp.ones((), z.real.dtype))
 
@@ -114,7 +117,7 @@ exp.defvjp(lambda z: (exp(z), z), lambda z, g: (_times_exp(z, g),))
 
 
 @jax.custom_vjp
-def exp_real(z):
+def exp_real(z: Complex[Any, "..."]) -> Float[Any, "..."]:
     """The real part of the ordinary number: exact for GOOMs of real numbers."""
     return _scale(jnp.exp(z.real), polar(z.imag)[0])
 
@@ -123,7 +126,7 @@ exp_real.defvjp(lambda z: (exp_real(z), z), lambda z, g: (_times_exp(z, g),))
 
 
 @jax.custom_vjp
-def product(a, b):
+def product(a: Complex[Any, "..."], b: Complex[Any, "..."]) -> Complex[Any, "..."]:
     return turned(a.real + b.real, a.imag, b.imag)
 
 
@@ -135,14 +138,14 @@ def _product_backward(zero, g):
 product.defvjp(lambda a, b: (out := product(a, b), is_zero(out)), _product_backward)
 
 
-def quotient(a, b):
+def quotient(a: Complex[Any, "..."], b: Complex[Any, "..."]) -> Complex[Any, "..."]:
     """a / b, and 0 where b is 0: the share of a part in a whole that may have vanished."""
     log = jnp.where(is_zero(a) | is_zero(b), -jnp.inf, a.real - jnp.where(is_zero(b), 0, b.real))
     return turned(log, a.imag, -b.imag)
 
 
 @jax.custom_vjp
-def add(a, b):
+def add(a: Complex[Any, "..."], b: Complex[Any, "..."]) -> Complex[Any, "..."]:
     """log(exp a + exp b) = l + log(1 + exp(s - l)), l the larger: adding a zero changes no bit."""
     first = a.real >= b.real
     large, small = jnp.where(first, a, b), jnp.where(first, b, a)
@@ -158,7 +161,7 @@ add.defvjp(lambda a, b: (out := add(a, b), (a, b, out)), _add_backward)
 
 
 @jax.custom_vjp
-def add_last(z):
+def add_last(z: Complex[Any, "*lead n"]) -> Complex[Any, "*lead"]:
     """log sum_j exp(z_j) over the last axis, relative to the largest term."""
     large = jnp.take_along_axis(z, jnp.argmax(z.real, -1, keepdims=True), -1)
     return product(large[..., 0], log(exp(quotient(z, large)).sum(-1)))

@@ -5,16 +5,20 @@ g_t = c_t / h_t: s_t = g_t + a_{t+1} s_{t+1};  c_b = s b;  c_a = s_t a_t h_{t-1}
 a lacks;  c_h0 = s_1 a_1 h_0.
 """
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cssm.core.typing import Complex
+
 from .arithmetic import add, exp, is_zero, log, product, quotient
 
 
-def zeros(shape, dtype):
+def zeros(shape: Sequence[int], dtype: Any) -> Complex[Any, "..."]:
     """GOOMs of the number 0."""
     return jnp.full(shape, -jnp.inf, dtype)
 
@@ -25,27 +29,31 @@ def _step(h, now):
     return h, h
 
 
-def spread_product(a, b):
+def spread_product(a: Complex[Any, "..."], b: Complex[Any, "..."]) -> Complex[Any, "..."]:
     return product(*jnp.broadcast_arrays(a, b))
 
 
-def spread_add(a, b):
+def spread_add(a: Complex[Any, "..."], b: Complex[Any, "..."]) -> Complex[Any, "..."]:
     return add(*jnp.broadcast_arrays(a, b))
 
 
-def sequential(a, b, h0):
+def sequential(
+    a: Complex[Any, "_ ..."], b: Complex[Any, "t *rest"], h0: Complex[Any, "*rest"]
+) -> Complex[Any, "t *rest"]:
     if len(a) == 1:
         return lax.scan(lambda h, b: _step(h, (a[0], b)), h0, b)[1]
     return lax.scan(_step, h0, (a, b))[1]
 
 
-def combine(first, second):
+def combine(first: Any, second: Any) -> tuple[Any, Any]:
     """(a1, b1) then (a2, b2): the pair (a2 a1, a2 b1 + b2). Associative."""
     (a1, b1), (a2, b2) = first, second
     return product(a2, a1), spread_add(spread_product(a2, b1), b2)
 
 
-def associative(a, b, h0):
+def associative(
+    a: Complex[Any, "_ ..."], b: Complex[Any, "t *rest"], h0: Complex[Any, "*rest"]
+) -> Complex[Any, "t *rest"]:
     b = b.at[0].set(_step(h0, (a[0], b[0]))[0])
     a = jnp.broadcast_to(a, (len(b), *a.shape[1:]))  # over time only
     return lax.associative_scan(combine, (a, b))[1]
@@ -55,7 +63,9 @@ IMPLEMENTATIONS = {"sequential": sequential, "associative": associative}
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def recurrence(a, b, h0, implementation):
+def recurrence(
+    a: Complex[Any, "_ ..."], b: Complex[Any, "t *rest"], h0: Complex[Any, "*rest"], implementation: str
+) -> Complex[Any, "t *rest"]:
     """a (T or 1, ...) broadcastable to b (T, ...) with as many axes; h0 (...)."""
     return IMPLEMENTATIONS[implementation](a, b, h0)
 

@@ -3,9 +3,14 @@
 The maths and the cost of each implementation are in this folder's README.md.
 """
 
+from typing import Annotated
+
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 from cssm.core.errors import ShapeError
+from cssm.core.typing import Float
 from cssm.shared.s4_options import check_discretisation, check_implementation
 
 from . import cauchy, diagonal, dplr
@@ -14,7 +19,15 @@ from .reference import kernel_reference, s4_matrices, s4d_matrices
 __all__ = ["diagonal", "dplr", "kernel_reference", "s4_kernel", "s4_matrices", "s4d_kernel", "s4d_matrices"]
 
 
-def s4d_kernel(A, B, C, dt, length, *, disc="zoh"):
+def s4d_kernel(
+    A: Annotated[ArrayLike, "h n"],
+    B: Annotated[ArrayLike, "h n"],
+    C: Annotated[ArrayLike, "c h n"],
+    dt: Annotated[ArrayLike, "h"],
+    length: int,
+    *,
+    disc: str = "zoh",
+) -> Float[Array, "c h l"]:
     """Impulse response of diagonal state spaces, one per head, over conjugate pairs.
 
     Equivalent to::
@@ -35,7 +48,7 @@ def s4d_kernel(A, B, C, dt, length, *, disc="zoh"):
     Raises:
       ShapeError: shapes or dtypes that do not fit, or no taps. UsageError: an unknown discretisation.
 
-    Source: MATH.md section 5; Gu et al. 2022 (S4D), section 3.
+    Source: docs/math.md section 5; Gu et al. 2022 (S4D), section 3.
 
     >>> A, B = jnp.full((1, 1), -1 + 0j), jnp.ones((1, 1), complex)
     >>> K = s4d_kernel(A, B, B[None], jnp.log(jnp.array([2.0])), 3)  # A_bar = B_bar = 1/2
@@ -47,7 +60,16 @@ def s4d_kernel(A, B, C, dt, length, *, disc="zoh"):
     return diagonal.kernel(system, diagonal.plan(system, length), length)
 
 
-def s4_kernel(A, P, B, C, dt, length, *, implementation=None):
+def s4_kernel(
+    A: Annotated[ArrayLike, "h n"],
+    P: Annotated[ArrayLike, "r h n"],
+    B: Annotated[ArrayLike, "h n"],
+    C: Annotated[ArrayLike, "c h n"],
+    dt: Annotated[ArrayLike, "h"],
+    length: int,
+    *,
+    implementation: str | None = None,
+) -> Float[Array, "c h l"]:
     """Impulse response of diagonal-minus-low-rank state spaces, diag(A) - P P^*, discretised by the bilinear rule.
 
     Equivalent to::
@@ -68,7 +90,7 @@ def s4_kernel(A, P, B, C, dt, length, *, implementation=None):
     Raises:
       ShapeError: shapes or dtypes that do not fit, or no taps. UsageError: an unknown implementation.
 
-    Source: MATH.md section 5; Gu et al. 2022 (S4), section 3 and appendix C.
+    Source: docs/math.md section 5; Gu et al. 2022 (S4), section 3 and appendix C.
 
     >>> A, one = jnp.full((1, 1), -0.5 + 0j), jnp.ones((1, 1), complex)
     >>> K = s4_kernel(A, 0.5 * one[None], one, one[None], jnp.ones(1), 3)  # M (1, 1) = -(1, 1): A_bar = 1/3

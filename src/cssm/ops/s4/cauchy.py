@@ -6,11 +6,14 @@ no harm. The pencil (1 - q) - (1 + q)/2 A needs no division by 1 + q, so q = -1 
 
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from cssm.core.typing import Complex, Float
 
 from .dplr import Dplr, advance, output_rows, plan, to_complex
 
@@ -18,7 +21,7 @@ DAMPING = 1.0
 ENTRIES = 2**22  # of the Cauchy matrix (H, n, frequencies) held at a time: 32 MiB in complex64
 
 
-def kernel(system: Dplr, length: int):
+def kernel(system: Dplr, length: int) -> Float[Any, "c h l"]:
     """K (C, H, L), exactly the first L taps: C (I - R^L A_bar^L) takes away those that would alias."""
     exponents = -DAMPING / length - 2j * np.pi * np.arange(length // 2 + 1) / length
     nodes = np.stack([-np.expm1(exponents), (1 + np.exp(exponents)) / 2])  # 1 - q, (1 + q) / 2
@@ -55,7 +58,12 @@ def _generating_function(system: Dplr, difference, mean):
     return table[:, 0]
 
 
-def cauchy_sums(weights, diagonal, difference, mean):
+def cauchy_sums(
+    weights: Complex[Any, "*lead h n"],
+    diagonal: Complex[Any, "h n"],
+    difference: Complex[Any, "f"],
+    mean: Complex[Any, "f"],
+) -> Complex[Any, "*lead h f"]:
     """sum_n w / (s - m d) + conj(w) / (s - m conj(d)) for w (..., H, n), d (H, n), s and m (F,): (..., H, F).
 
     = s sum_n 2 Re(w) E - m sum_n 2 Re(w conj d) E with E = 1 / ((s - m d) (s - m conj d)): products with real factors.

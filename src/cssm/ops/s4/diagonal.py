@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from cssm.core.typing import Complex
+from cssm.core.typing import Complex, Float
 from cssm.shared.s4_options import blocks
 
 
@@ -29,7 +29,9 @@ class Plan(NamedTuple):
     last: Complex[Any, "h n"]
 
 
-def discretise(A, B, C, dt, disc: str) -> Diagonal:
+def discretise(
+    A: Complex[Any, "h n"], B: Complex[Any, "h n"], C: Complex[Any, "c h n"], dt: Float[Any, "h"], disc: str
+) -> Diagonal:
     """zoh: A_bar = e^z, B_bar = (A_bar - 1) / A B, with z = dt A.
 
     bilinear: A_bar = (1 + z/2) / (1 - z/2), B_bar = dt B / (1 - z/2).
@@ -44,7 +46,7 @@ def discretise(A, B, C, dt, disc: str) -> Diagonal:
     return Diagonal(increment, dt[:, None] * gain * B, C)
 
 
-def expm1(z):
+def expm1(z: Complex[Any, "..."]) -> Complex[Any, "..."]:
     """e^z - 1 for complex z, without cancellation: e^x cos y - 1 = expm1(x) cos y - 2 sin(y/2)^2."""
     x, y = z.real, z.imag
     return lax.complex(jnp.expm1(x) * jnp.cos(y) - 2 * jnp.sin(y / 2) ** 2, jnp.exp(x) * jnp.sin(y))
@@ -56,17 +58,17 @@ def plan(system: Diagonal, length: int) -> Plan:
     return Plan(1 + fine, 1 + _powers(stride, count)[0], power(system.increment, length))
 
 
-def kernel(system: Diagonal, plan: Plan, length: int):
+def kernel(system: Diagonal, plan: Plan, length: int) -> Float[Any, "c h l"]:
     """K (C, H, L): K[c, h, l] = 2 Re sum_n C B_bar A_bar^l."""
     return _vandermonde(system.C * system.B, plan, length)
 
 
-def response(system: Diagonal, plan: Plan, state, length: int):
+def response(system: Diagonal, plan: Plan, state: Complex[Any, "b h n"], length: int) -> Float[Any, "b c h l"]:
     """(B, C, H, L): what the state (B, H, n) before the first step adds to the output of each step."""
     return _vandermonde(system.C * (state + system.increment * state)[:, None], plan, length)
 
 
-def absorb(system: Diagonal, plan: Plan, state, u):
+def absorb(system: Diagonal, plan: Plan, state: Complex[Any, "b h n"], u: Float[Any, "b h l"]) -> Complex[Any, "b h n"]:
     """The state (B, H, n) after the inputs u (B, H, L)."""
     *outer, length = u.shape
     count, size = blocks(length)
@@ -77,12 +79,12 @@ def absorb(system: Diagonal, plan: Plan, state, u):
     return state + plan.last * state + system.B * total
 
 
-def step(system: Diagonal, state, u):
+def step(system: Diagonal, state: Complex[Any, "*lead h n"], u: Float[Any, "*lead h"]) -> Complex[Any, "*lead h n"]:
     """The state after one input u (B, H)."""
     return state + (system.increment * state + system.B * u[..., None])
 
 
-def read(system: Diagonal, state):
+def read(system: Diagonal, state: Complex[Any, "b h n"]) -> Float[Any, "b c h"]:
     """y (B, C, H) = 2 Re(C x)."""
     return 2 * jnp.einsum("chn,bhn->bch", system.C, state, precision=lax.Precision.HIGHEST).real
 
@@ -96,7 +98,7 @@ def _powers(increment, count: int):
     return table[..., :count], stride
 
 
-def power(increment, exponent: int):
+def power(increment: Complex[Any, "..."], exponent: int) -> Complex[Any, "..."]:
     """A^exponent - 1 from A - 1, by the bits of the exponent."""
     total = jnp.zeros_like(increment)
     for bit in range(exponent.bit_length()):

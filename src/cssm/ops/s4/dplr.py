@@ -30,7 +30,10 @@ class Dplr(NamedTuple):
     B: Complex[Any, "h n"]
 
 
-def discretise(A, P, B, C, dt) -> Dplr:
+def discretise(
+    A: Complex[Any, "h n"], P: Complex[Any, "r h n"], B: Complex[Any, "h n"], C: Complex[Any, "c h n"],
+    dt: Float[Any, "h"],
+) -> Dplr:  # fmt: skip
     """dt A = diagonal - low_rank low_rank^*; resolvent and inner invert I - dt A / 2 by Woodbury's identity."""
     diagonal, low_rank, drive = dt[:, None] * A, jnp.sqrt(dt)[:, None] * P, dt[:, None] * B
     resolvent = 1 / (1 - diagonal / 2)
@@ -39,12 +42,12 @@ def discretise(A, P, B, C, dt) -> Dplr:
     return system._replace(B=_solve(system, drive))
 
 
-def step(system: Dplr, state, u):
+def step(system: Dplr, state: Complex[Any, "*lead h n"], u: Float[Any, "*lead h"]) -> Complex[Any, "*lead h n"]:
     """The state after one input u (B, H)."""
     return state + (_increment(system, state) + system.B * u[..., None])
 
 
-def read(system: Dplr, state):
+def read(system: Dplr, state: Complex[Any, "b h n"]) -> Float[Any, "b c h"]:
     """y (B, C, H) = 2 Re(C x)."""
     return 2 * _einsum("chn,bhn->bch", system.C, state).real
 
@@ -72,7 +75,7 @@ def plan(system: Dplr, length: int) -> list:
     return matrices
 
 
-def kernel(system: Dplr, plan: list, length: int):
+def kernel(system: Dplr, plan: list, length: int) -> Float[Any, "c h l"]:
     """K (C, H, L): with l = iS + j, K = (C A^j) (A^(iS) B), a product of two Krylov blocks per head."""
     count, size = blocks(length)
     columns = _krylov(to_real(system.B)[:, None], plan[size.bit_length() - 1 :], count)
@@ -80,7 +83,7 @@ def kernel(system: Dplr, plan: list, length: int):
     return taps.reshape(*taps.shape[:-2], -1)[..., :length]
 
 
-def response(system: Dplr, plan: list, state, length: int):
+def response(system: Dplr, plan: list, state: Complex[Any, "b h n"], length: int) -> Float[Any, "b c h l"]:
     """(B, C, H, L): what the state (B, H, n) before the first step adds to the output of each step."""
     count, size = blocks(length)
     first = to_real(state + _increment(system, state))
@@ -89,7 +92,7 @@ def response(system: Dplr, plan: list, state, length: int):
     return taps.reshape(*taps.shape[:-2], -1)[..., :length]
 
 
-def absorb(system: Dplr, plan: list, state, u):
+def absorb(system: Dplr, plan: list, state: Complex[Any, "b h n"], u: Float[Any, "b h l"]) -> Complex[Any, "b h n"]:
     """The state (B, H, n) after the inputs u (B, H, L): inside blocks by one matrix product, then pairs of blocks."""
     *outer, length = u.shape
     count, size = blocks(length)
@@ -105,7 +108,7 @@ def absorb(system: Dplr, plan: list, state, u):
     return to_complex(advance(to_real(state), plan, length) + ends[..., 0, :])
 
 
-def advance(vector, plan: list, steps: int):
+def advance(vector: Float[Any, "*lead h n"], plan: list, steps: int) -> Float[Any, "*lead h n"]:
     """A_bar^steps applied to real states (..., H, N), by the bits of steps."""
     for bit, matrix in enumerate(plan):
         if steps >> bit & 1:
@@ -113,17 +116,17 @@ def advance(vector, plan: list, steps: int):
     return vector
 
 
-def output_rows(system: Dplr, plan: list, count: int):
+def output_rows(system: Dplr, plan: list, count: int) -> Float[Any, "c h l n"]:
     """(C, H, count, N): C A_bar^j as real rows acting on [Re x, Im x]."""
     rows = 2 * to_real(system.C.conj())[..., None, :]
     return _krylov(rows, [_transpose(matrix) for matrix in plan], count)
 
 
-def to_real(x):
+def to_real(x: Complex[Any, "..."]) -> Float[Any, "..."]:
     return jnp.concatenate([x.real, x.imag], -1)
 
 
-def to_complex(x):
+def to_complex(x: Float[Any, "..."]) -> Complex[Any, "..."]:
     return lax.complex(*jnp.split(x, 2, -1))
 
 

@@ -1,10 +1,16 @@
 """The state spaces built as dense matrices and stepped one by one: slow and obvious, gradients by autodiff."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 
+from cssm.core.typing import Complex, Float
 
-def s4d_matrices(A, B, C, dt, *, disc="zoh"):
+
+def s4d_matrices(
+    A: Complex[Any, "h n"], B: Complex[Any, "h n"], C: Complex[Any, "c h n"], dt: Float[Any, "h"], *, disc: str = "zoh"
+) -> tuple[Complex[Any, "h m m"], Complex[Any, "h m"], Complex[Any, "c h m"]]:
     """A_bar (H, N, N), B_bar (H, N), C (C, H, N) of the diagonal state space, both halves of each conjugate pair."""
     A, B, C, dt = _both(A), _both(B), _both(C), dt[:, None]
     if disc == "bilinear":
@@ -12,7 +18,10 @@ def s4d_matrices(A, B, C, dt, *, disc="zoh"):
     return _diagonal(jnp.exp(dt * A)), (jnp.exp(dt * A) - 1) / A * B, C
 
 
-def s4_matrices(A, P, B, C, dt):
+def s4_matrices(
+    A: Complex[Any, "h n"], P: Complex[Any, "r h n"], B: Complex[Any, "h n"], C: Complex[Any, "c h n"],
+    dt: Float[Any, "h"],
+) -> tuple[Complex[Any, "h m m"], Complex[Any, "h m"], Complex[Any, "c h m"]]:  # fmt: skip
     """The bilinear discretisation of diag(A) - P P^*, by dense solves; shapes as `s4d_matrices`."""
     P, dt = _both(P), dt[:, None, None]
     dense = _diagonal(_both(A)) - jnp.einsum("rhn,rhm->hnm", P, P.conj())
@@ -22,7 +31,9 @@ def s4_matrices(A, P, B, C, dt):
     return jnp.linalg.solve(left, eye + dt / 2 * dense), drive, _both(C)
 
 
-def kernel_reference(A_bar, B_bar, C, length):
+def kernel_reference(
+    A_bar: Complex[Any, "h m m"], B_bar: Complex[Any, "h m"], C: Complex[Any, "c h m"], length: int
+) -> Float[Any, "c h l"]:
     """K (C, H, L): the impulse response C A_bar^l B_bar, one step at a time."""
 
     def step(x, _):

@@ -32,7 +32,7 @@ def chunk(system: diagonal.Diagonal | dplr.Dplr, length: int) -> Chunk:
     return Chunk(taps, outputs[:, 1:], columns[:, ::-1], power)
 
 
-def matrix(system: diagonal.Diagonal | dplr.Dplr):
+def matrix(system: diagonal.Diagonal | dplr.Dplr) -> tuple[Float[Any, "h n n"], Float[Any, "h n"], Float[Any, "h n"]]:
     """A_bar - I (H, N, N), B_bar (H, N) and C (H, N): x <- x + (A_bar - I) x + B_bar u, y = C x, on real states."""
     if isinstance(system, diagonal.Diagonal):
         increment = dplr._diagonal_matrix(system.increment)
@@ -41,12 +41,12 @@ def matrix(system: diagonal.Diagonal | dplr.Dplr):
     return increment, dplr.to_real(system.B), 2 * dplr.to_real(system.C[0].conj())
 
 
-def toeplitz(taps):
+def toeplitz(taps: Float[Any, "h l"]) -> Float[Any, "h l l"]:
     """(H, L) -> (H, L, L): [t, s] holds taps[t - s], and 0 above the diagonal."""
     return two_sided(taps, jnp.zeros_like(taps))
 
 
-def two_sided(causal, anticausal):
+def two_sided(causal: Float[Any, "h l"], anticausal: Float[Any, "h l"]) -> Float[Any, "h l l"]:
     """(H, L), (H, L) -> (H, L, L): causal[t - s] below the diagonal, anticausal[s - t] above, their sum on it.
 
     Row t is row 0 rotated by t: rows of 2L - 1 cut from one sequence of period 2L. No gather, hence no scatter.

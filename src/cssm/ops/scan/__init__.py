@@ -3,14 +3,19 @@
 The maths and the cost of each implementation are in this folder's README.md.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 from cssm.core.errors import ShapeError, UsageError
-from cssm.ops.reset import check_reset
+from cssm.core.typing import Inexact
+from cssm.shared.recurrence import check_recurrence
+from cssm.shared.reset import check_reset
 
+from ..given import given
 from .decay import DECAY_IMPLEMENTATIONS, decay_scan, decay_scan_cumsum
 from .decay_reference import decay_scan_reference
 from .reference import linear_scan_reference
@@ -22,7 +27,16 @@ __all__ = [
 ]  # fmt: skip
 
 
-def linear_scan(a, b, h0=None, *, axis=1, reverse=False, reset=None, implementation=None):
+def linear_scan(
+    a: Annotated[ArrayLike, "..."],
+    b: Annotated[ArrayLike, "..."],
+    h0: Annotated[ArrayLike, "..."] | None = None,
+    *,
+    axis: int = 1,
+    reverse: bool = False,
+    reset: Annotated[ArrayLike, "..."] | None = None,
+    implementation: str | None = None,
+) -> Inexact[Array, "..."]:
     """All states of the linear recurrence h_t = a_t h_{t-1} + b_t along `axis`.
 
     Equivalent to::
@@ -49,13 +63,13 @@ def linear_scan(a, b, h0=None, *, axis=1, reverse=False, reset=None, implementat
       ShapeError: a does not broadcast to b, h0 or reset has another shape, a dtype is not inexact, or T = 0.
       UsageError: an unknown implementation.
 
-    Source: MATH.md section 1; Blelloch (1990), Prefix sums and their applications.
+    Source: docs/math.md section 1; Blelloch (1990), Prefix sums and their applications.
 
     >>> import jax.numpy as jnp
     >>> linear_scan(jnp.float32(0.5), jnp.ones((1, 3, 1)))[0, :, 0].tolist()
     [1.0, 1.5, 1.75]
     """
-    a, b = jnp.asarray(a), jnp.asarray(b)
+    a, b, h0, reset = jnp.asarray(a), jnp.asarray(b), given(h0), given(reset)
     axis = _check(a, b, h0, axis, reset)
     if implementation is None:
         implementation = "sequential" if jax.default_backend() == "cpu" else "associative"
@@ -66,9 +80,9 @@ def linear_scan(a, b, h0=None, *, axis=1, reverse=False, reset=None, implementat
     a = a.astype(carry if jnp.iscomplexobj(a) else jnp.finfo(carry).dtype)
     a = a.reshape((1,) * (b.ndim - a.ndim) + a.shape)
     shape = b.shape[:axis] + b.shape[axis + 1 :]
-    h0 = jnp.zeros(shape, carry) if h0 is None else jnp.asarray(h0, carry)
+    h0 = jnp.zeros(shape, carry) if h0 is None else h0.astype(carry)
     if reset is not None:
-        reset = jnp.asarray(reset).reshape(reset.shape + (1,) * (b.ndim - reset.ndim))
+        reset = reset.reshape(reset.shape + (1,) * (b.ndim - reset.ndim))
     h: Any = scan_with_vjp(a, b.astype(carry), h0, reset, axis, reverse, IMPLEMENTATIONS[implementation])
     return h.astype(dtype)
 
@@ -81,14 +95,6 @@ def _check(a, b, h0, axis, reset) -> int:
     axis %= b.ndim
     if b.shape[axis] == 0:
         raise ShapeError(f"linear_scan: b has no steps along axis {axis} (shape {b.shape}); give at least one")
-    try:
-        fits = jnp.broadcast_shapes(a.shape, b.shape) == b.shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ShapeError(f"linear_scan: a of shape {a.shape} does not broadcast to b of shape {b.shape}")
-    expected = b.shape[:axis] + b.shape[axis + 1 :]
-    if h0 is not None and jnp.shape(h0) != expected:
-        raise ShapeError(f"linear_scan: h0 has shape {jnp.shape(h0)}, expected {expected} (b without its time axis)")
+    check_recurrence("linear_scan", a.shape, b.shape, None if h0 is None else h0.shape, axis)
     check_reset("linear_scan", reset, b.shape[: axis + 1])
     return axis

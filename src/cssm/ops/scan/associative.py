@@ -1,21 +1,28 @@
 """log2 T passes over the data. A transition that does not change over time is squared, never expanded."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 
+from cssm.core.typing import Bool, Inexact
 
-def times(a, past):
+
+def times(a: Inexact[Any, "..."], past: Inexact[Any, "..."]) -> Inexact[Any, "..."]:
     """a past, and 0 where a is: a transition of 0 forgets even inf and NaN."""
     return jnp.where(a == 0, 0, a * past)
 
 
-def combine(first, second):
+def combine(first: Any, second: Any) -> tuple[Any, Any]:
     """(a1, b1) then (a2, b2): the pair (a2 a1, a2 b1 + b2). Associative."""
     (a1, b1), (a2, b2) = first, second
     return times(a2, a1), times(a2, b1) + b2
 
 
-def associative(a, b, h0, reset, axis, reverse):
+def associative(
+    a: Inexact[Any, "..."], b: Inexact[Any, "..."], h0: Inexact[Any, "..."], reset: Bool[Any, "..."] | None,
+    axis: int, reverse: bool,
+) -> Inexact[Any, "..."]:  # fmt: skip
     first = -1 if reverse else 0
     start = lax.index_in_dim(a, 0 if a.shape[axis] == 1 else first % a.shape[axis], axis, keepdims=False) * h0
     if reset is not None:

@@ -4,15 +4,21 @@ Depth 2 sqrt(T) instead of T, two passes over the data instead of log2 T.
 """
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
+
+from cssm.core.typing import Bool, Inexact
 
 from .associative import times
 from .sequential import sequential
 
 
-def chunked(a, b, h0, reset, axis, reverse):
+def chunked(
+    a: Inexact[Any, "..."], b: Inexact[Any, "..."], h0: Inexact[Any, "..."], reset: Bool[Any, "..."] | None,
+    axis: int, reverse: bool,
+) -> Inexact[Any, "..."]:  # fmt: skip
     if reverse:
         a, b = jnp.flip(a, axis), jnp.flip(b, axis)
         reset = None if reset is None else jnp.flip(reset, axis)

@@ -5,22 +5,31 @@ are saved. A decay of exactly 0 selects instead of multiplying: it forgets even 
 """
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike
 
 from cssm.core.errors import UsageError
+from cssm.core.typing import Float
 from cssm.shared.decay import check_decay_scan
 
 from ..accelerator import has_jax_triton, one_gpu
+from ..given import given
 from .vjp import IMPLEMENTATIONS, scan_with_vjp
 
 DECAY_IMPLEMENTATIONS = ("sequential", "chunked", "associative", "triton")
 
 
-def decay_scan(log_a, x, h0=None, *, implementation=None):
+def decay_scan(
+    log_a: Annotated[ArrayLike, "b t r"],
+    x: Annotated[ArrayLike, "b t r c"],
+    h0: Annotated[ArrayLike, "b r c"] | None = None,
+    *,
+    implementation: str | None = None,
+) -> Float[Array, "b t r c"]:
     """All states of h_t = exp(log_a_t) h_{t-1} + x_t, where the decay has no channel axis.
 
     Equals out[b,t,r,c] = sum_{j <= t} exp(log_a[b,j+1,r] + ... + log_a[b,t,r]) x[b,j,r,c] in O(T) work.
@@ -41,14 +50,13 @@ def decay_scan(log_a, x, h0=None, *, implementation=None):
       ShapeError: mismatched shapes, T = 0, an integer or complex dtype, log_a in bfloat16 or float16.
       UsageError: an unknown implementation, or "triton" where it cannot run (it says what is missing).
 
-    Source: MATH.md section 1; source 001.
+    Source: docs/math.md section 1; source 001.
 
     >>> import jax.numpy as jnp
     >>> decay_scan(jnp.log(jnp.full((1, 3, 1), 0.5)), jnp.ones((1, 3, 1, 1)))[0, :, 0, 0].tolist()
     [1.0, 1.5, 1.75]
     """
-    log_a, x = jnp.asarray(log_a), jnp.asarray(x)
-    start: Any = None if h0 is None else jnp.asarray(h0)
+    log_a, x, start = jnp.asarray(log_a), jnp.asarray(x), given(h0)
     check_decay_scan("decay_scan", log_a, x, start)
     if implementation is None:
         implementation = _pick(log_a, x, start)
@@ -72,7 +80,9 @@ def _pick(log_a, x, start) -> str:
     return "triton" if single and one_gpu() and has_jax_triton() else "associative"
 
 
-def decay_scan_cumsum(cumsum_A, x, *, implementation=None):
+def decay_scan_cumsum(
+    cumsum_A: Annotated[ArrayLike, "b t r"], x: Annotated[ArrayLike, "b t r c"], *, implementation: str | None = None
+) -> Float[Array, "b t r c"]:
     """`decay_scan` from the cumulative sum of the log decays: out_t = sum_{j <= t} exp(A_t - A_j) x_j.
 
     A is differenced, l_t = A_t - A_{t-1}, which adds no error that matters (neighbours are close); but float32 has
@@ -91,7 +101,7 @@ def decay_scan_cumsum(cumsum_A, x, *, implementation=None):
     Raises:
       ShapeError, UsageError: as `decay_scan`.
 
-    Source: source 001 (`ssm_scan_triton`); MATH.md section 1.
+    Source: source 001 (`ssm_scan_triton`); docs/math.md section 1.
 
     >>> import jax.numpy as jnp
     >>> decay_scan_cumsum(jnp.log(0.5) * jnp.arange(3.0).reshape(1, 3, 1), jnp.ones((1, 3, 1, 1)))[0, 2, 0].tolist()

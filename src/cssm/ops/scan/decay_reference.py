@@ -1,9 +1,15 @@
 """The decay scan as source 001 writes it, with the causal mask its snippet lacks: O(T^2), and obvious."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
+from cssm.core.typing import Float
 
-def decay_scan_reference(log_a, x, h0=None):
+
+def decay_scan_reference(
+    log_a: Float[Any, "b t r"], x: Float[Any, "b t r c"], h0: Float[Any, "b r c"] | None = None
+) -> Float[Any, "b t r c"]:
     """out_t = sum_{j <= t} exp(l_{j+1} + ... + l_t) x_j, plus exp(l_1 + ... + l_t) h0; gradients by autodiff.
 
     The mask sets exponents to -inf *before* exp: after it, exp has overflowed above the diagonal and 0 * inf is NaN.

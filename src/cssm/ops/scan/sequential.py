@@ -1,15 +1,22 @@
 """One step after another, in place over time, vectorised over the rest: 1 read + 1 write, the CPU winner."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 
+from cssm.core.typing import Bool, Inexact, Shaped
 
-def at(array, t, axis):
+
+def at(array: Shaped[Any, "..."], t: Any, axis: Any) -> Shaped[Any, "..."]:
     """array at step t along axis, or its only step when it does not change over time."""
     return lax.dynamic_index_in_dim(array, t if array.shape[axis] > 1 else 0, axis, keepdims=False)
 
 
-def sequential(a, b, h0, reset, axis, reverse):
+def sequential(
+    a: Inexact[Any, "..."], b: Inexact[Any, "..."], h0: Inexact[Any, "..."], reset: Bool[Any, "..."] | None,
+    axis: int, reverse: bool,
+) -> Inexact[Any, "..."]:  # fmt: skip
     steps = b.shape[axis]
 
     def step(i, carry):

@@ -1,9 +1,12 @@
 """The Triton decay scan, launched through jax-triton. Imported only for implementation="triton"."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from cssm.core.errors import UsageError
+from cssm.core.typing import Float
 
 
 def load():
@@ -33,7 +36,7 @@ def processors() -> int:
     return getattr(jax.devices()[0], "core_count", None) or 132
 
 
-def forward(log_a, x, h0):
+def forward(log_a: Float[Any, "b t r"], x: Float[Any, "b t r c"], h0: Float[Any, "b r c"]) -> Float[Any, "b t r c"]:
     """out (B,T,R,C) in x's dtype; h0 in the carry's dtype."""
     kernels, call = load()
     if x.size == 0:
@@ -48,7 +51,9 @@ def forward(log_a, x, h0):
     )
 
 
-def backward(log_a, h, h0, g):
+def backward(
+    log_a: Float[Any, "b t r"], h: Float[Any, "b t r c"], h0: Float[Any, "b r c"], g: Float[Any, "b t r c"]
+) -> tuple[Float[Any, "b t r"], Float[Any, "b t r c"], Float[Any, "b r c"]]:
     """dlog_a, dx, dh0, in the dtypes of log_a, h and h0."""
     kernels, call = load()
     if h.size == 0:

@@ -5,11 +5,15 @@ s_t = g_t + a_{t+1} s_{t+1};  db = s;  da_t = s_t h_{t-1}, summed over the axes 
 Only h and a are saved.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from cssm.core.typing import Bool, Inexact
 
 from .associative import associative
 from .chunked import chunked
@@ -19,7 +23,10 @@ IMPLEMENTATIONS = {"sequential": sequential, "associative": associative, "chunke
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def scan_with_vjp(a, b, h0, reset, axis, reverse, run):
+def scan_with_vjp(
+    a: Inexact[Any, "..."], b: Inexact[Any, "..."], h0: Inexact[Any, "..."], reset: Bool[Any, "..."] | None,
+    axis: int, reverse: bool, run: Callable[..., Any],
+):  # fmt: skip
     return run(a, b, h0, reset, axis, reverse)
 
 

@@ -4,15 +4,20 @@ Say what you read (`readout`) and whether the input is static; the cheapest exac
 in this folder's README.md.
 """
 
+from typing import Annotated, Any
+
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 from cssm.core.errors import ShapeError, UsageError
-from cssm.core.typing import Grid
-from cssm.ops.reset import check_reset
+from cssm.core.typing import Complex, Float, Grid
 from cssm.ops.scan.geometric import geometric
+from cssm.shared.spectral import READOUTS, check_lift, check_spectral
 
 from ..accelerator import has_jax_triton, one_gpu
+from ..given import given
 from ..scan import linear_scan
 from .clip import clip, fits_in_cache
 from .goom import goom
@@ -28,7 +33,6 @@ IMPLEMENTATIONS = {
     "stream": stream, "clip": clip, "parallel": parallel, "triton": spectral_triton, "goom": goom,
     "reference": spectral_scan_reference,
 }  # fmt: skip
-READOUTS = ("all", "last", "mean")
 
 __all__ = [
     "IMPLEMENTATIONS", "READOUTS", "adjoint_weight", "age", "check_dt", "given_dt", "kernel_spectrum",
@@ -37,7 +41,17 @@ __all__ = [
 ]  # fmt: skip
 
 
-def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=None, dt=None, implementation=None):
+def spectral_scan(
+    x: Annotated[ArrayLike, "b t h w c"],
+    spectrum: Annotated[ArrayLike, "c h wf"],
+    *,
+    readout: str = "all",
+    state: Annotated[ArrayLike, "b c h wf"] | None = None,
+    reset: Annotated[ArrayLike, "b t"] | None = None,
+    lift: Annotated[ArrayLike, "r c"] | None = None,
+    dt: Annotated[ArrayLike, "b t"] | None = None,
+    implementation: str | None = None,
+) -> tuple[Complex[Array, "b c h wf"], Float[Array, "b *t h w c"]]:
     """Run the spectral recurrence over a clip.
 
     Equivalent to::
@@ -74,7 +88,7 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
       UsageError: an unknown readout or implementation, or one that cannot run here; a dt that is not positive (under
         jit, where values are not known, such a dt gives nan).
 
-    Source: MATH.md section 2; 003 Methods, section 1.1.
+    Source: docs/math.md section 2; 003 Methods, section 1.1.
 
     >>> import jax.numpy as jnp
     >>> x, K = jnp.ones((1, 3, 4, 4, 2)), jnp.full((2, 4, 3), 0.5 + 0j)
@@ -82,27 +96,27 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
     >>> round(float(y[0, 0, 0, 0]), 4)  # 1 + 1/2 + 1/4
     1.75
     """
-    x, spectrum = jnp.asarray(x), jnp.asarray(spectrum)
-    if lift is not None and jnp.shape(lift) != (x.shape[-1], spectrum.shape[0]):
-        raise ShapeError(f"lift has shape {jnp.shape(lift)}, expected {(x.shape[-1], spectrum.shape[0])} (R, C)")
-    state = _check(x, spectrum, state, reset, "b t h w c", lift)
+    x, spectrum, lift, reset = jnp.asarray(x), jnp.asarray(spectrum), given(lift), given(reset)
+    check_lift(lift, x.shape, spectrum.shape)
+    before = _start(x, spectrum, given(state), reset, "b t h w c", None if lift is None else lift.shape[1])
+    spectrum = spectrum.astype(before.dtype)
     if readout not in READOUTS:
         raise UsageError(f"unknown readout {readout!r}: use {', '.join(READOUTS)}")
     if dt is not None and implementation is not None:
         raise UsageError(f"dt has an implementation of its own, not {implementation!r}: leave one of them out")
-    dt = given_dt(dt, x.shape[:2], state.real.dtype)
-    if dt is not None:
-        return irregular(x if lift is None else x @ lift, spectrum.astype(state.dtype), state, reset, readout, dt)
+    spans = given_dt(dt, x.shape[:2], before.real.dtype)
+    if spans is not None:
+        return irregular(x if lift is None else x @ lift, spectrum, before, reset, readout, spans)
     if lift is not None and implementation is None and readout != "all" and reset is None:
-        return lifted(x, lift, spectrum.astype(state.dtype), state, readout)
+        return lifted(x, lift, spectrum, before, readout)
     x = x if lift is None else x @ lift
     if implementation is None:
-        implementation = _pick(x, readout, state)
+        implementation = _pick(x, readout, before)
     if implementation not in IMPLEMENTATIONS:
         raise UsageError(
             f"unknown implementation {implementation!r} of spectral_scan: use {', '.join(IMPLEMENTATIONS)}"
         )
-    return IMPLEMENTATIONS[implementation](x, spectrum.astype(state.dtype), state, reset, readout)
+    return IMPLEMENTATIONS[implementation](x, spectrum, before, reset, readout)
 
 
 def _pick(x, readout, state) -> str:
@@ -113,7 +127,14 @@ def _pick(x, readout, state) -> str:
     return "clip" if readout == "all" and fits_in_cache(x, state) else "stream"
 
 
-def spectral_static(x, spectrum, steps: int, *, state=None, readout="last"):
+def spectral_static(
+    x: Annotated[ArrayLike, "b h w c"],
+    spectrum: Annotated[ArrayLike, "c h wf"],
+    steps: int,
+    *,
+    state: Annotated[ArrayLike, "b c h wf"] | None = None,
+    readout: str = "last",
+) -> tuple[Complex[Array, "b c h wf"], Float[Array, "b h w c"]]:
     """`spectral_scan` of one frame repeated `steps` times, for the cost of one frame and log2(steps) kernel products.
 
     S_T = G_T x + K^T S_0 with G_T = (1 - K^T) / (1 - K), computed by doubling (no division).
@@ -129,7 +150,7 @@ def spectral_static(x, spectrum, steps: int, *, state=None, readout="last"):
     Raises:
       ShapeError: shapes that do not fit, or steps < 1. UsageError: another readout.
 
-    Source: MATH.md section 2.
+    Source: docs/math.md section 2.
 
     >>> import jax.numpy as jnp
     >>> state, y = spectral_static(jnp.ones((1, 4, 4, 2)), jnp.full((2, 4, 3), 0.5 + 0j), 3)
@@ -137,20 +158,27 @@ def spectral_static(x, spectrum, steps: int, *, state=None, readout="last"):
     1.75
     """
     x, spectrum = jnp.asarray(x), jnp.asarray(spectrum)
-    state = _check(x, spectrum, state, None, "b h w c")
+    before = _start(x, spectrum, given(state), None, "b h w c")
     if steps < 1:
         raise ShapeError(f"spectral_static: steps is {steps}, expected at least one frame")
     if readout not in ("last", "mean"):
         raise UsageError(f"unknown readout {readout!r} of spectral_static: use last or mean")
-    spectrum = spectrum.astype(state.dtype)
+    spectrum = spectrum.astype(before.dtype)
     power, total, cumulative = geometric(spectrum, steps)
     frame = to_spectrum(x)
-    final = total * frame + power * state
-    shown = final if readout == "last" else (cumulative * frame + spectrum * total * state) / steps
+    final = total * frame + power * before
+    shown = final if readout == "last" else (cumulative * frame + spectrum * total * before) / steps
     return final, to_space(shown, x.shape[2]).astype(x.dtype)
 
 
-def spectral_pooled(x, spectrum, *, readout="all", state=None, reset=None):
+def spectral_pooled(
+    x: Annotated[ArrayLike, "b t h w c"],
+    spectrum: Annotated[ArrayLike, "c h wf"],
+    *,
+    readout: str = "all",
+    state: Annotated[ArrayLike, "b c h wf"] | None = None,
+    reset: Annotated[ArrayLike, "b t"] | None = None,
+) -> Float[Array, "b *t c"]:
     """The spatial mean of `spectral_scan`'s y, from the DC bin alone: no FFT, and a kernel of one number per channel.
 
     Args: as `spectral_scan`. Returns: (B, T, C) for readout "all", (B, C) for "last" and "mean". Raises: likewise.
@@ -159,36 +187,25 @@ def spectral_pooled(x, spectrum, *, readout="all", state=None, reset=None):
     >>> spectral_pooled(jnp.ones((1, 3, 4, 4, 2)), jnp.full((2, 4, 3), 0.5 + 0j), readout="last").tolist()
     [[1.75, 1.75]]
     """
-    x, spectrum = jnp.asarray(x), jnp.asarray(spectrum)
-    state = _check(x, spectrum, state, reset, "b t h w c")
+    x, spectrum, reset = jnp.asarray(x), jnp.asarray(spectrum), given(reset)
+    before = _start(x, spectrum, given(state), reset, "b t h w c")
     if readout not in READOUTS:
         raise UsageError(f"unknown readout {readout!r}: use {', '.join(READOUTS)}")
-    pixels, real = x.shape[2] * x.shape[3], jnp.finfo(state.dtype).dtype
-    dc, start = spectrum[:, 0, 0].real.astype(real), state[..., 0, 0].real / pixels
+    pixels, real = x.shape[2] * x.shape[3], jnp.finfo(before.dtype).dtype
+    dc, start = spectrum[:, 0, 0].real.astype(real), before[..., 0, 0].real / pixels
     y = linear_scan(dc, x.astype(real).mean((2, 3)), start, reset=reset)
     return {"all": y, "last": y[:, -1], "mean": y.mean(1)}[readout].astype(x.dtype)
 
 
-def spectral_zero_state(batch: int, channels: int, grid: Grid, dtype=jnp.complex64):
+def spectral_zero_state(
+    batch: int, channels: int, grid: Grid, dtype: Any = jnp.complex64
+) -> Complex[Array, "b c h wf"]:
     """(B, C, H, W // 2 + 1) zeros: no past."""
     return jnp.zeros((batch, channels, grid[0], grid[1] // 2 + 1), dtype)
 
 
-def _check(x, spectrum, state, reset, legend, lift=None):
+def _start(x, spectrum, state, reset, axes, channels=None) -> Array:
     """The state to start from, or a ShapeError that says what does not fit."""
-    if x.ndim != len(legend.split()):
-        raise ShapeError(f"x has shape {x.shape}, expected {legend.split()}")
-    if not jnp.issubdtype(x.dtype, jnp.floating) or not jnp.issubdtype(spectrum.dtype, jnp.complexfloating):
-        raise ShapeError(f"x must be real floating and the spectrum complex, got {x.dtype} and {spectrum.dtype}")
-    *lead, height, width, channels = x.shape
-    channels = channels if lift is None else lift.shape[1]
-    if 0 in x.shape[1:]:
-        raise ShapeError(f"x of shape {x.shape} is empty: give at least one frame, pixel and channel")
-    expected = (channels, height, width // 2 + 1)
-    if spectrum.shape != expected:
-        raise ShapeError(f"spectrum has shape {spectrum.shape}, expected {expected} (C, H, W // 2 + 1) for x {x.shape}")
-    if state is not None and state.shape != (lead[0], *expected):
-        raise ShapeError(f"state has shape {state.shape}, expected {(lead[0], *expected)} (B, C, H, W // 2 + 1)")
-    check_reset("the spectral recurrence", reset, lead)
+    shape = check_spectral(x, spectrum, state, reset, axes, channels)
     dtype = jnp.result_type(x.dtype, spectrum.dtype, jnp.complex64)
-    return spectral_zero_state(lead[0], channels, (height, width), dtype) if state is None else state.astype(dtype)
+    return jnp.zeros(shape, dtype) if state is None else state.astype(dtype)

@@ -3,9 +3,13 @@
 The FFT of a whole clip uses all cores, that of one frame hardly. Memory for the gradient: the states.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
 
 from .stream import keep, put, stream, witness
 from .transform import adjoint_weight, to_space, to_spectrum
@@ -13,12 +17,14 @@ from .transform import adjoint_weight, to_space, to_spectrum
 CACHE = 12 << 20  # bytes of spectra: 9 MB are 20% faster than with `stream`, 18 MB 10% slower (2 cores, 32 MiB of L3)
 
 
-def fits_in_cache(x, state) -> bool:
+def fits_in_cache(x: Video, state: SpectralState) -> bool:
     """Whether the spectra of x (B, T, H, W, C), one state a frame, are small enough for `clip` to win."""
     return x.shape[1] * state.size * state.dtype.itemsize <= CACHE
 
 
-def clip(x, spectrum, state, reset, readout):
+def clip(
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str
+) -> tuple[SpectralState, Float[Any, "b *t h w c"]]:
     return _all(x, spectrum, state, reset) if readout == "all" else stream(x, spectrum, state, reset, readout)
 
 

@@ -6,12 +6,16 @@ every state.
 
 from typing import Any
 
+from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
+
 from ..goom import from_goom, scan, to_goom
 from ..scan.vjp import scan_with_vjp
 from .transform import to_space, to_spectrum
 
 
-def goom(x, spectrum, state, reset, readout):
+def goom(
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str
+) -> tuple[SpectralState, Float[Any, "b *t h w c"]]:
     reset = None if reset is None else reset[:, :, None, None, None]
     states: Any = scan_with_vjp(spectrum[None, None], to_spectrum(x), state, reset, 1, False, _through_goom)
     shown = {"all": lambda: states, "last": lambda: states[:, -1], "mean": lambda: states.mean(1)}[readout]()

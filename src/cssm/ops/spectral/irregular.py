@@ -5,20 +5,23 @@ row -u): there the mean of K_u^dt and conj(K_-u^dt) is taken, which changes noth
 then gives |K|^dt cos(pi dt), so that the field stays real. Only whole dt compose at those. 0^dt = 0.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 from jax.core import Tracer
 
 from cssm.core.errors import ShapeError, UsageError
+from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
 
 from .transform import to_space, to_spectrum
 
 NOTHING = 1e-30  # a smaller gain counts as 0: its logarithm has no finite float32 gradient
 
 
-def check_dt(dt, shape: tuple[int, ...], real=jnp.float32):
+def check_dt(dt: Any, shape: tuple[int, ...], real: Any = jnp.float32) -> Float[Array, "b ..."]:
     """dt as an array of `shape`, (B, T) or (B,). Values known only at run time cannot raise: a bad one becomes nan.
 
     Raises:
@@ -40,7 +43,7 @@ def check_dt(dt, shape: tuple[int, ...], real=jnp.float32):
     return jnp.where(good, dt, jnp.nan).astype(real)
 
 
-def given_dt(dt, shape: tuple[int, ...], real=jnp.float32):
+def given_dt(dt: Any, shape: tuple[int, ...], real: Any = jnp.float32) -> Float[Array, "b ..."] | None:
     """`check_dt`, or None for the default path: without dt, and where every step is known to be 1.
 
     >>> given_dt([[1.0, 1.0]], (1, 2)) is None
@@ -52,7 +55,7 @@ def given_dt(dt, shape: tuple[int, ...], real=jnp.float32):
     return None if not isinstance(dt, Tracer) and (np.asarray(dt) == 1).all() else checked
 
 
-def spectral_power(spectrum, dt, width: int):
+def spectral_power(spectrum: HalfSpectrum, dt: Float[Any, "b"], width: int) -> SpectralState:
     """(B, C, H, Wf): K^dt of a spectrum (C, H, Wf) of a real kernel on a grid `width` pixels wide; dt (B,).
 
     >>> spectral_power(jnp.full((1, 1, 1), 0.25 + 0j), jnp.array([0.5, 2.0]), 1).real.ravel().tolist()
@@ -61,13 +64,15 @@ def spectral_power(spectrum, dt, width: int):
     return _power(_polar(spectrum, width), dt, width)
 
 
-def age(state, spectrum, dt, width: int):
+def age(state: SpectralState, spectrum: HalfSpectrum, dt: Any, width: int) -> SpectralState:
     """K^dt S of a state (B, C, H, Wf) for dt (B,), or K S where dt is None: what is left of it at the next frame."""
     dt = given_dt(dt, state.shape[:1], state.real.dtype)
     return (spectrum if dt is None else spectral_power(spectrum, dt, width)) * state
 
 
-def irregular(x, spectrum, state, reset, readout, dt):
+def irregular(
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str, dt: Float[Any, "b t"]
+) -> tuple[SpectralState, Float[Any, "b *t h w c"]]:
     """Arguments as `spectral_scan`, checked there. Frame by frame; the gradient keeps the states, and no power of K."""
     width = x.shape[3]
     polar = _polar(spectrum, width)
@@ -81,8 +86,8 @@ def irregular(x, spectrum, state, reset, readout, dt):
         total = total + state if readout == "mean" else total
         return (state, total), to_space(state, width).astype(x.dtype) if readout == "all" else None
 
-    reset = jnp.zeros(x.shape[:2], bool) if reset is None else reset
-    (state, total), y = lax.scan(body, (state, jnp.zeros_like(state)), (jnp.moveaxis(x, 1, 0), dt.T, reset.T))
+    restarts = jnp.zeros(x.shape[:2], bool) if reset is None else reset
+    (state, total), y = lax.scan(body, (state, jnp.zeros_like(state)), (jnp.moveaxis(x, 1, 0), dt.T, restarts.T))
     if readout == "all":
         return state, jnp.moveaxis(y, 0, 1)
     return state, to_space(state if readout == "last" else total / x.shape[1], width).astype(x.dtype)

@@ -5,15 +5,21 @@ S_L = K^L S_0 + sum_{s, r} (K^(L-s) W_r) u_{s, r}. The weights are shared by the
 Memory for the gradient: the spectra of u (the lift's gradient needs them) and one state per chunk.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
+
+from cssm.core.typing import Float, HalfSpectrum, SpectralState
 
 from .transform import to_space, to_spectrum
 
 CHUNK = 16  # frames; the weights hold CHUNK * R * C spectra
 
 
-def lifted(u, lift, spectrum, state, readout):
+def lifted(
+    u: Float[Any, "b t h w r"], lift: Float[Any, "r c"], spectrum: HalfSpectrum, state: SpectralState, readout: str
+) -> tuple[SpectralState, Float[Any, "b h w c"]]:
     """(state, y) of the last frame or of the mean over frames of the recurrence on u @ lift."""
     batch, steps, _, width, _ = u.shape
     frames = to_spectrum(u).reshape(batch, steps, u.shape[-1], -1)  # b t r f

@@ -5,16 +5,21 @@ the notation). The forward pass of the gradient takes the slopes dS/dK by differ
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
 
 from ..scan import linear_scan
 from .stream import frame_cotangents, kernel_cotangent, stream, witness
 from .transform import adjoint_weight, to_space, to_spectrum
 
 
-def parallel(x, spectrum, state, reset, readout):
+def parallel(
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str
+) -> tuple[SpectralState, Float[Any, "b *t h w c"]]:
     if readout == "all":
         states = linear_scan(spectrum, to_spectrum(x), state, reset=reset, implementation="associative")
         return states[:, -1], to_space(states, x.shape[3]).astype(x.dtype)

@@ -5,16 +5,21 @@ the README, s_t is the cotangent of S_t scaled so that dx_t = irfft2(s_t); it ob
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cssm.core.typing import Complex, Float, Frame, HalfSpectrum, Inexact, Reset, SpectralState, Video
+
 from .transform import adjoint_weight, to_space, to_spectrum
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
-def stream(x, spectrum, state, reset, readout):
+def stream(
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str
+) -> tuple[SpectralState, Float[Any, "b *t h w c"]]:
     return _scan_all(x, spectrum, state, reset)[:2] if readout == "all" else _reduce(x, spectrum, state, reset, readout)
 
 
@@ -34,7 +39,7 @@ def _backward(readout, saved, cotangents):
 stream.defvjp(_forward, _backward)
 
 
-def witness(x):
+def witness(x: Video) -> Float[Any, "0 t h w"]:
     """A zero-size array that remembers x's width, length and dtype in the residuals."""
     return jnp.zeros((0, *x.shape[1:4]), x.dtype)
 
@@ -43,14 +48,14 @@ def _frame(x, t):
     return to_spectrum(lax.dynamic_index_in_dim(x, t, 1, keepdims=False))
 
 
-def keep(reset, t, value):
+def keep(reset: Reset | None, t: Any, value: Complex[Any, "b c h wf"]) -> Complex[Any, "b c h wf"]:
     """value, or 0 in the batch rows that restart at frame t."""
     if reset is None:
         return value
     return jnp.where(lax.dynamic_index_in_dim(reset, t, 1, keepdims=False)[:, None, None, None], 0, value)
 
 
-def put(array, value, t):
+def put(array: Inexact[Any, "b t *rest"], value: Inexact[Any, "b *rest"], t: Any) -> Inexact[Any, "b t *rest"]:
     return lax.dynamic_update_index_in_dim(array, value.astype(array.dtype), t, 1)
 
 
@@ -123,13 +128,15 @@ def _backward_all(saved, state_cotangent, g):
     return dx, dspectrum * weight, carried.conj() * weight, None
 
 
-def frame_cotangents(readout, steps, weight, state_cotangent, g):
+def frame_cotangents(
+    readout: str, steps: int, weight: Float[Any, "wf"], state_cotangent: SpectralState, g: Frame
+) -> tuple[SpectralState, SpectralState | None]:
     """s of the last frame but for g, and the g that the mean adds to s at every frame (None for last)."""
     carried, g = state_cotangent.conj() / weight, to_spectrum(g)
     return (carried + g, None) if readout == "last" else (carried, g / steps)
 
 
-def kernel_cotangent(last, g, slopes):
+def kernel_cotangent(last: SpectralState, g: SpectralState | None, slopes: Any) -> HalfSpectrum:
     """sum over the batch of s* dS/dK: through the last state, and through the sum of all states for the mean."""
     slope, slope_total = slopes
     through = last.conj() * slope

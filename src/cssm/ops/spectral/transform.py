@@ -4,34 +4,27 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from cssm.core.errors import ShapeError, UsageError
+from cssm.core.errors import UsageError
 from cssm.core.typing import Complex, Float, Grid
+from cssm.shared.spectral import column_weights, transform_tables
 
-ORIGINS = ("center", "corner")
 
-
-def to_spectrum(x):
+def to_spectrum(x: Float[Any, "*lead h w c"]) -> Complex[Array, "*lead c h wf"]:
     """rfft2 over height and width, channels moved to the front: "... h w c" -> "... c h wf"."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return jnp.fft.rfft2(jnp.moveaxis(x, -1, -3))
 
 
-def to_space(spectrum, width: int):
+def to_space(spectrum: Complex[Any, "*lead c h wf"], width: int) -> Float[Array, "*lead h w c"]:
     """Inverse of `to_spectrum`: "... c h wf" -> "... h w c"."""
     return jnp.moveaxis(jnp.fft.irfft2(spectrum, s=(spectrum.shape[-2], width)), -3, -1)
 
 
-def adjoint_weight(height: int, width: int, dtype) -> np.ndarray:
-    """(Wf,), real: m / (H W), with m = 2 for the columns that stand for two, 1 for the self-conjugate ones.
-
-    The cotangent of irfft2 is m / (H W) conj(rfft2(g)); the other half of the spectrum is folded into these columns.
-    """
-    columns = np.full(width // 2 + 1, 2.0)
-    columns[0] = 1.0
-    if width % 2 == 0:
-        columns[-1] = 1.0
-    return (columns / (height * width)).astype(jnp.finfo(dtype).dtype)
+def adjoint_weight(height: int, width: int, dtype: Any) -> np.ndarray:
+    """(Wf,), real: see `cssm.shared.spectral.column_weights`."""
+    return column_weights(height, width).astype(jnp.finfo(dtype).dtype)
 
 
 def kernel_spectrum(k: Float[Any, "*lead kh kw"], grid: Grid, *, origin: str = "center") -> Complex[Any, "*lead h wf"]:
@@ -52,38 +45,23 @@ def kernel_spectrum(k: Float[Any, "*lead kh kw"], grid: Grid, *, origin: str = "
     Raises:
       UsageError: an unknown origin. ShapeError: a kernel without two spatial axes, or an empty grid.
 
-    Source: MATH.md section 0.
+    Source: docs/math.md section 0.
 
     >>> import jax.numpy as jnp
     >>> kernel_spectrum(jnp.zeros((3, 3)).at[1, 1].set(1.0), (4, 4)).real.min().item()
     1.0
     """
-    k, (height, width) = jnp.asarray(k), grid
-    if origin not in ORIGINS:
-        raise UsageError(f"unknown kernel origin {origin!r}: use {' or '.join(ORIGINS)}")
-    if k.ndim < 2 or min(height, width) < 1:
-        raise ShapeError(
-            f"kernel_spectrum: got a kernel of shape {k.shape} and a grid {grid}; expected (..., K, K), (H, W)"
-        )
-    dtype = jnp.promote_types(k.dtype, jnp.float32)
-    rows = _fourier(height, height, k.shape[-2], origin).astype(jnp.promote_types(dtype, jnp.complex64))
-    columns = _fourier(width, width // 2 + 1, k.shape[-1], origin).astype(rows.dtype)
-    k = k.astype(rows.dtype)
-    return jnp.einsum("ui,...ij,vj->...uv", rows, k, columns, precision="highest")
-
-
-def _fourier(size: int, frequencies: int, taps: int, origin: str) -> np.ndarray:
-    """(frequencies, taps): exp(-2 pi i u (tap - origin) / size), exact to float64 for any tap."""
-    # "corner" is the reference's centred padding: tap i lands on pixel (size - taps) // 2 + i
-    position = np.arange(taps) - taps // 2 if origin == "center" else np.arange(taps) + (size - taps) // 2
-    turns = np.outer(np.arange(frequencies), position) % size
-    return np.exp(-2j * np.pi * turns / size)
+    k = jnp.asarray(k)
+    dtype = jnp.promote_types(k.dtype, jnp.complex64)
+    rows, columns = (table.astype(dtype) for table in transform_tables(k.shape, grid, origin))
+    return jnp.einsum("ui,...ij,vj->...uv", rows, k.astype(dtype), columns, precision="highest")
 
 
 def stable_spectrum(z: Complex[Any, "..."], rho: float = 0.999) -> Complex[Any, "..."]:
     """Squash a spectrum into the open disc of radius rho: rho z / (1 + |z|). Keeps the phase; gradient at 0 is rho.
 
-    Any recurrence S_t = K S_{t-1} + u_t with this K stays bounded by max|u| / (1 - rho). Source: MATH.md section 0.
+    Any recurrence S_t = K S_{t-1} + u_t with this K stays bounded by max|u| / (1 - rho).
+    Source: docs/math.md section 0.
 
     Raises:
       UsageError: rho outside (0, 1].

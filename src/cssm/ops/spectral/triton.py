@@ -5,17 +5,21 @@ Needs jax-triton beside a GPU build of jaxlib; both are imported at the first ca
 
 import importlib
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from cssm.core.errors import UsageError
+from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
 from cssm.kernels.spectral_layout import LARGEST, layout
 
 from .transform import to_space, to_spectrum
 
 
-def spectral_triton(x, spectrum, state, reset, readout):
+def spectral_triton(
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str
+) -> tuple[SpectralState, Float[Any, "b *t h w c"]]:
     """(state, y); arguments as `spectral_scan`, checked there. Spectrum and state are read as irfft2 reads them."""
     if state.dtype != jnp.complex64:
         raise UsageError("implementation='triton' computes in float32: for float64 use 'parallel' or 'stream'")

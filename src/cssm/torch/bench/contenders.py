@@ -8,6 +8,8 @@ import torch
 
 from cssm.shared.fft_plan import SSM_STRATEGIES
 
+from ..delta import decayed_attention as our_decayed_attention
+from ..delta import delta_rule as our_delta_rule
 from ..fftconv.conv_nd import fft_conv2d as our_fft_conv2d
 from ..fftconv.reference import opt_ssm_forward_reference
 from ..fftconv.scan import opt_ssm_scan as our_opt_ssm_scan
@@ -22,7 +24,7 @@ Makers = dict[str, Callable[[], Callable[[], Any]]]
 
 
 def masked_einsum(log_a, x):
-    """The source's naive form, causally masked before exp: holds (B, T, T, R). Source: 001; MATH.md section 1."""
+    """The source's naive form, causally masked before exp: holds (B, T, T, R). Source: 001; docs/math.md section 1."""
     total = log_a.cumsum(1)
     exponent = total[:, :, None] - total[:, None]
     future = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
@@ -40,6 +42,27 @@ def decay_scan(shape: tuple[int, ...], direction: str, plain: bool = True) -> Ma
     build = DIRECTIONS[direction]
     makers = {"masked einsum": partial(build, masked_einsum, log_a, x)} if plain else {}
     return makers | {"decay_scan": partial(build, our_decay_scan, log_a, x)}
+
+
+def delta_rule(case, direction: str) -> Makers:
+    """Real tokens of a case of cssm.ops.delta.cases: the definition, and chunks."""
+    lead = (case.batch, case.steps, case.heads)
+    q, k, v = (random(*lead, d, seed=seed) for seed, d in enumerate((case.keys, case.keys, case.values)))
+    alpha, beta = (random(*lead, seed=seed).sigmoid() for seed in (3, 4))
+    arrays = q, torch.nn.functional.normalize(k, dim=-1), v, alpha, beta
+    return _implementations(our_delta_rule, direction, *arrays)
+
+
+def decayed_attention(case, direction: str) -> Makers:
+    """As `delta_rule`, for keys and queries that the heads share."""
+    q, k = (random(case.batch, case.steps, case.keys, seed=seed) for seed in (0, 1))
+    v = random(case.batch, case.steps, case.heads, case.values, seed=2)
+    return _implementations(our_decayed_attention, direction, q, k, v, -random(*v.shape[:3], seed=3).exp())
+
+
+def _implementations(function, direction, *arrays) -> Makers:
+    output = lambda *a, i: function(*a, implementation=i)[1]  # noqa: E731
+    return {i: partial(DIRECTIONS[direction], partial(output, i=i), *arrays) for i in ("reference", "chunked")}
 
 
 def opt_ssm_forward(case) -> Makers:

@@ -1,15 +1,24 @@
 """Large-kernel depthwise convolution of signals, images and video, channels last: see `cssm.ops.fft_conv_nd`."""
 
 from math import prod
+from typing import Annotated
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from cssm.core.typing import Float
 from cssm.shared.fft_plan import SPATIAL_STRATEGIES, block_of, choose_spatial_strategy, reach, spatial_lengths
 from cssm.shared.fft_shapes import check_direct, check_real, check_spatial, check_strategy
 
 
-def fft_conv2d(x, kernel, *, boundary="zero", strategy=None):
+def fft_conv2d(
+    x: Annotated[Tensor, "b h w c"],
+    kernel: Annotated[Tensor, "c kh kw"],
+    *,
+    boundary: str = "zero",
+    strategy: str | None = None,
+) -> Float[Tensor, "b h w c"]:
     """`fft_conv_nd` of images: x (B, H, W, C), kernel (C, Kh, Kw) -> (B, H, W, C).
 
     >>> fft_conv2d(torch.ones(1, 2, 2, 1), torch.ones(1, 3, 3))[0, :, :, 0].tolist()
@@ -19,7 +28,13 @@ def fft_conv2d(x, kernel, *, boundary="zero", strategy=None):
     return fft_conv_nd(x, kernel, boundary=boundary, strategy=strategy)
 
 
-def fft_conv_nd(x, kernel, *, boundary="zero", strategy=None):
+def fft_conv_nd(
+    x: Annotated[Tensor, "b *grid c"],
+    kernel: Annotated[Tensor, "c *taps"],
+    *,
+    boundary: str = "zero",
+    strategy: str | None = None,
+) -> Float[Tensor, "b *grid c"]:
     """y[b, p, c] = sum_q kernel[c, q] x[b, p - (q - K // 2), c], a true convolution of x's size.
 
     Args:

@@ -1,16 +1,21 @@
 """einsum over a causal convolution in time, as in `cssm.ops.fftconv`; differentiable more than once."""
 
 from functools import reduce
+from typing import Annotated
 
 import torch
+from torch import Tensor
 
+from cssm.core.typing import Inexact
 from cssm.shared.fft_plan import fast_length
 from cssm.shared.fft_shapes import check_dtypes, conv_equation
 
 from .strategies import precision_of, transforms
 
 
-def fft_conv(equation, input, *args):
+def fft_conv(
+    equation: str, input: Annotated[Tensor, "b t ..."], *args: Annotated[Tensor, "..."]
+) -> Inexact[Tensor, "..."]:
     """einsum over a causal convolution in time, axis 1 of the input: see `cssm.ops.fft_conv`.
 
     Args:

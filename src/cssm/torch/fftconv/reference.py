@@ -1,9 +1,14 @@
 """The algorithm of the reference code for `opt_ssm_forward`: what the benchmark measures against."""
 
 import torch
+from torch import Tensor
+
+from cssm.core.typing import Inexact
 
 
-def opt_ssm_forward_reference(x, K, B_, C):
+def opt_ssm_forward_reference(
+    x: Inexact[Tensor, "b t i"], K: Inexact[Tensor, "l n"], B_: Inexact[Tensor, "n i"], C: Inexact[Tensor, "o n"]
+) -> Inexact[Tensor, "b t o"]:
     """K (L, N): complex transforms of length 2 L, contracted from left to right.
 
     Its first product, (2 L, H_in, N) per example, is made for one example at a time, since it would not fit otherwise.

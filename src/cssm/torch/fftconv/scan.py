@@ -1,15 +1,27 @@
 """The geometric kernel K[l, n] = A_n^l as a recurrence: no transform, no padding."""
 
+from typing import Annotated
+
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from cssm.core.typing import Inexact
 from cssm.shared.fft_plan import block_of, scan_chunk
 from cssm.shared.fft_shapes import check_dtypes, check_scan
 
 from .strategies import matrix_product, precision_of
 
 
-def opt_ssm_scan(x, A, B_, C, h0=None, *, return_state=False):
+def opt_ssm_scan(
+    x: Annotated[Tensor, "b t i"],
+    A: Annotated[Tensor, "n"],
+    B_: Annotated[Tensor, "n i"],
+    C: Annotated[Tensor, "o n"],
+    h0: Annotated[Tensor, "b n"] | None = None,
+    *,
+    return_state: bool = False,
+) -> Inexact[Tensor, "b t o"] | tuple[Inexact[Tensor, "b n"], Inexact[Tensor, "b t o"]]:
     """h_t = A h_{t-1} + B_ x_t, y_t = Re(C h_t): `opt_ssm_forward` with K[l, n] = A[n]^l. No Re for a complex x.
 
     Args:
@@ -40,12 +52,15 @@ def opt_ssm_scan(x, A, B_, C, h0=None, *, return_state=False):
         states = diagonal_scan(A.to(dtype), matrix_product(signal, into).to(dtype), h0)
         return states[:, -1], matrix_product(states, out, real=not x.is_complex()).to(x.dtype)
 
-    size = block_of(*x.shape[:1], A.shape[0], x.shape[1])
-    state, y = (torch.cat(parts) for parts in zip(*map(scan, x.split(size), h0.split(size)), strict=True))
+    size = block_of(x.shape[0], A.shape[0], x.shape[1])
+    parts = [scan(*part) for part in zip(x.split(size), h0.split(size), strict=True)]
+    state, y = (torch.cat(whole) for whole in zip(*parts, strict=True))
     return (state, y) if return_state else y
 
 
-def diagonal_scan(a, inputs, h0):
+def diagonal_scan(
+    a: Inexact[Tensor, "n"], inputs: Inexact[Tensor, "b t n"], h0: Inexact[Tensor, "b n"]
+) -> Inexact[Tensor, "b t n"]:
     """All states of h_t = a h_{t-1} + u_t, u (B, L, N): chunks of sqrt(L) steps side by side, then their carries."""
     length = inputs.shape[1]
     steps = scan_chunk(length)

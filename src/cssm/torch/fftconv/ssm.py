@@ -1,12 +1,25 @@
 """A state space as one FFT convolution, as in `cssm.ops.fftconv`; differentiable more than once."""
 
+from typing import Annotated
+
+from torch import Tensor
+
+from cssm.core.typing import Inexact
 from cssm.shared.fft_plan import SSM_STRATEGIES, choose_ssm_strategy, ssm_length
 from cssm.shared.fft_shapes import check_dtypes, check_strategy, ssm_sizes
 
 from .strategies import STRATEGIES, same_precision
 
 
-def opt_ssm_forward(x, K, B_, C, *, strategy=None, kernel_layout=None):
+def opt_ssm_forward(
+    x: Annotated[Tensor, "b t i"],
+    K: Annotated[Tensor, "l n"],
+    B_: Annotated[Tensor, "n i"],
+    C: Annotated[Tensor, "o n"],
+    *,
+    strategy: str | None = None,
+    kernel_layout: str | None = None,
+) -> Inexact[Tensor, "b t o"]:
     """y[b, t, o] = Re sum_n C[o, n] sum_{j <= t} K[t - j, n] sum_h B_[n, h] x[b, j, h]; no Re for a complex x.
 
     Args:
@@ -20,6 +33,7 @@ def opt_ssm_forward(x, K, B_, C, *, strategy=None, kernel_layout=None):
     Raises:
       ShapeError: shapes or dtypes that do not fit. UsageError: an unknown strategy or kernel_layout.
 
+    >>> import torch
     >>> x, one = torch.ones(1, 3, 1), torch.ones(1, 1)
     >>> opt_ssm_forward(x, torch.tensor([[1.0], [0.5], [0.25]]), one, one)[0, :, 0].tolist()
     [1.0, 1.5, 1.75]

@@ -1,4 +1,7 @@
-"""FFTConvS4: a layer of state spaces run as one long convolution, or step by step. Source 004; MATH.md section 5."""
+"""FFTConvS4: a layer of state spaces run as one long convolution, or step by step.
+
+Source: docs/math.md section 5; source 004.
+"""
 
 import contextlib
 from typing import Any
@@ -59,20 +62,11 @@ class FFTConvS4(nn.Module):
     """
 
     def __init__(
-        self,
-        d_model: int,
-        l_max: int | None = None,
-        channels: int = 1,
-        swap_channels: bool = False,
-        transposed: bool = True,
-        dropout: float = 0.0,
-        tie_dropout: bool = False,
-        drop_kernel: float = 0.0,
-        kernel_type: str | None = None,
-        param_config: dict[str, Any] | None = None,
-        kernel: str | None = None,
+        self, d_model: int, l_max: int | None = None, channels: int = 1, swap_channels: bool = False,
+        transposed: bool = True, dropout: float = 0.0, tie_dropout: bool = False, drop_kernel: float = 0.0,
+        kernel_type: str | None = None, param_config: dict[str, Any] | None = None, kernel: str | None = None,
         **kernel_args: Any,
-    ):
+    ):  # fmt: skip
         super().__init__()
         self.layer = LayerOptions(
             d_model=d_model, l_max=l_max, channels=channels, swap_channels=swap_channels, transposed=transposed,
@@ -81,7 +75,8 @@ class FFTConvS4(nn.Module):
         self._discretised: Any = None
         if kernel is not None and kernel_type is None and param_config is None:
             options = kernel_options(kernel, kernel_args)
-            self.kernel_type, self.disc, self.implementation = kernel, options.disc, options.implementation
+            self.kernel_type, self.disc = kernel, check_discretisation(kernel, options.disc)
+            self.implementation = options.implementation
             self.kernel = OwnParameters(options, d_model, channels)
         elif kernel is None and kernel_type is not None and param_config is not None:
             self._from_config(kernel_type, param_config, **kernel_args)
@@ -187,7 +182,7 @@ class FFTConvS4(nn.Module):
     def _discretise(self, rate: float):
         A, B, C, dt, P, skip = self.kernel.continuous()
         with _full_precision(dt):
-            if self.kernel_type == "s4":
+            if P is not None:  # kernel "s4"
                 return dplr.discretise(A, P, B, C, dt * rate), skip
             return diagonal.discretise(A, B, C, dt * rate, self.disc), skip
 

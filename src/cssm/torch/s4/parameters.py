@@ -31,6 +31,8 @@ class OwnParameters(nn.Module):
     A = -exp(log_A_real) + i A_imag; the last axis of B, C, P holds real and imaginary part. As in cssm.nn.layers.s4.
     """
 
+    B: Tensor
+
     def __init__(self, options: KernelOptions, d_model: int, channels: int):
         super().__init__()
         low, high = math.log(options.dt_min), math.log(options.dt_max)
@@ -62,6 +64,9 @@ class GivenParameters(nn.Module):
     An nn.Parameter is registered, and so shared with the caller; any other tensor becomes a buffer, and gradients reach
     what it was computed from.
     """
+
+    B: Tensor
+    dt: Tensor
 
     def __init__(self, kernel: str, config: dict[str, Any], d_model: int, channels: int):
         super().__init__()

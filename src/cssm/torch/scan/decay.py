@@ -2,21 +2,33 @@
 
 The scan and its gradient are custom operators (torch.library), not a bare autograd.Function: torch.compile keeps an
 operator with a shape rule as one node, where it would have to trace through the compiled kernels of a Function.
-The gradient's gradient is refused. Source: MATH.md section 1; source 001 for `ssm_scan_triton`.
+The gradient's gradient is refused. Source: docs/math.md section 1; source 001 for `ssm_scan_triton`.
 """
 
+from functools import partial
+from typing import Annotated
+
 import torch
+from torch import Tensor
 
 from cssm.core.errors import UsageError
+from cssm.core.typing import Float
 from cssm.kernels import decay_scan_cpu
 from cssm.shared.decay import check_decay_scan
 
+from ..devices import one_device
 from ..forward_mode import refuse_forward_mode
 
 IMPLEMENTATIONS = ("sequential", "chunked", "triton")
 
 
-def decay_scan(log_a, x, h0=None, *, implementation=None):
+def decay_scan(
+    log_a: Annotated[Tensor, "b t r"],
+    x: Annotated[Tensor, "b t r c"],
+    h0: Annotated[Tensor, "b r c"] | None = None,
+    *,
+    implementation: str | None = None,
+) -> Float[Tensor, "b t r c"]:
     """All states of h_t = exp(log_a_t) h_{t-1} + x_t: `cssm.ops.decay_scan` for tensors.
 
     Args:
@@ -40,7 +52,9 @@ def decay_scan(log_a, x, h0=None, *, implementation=None):
     return torch.ops.cssm.decay_scan(log_a, x, h0, _pick(implementation, log_a, x, h0))
 
 
-def decay_scan_cumsum(cumsum_A, x, *, implementation=None):
+def decay_scan_cumsum(
+    cumsum_A: Annotated[Tensor, "b t r"], x: Annotated[Tensor, "b t r c"], *, implementation: str | None = None
+) -> Float[Tensor, "b t r c"]:
     """`decay_scan` from cumsum_A (B, T, R) = cumsum(log_a): out_t = sum_{j <= t} exp(A_t - A_j) x_j (B, T, R, C).
 
     Precision and -inf: see `cssm.ops.decay_scan_cumsum`. Prefer `decay_scan`.
@@ -53,7 +67,9 @@ def decay_scan_cumsum(cumsum_A, x, *, implementation=None):
     return decay_scan(log_a, x, implementation=implementation)
 
 
-def ssm_scan_triton(cumsum_A, x, use_assoc_scan=False):
+def ssm_scan_triton(
+    cumsum_A: Annotated[Tensor, "b t r"], x: Annotated[Tensor, "b t r c"], use_assoc_scan: bool = False
+) -> Float[Tensor, "b t r c"]:
     """Source 001's function: `decay_scan_cumsum` under the name and with the signature it has there.
 
     use_assoc_scan=True uses associativity: time is split into chunks that are scanned side by side and joined by
@@ -69,9 +85,7 @@ def _pick(implementation, log_a, x, h0) -> str:
     if implementation not in (None, *IMPLEMENTATIONS):
         known = ", ".join(IMPLEMENTATIONS)
         raise UsageError(f"unknown implementation {implementation!r} of cssm.torch.decay_scan: use {known}")
-    devices = {str(tensor.device) for tensor in (log_a, x, h0) if tensor is not None}
-    if len(devices) > 1:
-        raise UsageError(f"decay_scan: tensors are on {', '.join(sorted(devices))}: move them to one device")
+    one_device("decay_scan", log_a, x, h0)
     if x.device.type not in ("cpu", "cuda", "meta"):
         raise UsageError(f"decay_scan has kernels for cpu and cuda, not for {x.device.type}: move the tensors")
     if implementation == "triton" and x.device.type == "cpu":
@@ -140,9 +154,9 @@ def _(log_a, x, h0, implementation):
 
 @_gradient_op.register_fake
 def _(log_a, h, h0, g, implementation):
-    like = {"memory_format": torch.contiguous_format}
+    alike = partial(torch.empty_like, memory_format=torch.contiguous_format)
     dh0 = h.new_empty((h.shape[0], *h.shape[2:]), dtype=_carry_dtype(log_a, h, h0))
-    return torch.empty_like(log_a, **like), torch.empty_like(h, **like), dh0
+    return alike(log_a), alike(h), dh0
 
 
 def _save(ctx, inputs, output):

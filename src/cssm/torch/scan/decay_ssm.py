@@ -1,9 +1,13 @@
 """DecaySSM for PyTorch: `cssm.nn.DecaySSM`, the same parameters, the same forms, the same numbers."""
 
+from collections.abc import Callable
+from typing import Annotated
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
+from cssm.core.typing import Float
 from cssm.shared.decay import check_decay_ssm, check_decay_ssm_input, decay_bias
 
 from .decay import decay_scan
@@ -38,14 +42,18 @@ class DecaySSM(nn.Module):
             (batch, self.rows, self.channels), dtype=torch.promote_types(weight.dtype, torch.float32)
         )
 
-    def step(self, state, u):
+    def step(
+        self, state: Annotated[Tensor, "b r c"], u: Annotated[Tensor, "b d"]
+    ) -> tuple[Float[Tensor, "b r c"], Float[Tensor, "b d"]]:
         """One step u (B, D): the state (B, R, C) after it, and y (B, D)."""
         check_decay_ssm_input("step", u, state, self.dim, self.rows, self.channels)
         log_a, v, k, q = self._project(u)
         state = log_a.exp()[..., None] * state + v[..., None] * k[:, None, :]
         return state, self._read(torch.einsum("brc,bc->br", state, q), u)
 
-    def scan(self, state, u):
+    def scan(
+        self, state: Annotated[Tensor, "b r c"], u: Annotated[Tensor, "b t d"]
+    ) -> tuple[Float[Tensor, "b r c"], Float[Tensor, "b t d"]]:
         """A sequence u (B, T, D) from a carried state: the state (B, R, C) after it, and y (B, T, D)."""
         check_decay_ssm_input("scan", u, state, self.dim, self.rows, self.channels)
         parts = self._project(u)
@@ -55,7 +63,7 @@ class DecaySSM(nn.Module):
             state, y = whole(*parts, state, decay_scan if self.implementation == "kernel" else masked_einsum)
         return state, self._read(y, u)
 
-    def forward(self, u):
+    def forward(self, u: Annotated[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         """y (B, T, D) for u (B, T, D) with no past."""
         return self.scan(self.init_state(u.shape[0]), u)[1]
 
@@ -68,7 +76,7 @@ class DecaySSM(nn.Module):
         return self.out(y.to(self.out.weight.dtype)).to(u.dtype)
 
 
-def decays_between(log_a):
+def decays_between(log_a: Float[Tensor, "*lead t r"]) -> Float[Tensor, "*lead t t r"]:
     """exp(l_{j+1} + ... + l_t) for j <= t, else 0: (.., T, R) -> (.., j, t, R). Masked before exp."""
     index = torch.arange(log_a.shape[-2], device=log_a.device)
     j, t = index[:, None, None], index[None, :, None]
@@ -76,19 +84,27 @@ def decays_between(log_a):
     return torch.where(j <= t, exponents, -torch.inf).exp()
 
 
-def masked_einsum(log_a, x, h0):
+def masked_einsum(
+    log_a: Float[Tensor, "b t r"], x: Float[Tensor, "b t r c"], h0: Float[Tensor, "b r c"]
+) -> Float[Tensor, "b t r c"]:
     """The decay scan of source 001, with the causal mask that its snippet lacks: O(T^2)."""
     log_a, x = functional.pad(log_a, (0, 0, 1, 0)), torch.cat([h0[:, None].to(x.dtype), x], 1)
     return torch.einsum("bjtr,bjrc->btrc", decays_between(log_a), x)[:, 1:]
 
 
-def whole(log_a, v, k, q, state, scan):
+def whole(
+    log_a: Float[Tensor, "b t r"], v: Float[Tensor, "b t r"], k: Float[Tensor, "b t c"], q: Float[Tensor, "b t c"],
+    state: Float[Tensor, "b r c"], scan: Callable[..., Tensor],
+) -> tuple[Float[Tensor, "b r c"], Float[Tensor, "b t r"]]:  # fmt: skip
     """(state, y) by a scan over the (B, T, R, C) tensor of all writes."""
     h = scan(log_a, v[..., None] * k[:, :, None, :], state)
     return h[:, -1], torch.einsum("btrc,btc->btr", h, q)
 
 
-def chunked(log_a, v, k, q, state, chunk):
+def chunked(
+    log_a: Float[Tensor, "b t r"], v: Float[Tensor, "b t r"], k: Float[Tensor, "b t c"], q: Float[Tensor, "b t c"],
+    state: Float[Tensor, "b r c"], chunk: int,
+) -> tuple[Float[Tensor, "b r c"], Float[Tensor, "b t r"]]:  # fmt: skip
     """(state, y) without the (B, T, R, C) tensor: see `cssm.nn.layers.decay_ssm.chunked`."""
     steps, chunk = v.shape[1], min(chunk, v.shape[1])
     log_a, v, k, q = (_split(part, chunk) for part in (log_a, v, k, q))  # (B, N, L, R or C)

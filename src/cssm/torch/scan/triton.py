@@ -4,8 +4,10 @@ import contextlib
 import os
 
 import torch
+from torch import Tensor
 
 from cssm.core.errors import UsageError
+from cssm.core.typing import Float
 
 PROCESSORS = 132  # of the interpreter, which has none
 
@@ -30,7 +32,10 @@ def _plan(x, implementation):
     return _kernels().plan(tuple(x.shape), count, split)
 
 
-def forward(log_a, x, h0, carry, implementation):
+def forward(
+    log_a: Float[Tensor, "b t r"], x: Float[Tensor, "b t r c"], h0: Float[Tensor, "b r c"] | None, carry: torch.dtype,
+    implementation: str,
+) -> Float[Tensor, "b t r c"]:  # fmt: skip
     """out (B,T,R,C) in x's dtype."""
     log_a, x = log_a.contiguous(), x.contiguous()
     out = torch.empty_like(x)
@@ -50,7 +55,10 @@ def forward(log_a, x, h0, carry, implementation):
     return out
 
 
-def backward(log_a, h, h0, g, carry, implementation):
+def backward(
+    log_a: Float[Tensor, "b t r"], h: Float[Tensor, "b t r c"], h0: Float[Tensor, "b r c"] | None,
+    g: Float[Tensor, "b t r c"], carry: torch.dtype, implementation: str,
+) -> tuple[Float[Tensor, "b t r"], Float[Tensor, "b t r c"], Float[Tensor, "b r c"]]:  # fmt: skip
     """dlog_a (B,T,R), dx (B,T,R,C), dh0 (B,R,C) in the carry's dtype."""
     log_a, h, g = log_a.contiguous(), h.contiguous(), g.contiguous()
     dx, dh0 = torch.empty_like(h), h.new_empty((h.shape[0], *h.shape[2:]), dtype=carry)

@@ -1,20 +1,28 @@
 """The sCSSM recurrence for PyTorch: the names, shapes and numbers of `cssm.ops.spectral`; its README has the maths."""
 
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Complex, Float, Grid
+from cssm.shared.spectral import READOUTS, check_lift, check_spectral, transform_tables
 
+from ..devices import one_device
 from .stream import parallel, reference, stream, to_space, to_spectrum
 
-READOUTS = ("all", "last", "mean")
-ORIGINS = ("center", "corner")
 
-
-def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=None, implementation=None):
+def spectral_scan(
+    x: Annotated[Tensor, "b t h w c"],
+    spectrum: Annotated[Tensor, "c h wf"],
+    *,
+    readout: str = "all",
+    state: Annotated[Tensor, "b c h wf"] | None = None,
+    reset: Annotated[Tensor, "b t"] | None = None,
+    lift: Annotated[Tensor, "r c"] | None = None,
+    implementation: str | None = None,
+) -> tuple[Complex[Tensor, "b c h wf"], Float[Tensor, "b *t h w c"]]:
     """S_t = K S_{t-1} + rfft2(x_t), y_t = irfft2(S_t), over a clip; as `cssm.ops.spectral_scan`.
 
     Args:
@@ -32,10 +40,11 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
       (state, y): the state after the last frame, complex64 (complex128 for float64 input); y in x's dtype.
 
     Raises:
-      ShapeError: shapes or devices that do not fit together, an integer dtype, a reset that is not bool, zero frames.
-      UsageError: an unknown readout or implementation, one that cannot run here, or a second derivative.
+      ShapeError: shapes that do not fit together, an integer dtype, a reset that is not bool, zero frames.
+      UsageError: an unknown readout or implementation, one that cannot run here, tensors on several devices, or a
+        second derivative.
 
-    Source: MATH.md section 2.
+    Source: docs/math.md section 2.
 
     >>> import torch
     >>> x, K = torch.ones(1, 3, 4, 4, 2), torch.full((2, 4, 3), 0.5 + 0j)
@@ -43,10 +52,9 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
     >>> round(float(y[0, 0, 0, 0]), 4)  # 1 + 1/2 + 1/4
     1.75
     """
-    if lift is not None and tuple(lift.shape) != (x.shape[-1], spectrum.shape[0]):
-        raise ShapeError(f"lift has shape {tuple(lift.shape)}, expected {(x.shape[-1], spectrum.shape[0])} (R, C)")
+    check_lift(lift, x.shape, spectrum.shape)
     x = x if lift is None else x @ lift
-    state = _check(x, spectrum, state, reset, "b t h w c")
+    state = _start(x, spectrum, state, reset, "b t h w c")
     if readout not in READOUTS:
         raise UsageError(f"unknown readout {readout!r}: use {', '.join(READOUTS)}")
     implementation = _pick(x, state) if implementation is None else implementation
@@ -58,7 +66,14 @@ def spectral_scan(x, spectrum, *, readout="all", state=None, reset=None, lift=No
     return run(x, spectrum.to(state.dtype), state, reset, readout)
 
 
-def spectral_static(x, spectrum, steps: int, *, state=None, readout="last"):
+def spectral_static(
+    x: Annotated[Tensor, "b h w c"],
+    spectrum: Annotated[Tensor, "c h wf"],
+    steps: int,
+    *,
+    state: Annotated[Tensor, "b c h wf"] | None = None,
+    readout: str = "last",
+) -> tuple[Complex[Tensor, "b c h wf"], Float[Tensor, "b h w c"]]:
     """`spectral_scan` of one frame repeated `steps` times, in closed form; as `cssm.ops.spectral_static`.
 
     Args:
@@ -77,7 +92,7 @@ def spectral_static(x, spectrum, steps: int, *, state=None, readout="last"):
     >>> round(float(y[0, 0, 0, 0]), 4)
     1.75
     """
-    state = _check(x, spectrum, state, None, "b h w c")
+    state = _start(x, spectrum, state, None, "b h w c")
     if steps < 1:
         raise ShapeError(f"spectral_static: steps is {steps}, expected at least one frame")
     if readout not in ("last", "mean"):
@@ -102,16 +117,9 @@ def kernel_spectrum(k: Float[Any, "*lead kh kw"], grid: Grid, *, origin: str = "
     >>> kernel_spectrum(k, (4, 4)).real.min().item()
     1.0
     """
-    height, width = grid
-    if origin not in ORIGINS:
-        raise UsageError(f"unknown kernel origin {origin!r}: use {' or '.join(ORIGINS)}")
-    if k.ndim < 2 or min(height, width) < 1:
-        raise ShapeError(
-            f"kernel_spectrum: got a kernel of shape {tuple(k.shape)} and a grid {grid}; expected (..., K, K), (H, W)"
-        )
     dtype = torch.complex128 if k.dtype == torch.float64 else torch.complex64
-    rows = torch.as_tensor(_fourier(height, height, k.shape[-2], origin), dtype=dtype, device=k.device)
-    columns = torch.as_tensor(_fourier(width, width // 2 + 1, k.shape[-1], origin), dtype=dtype, device=k.device)
+    tables = transform_tables(k.shape, grid, origin)
+    rows, columns = (torch.as_tensor(table, dtype=dtype, device=k.device) for table in tables)
     return rows @ k.to(dtype) @ columns.mT
 
 
@@ -154,13 +162,6 @@ def _pick(x, state) -> str:
     return "triton"
 
 
-def _fourier(size: int, frequencies: int, taps: int, origin: str) -> np.ndarray:
-    """(frequencies, taps): exp(-2 pi i u (tap - origin) / size), exact to float64 for any tap."""
-    # "corner" is the reference code's centred padding: tap i lands on pixel (size - taps) // 2 + i
-    position = np.arange(taps) - taps // 2 if origin == "center" else np.arange(taps) + (size - taps) // 2
-    return np.exp(-2j * np.pi * (np.outer(np.arange(frequencies), position) % size) / size)
-
-
 def _geometric(spectrum, steps: int):
     """(K^T, G_T, C_T) with G_T = sum_{t<T} K^t and C_T = sum_{t=1..T} G_t, by doubling: exact also at K = 1."""
     power, total, cumulative = torch.ones_like(spectrum), torch.zeros_like(spectrum), torch.zeros_like(spectrum)
@@ -174,27 +175,9 @@ def _geometric(spectrum, steps: int):
     return power, total, cumulative
 
 
-def _check(x, spectrum, state, reset, legend):
-    """The state to start from, or a ShapeError that says what does not fit."""
-    if x.ndim != len(legend.split()):
-        raise ShapeError(f"x has shape {tuple(x.shape)}, expected {legend.split()}")
-    if not x.is_floating_point() or not spectrum.is_complex():
-        raise ShapeError(f"x must be real floating and the spectrum complex, got {x.dtype} and {spectrum.dtype}")
-    if 0 in x.shape[1:]:
-        raise ShapeError(f"x of shape {tuple(x.shape)} is empty: give at least one frame, pixel and channel")
-    *lead, height, width, channels = x.shape
-    half = (channels, height, width // 2 + 1)
-    _fits(x, "spectrum", spectrum, half, "(C, H, W // 2 + 1)")
-    _fits(x, "state", state, (lead[0], *half), "(B, C, H, W // 2 + 1)")
-    _fits(x, "reset", reset, tuple(lead), "(B, T)")
-    if reset is not None and reset.dtype != torch.bool:
-        raise ShapeError(f"reset is {reset.dtype}, expected bool: compare it with 0")
+def _start(x, spectrum, state, reset, axes) -> Tensor:
+    """The state to start from, or an error that says what does not fit."""
+    shape = check_spectral(x, spectrum, state, reset, axes)
+    one_device("spectral_scan", x, spectrum, state, reset)
     dtype = torch.promote_types(torch.promote_types(x.dtype, spectrum.dtype), torch.complex64)
-    return x.new_zeros((lead[0], *half), dtype=dtype) if state is None else state.to(dtype)
-
-
-def _fits(x, name, array, expected, legend):
-    if array is not None and tuple(array.shape) != expected:
-        raise ShapeError(f"{name} has shape {tuple(array.shape)}, expected {expected} {legend} for x {tuple(x.shape)}")
-    if array is not None and array.device != x.device:
-        raise ShapeError(f"{name} is on {array.device} and x on {x.device}: move them to one device")
+    return x.new_zeros(shape, dtype=dtype) if state is None else state.to(dtype)

@@ -3,13 +3,15 @@
 Notation of the README of ops/spectral; PyTorch's cotangent of a complex number is dL/dRe + i dL/dIm.
 """
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from cssm.core.errors import UsageError
+from cssm.core.typing import Complex, Float, HalfSpectrum, Reset, SpectralState, Video
+from cssm.shared.spectral import column_weights
 
 
-def to_spectrum(x):
+def to_spectrum(x: Float[Tensor, "*lead h w c"]) -> Complex[Tensor, "*lead c h wf"]:
     """rfft2 over height and width, channels moved to the front: "... h w c" -> "... c h wf"."""
     x = (x if x.dtype in (torch.float32, torch.float64) else x.float()).movedim(-1, -3)
     if 0 in x.shape:  # MKL refuses an empty batch
@@ -17,20 +19,16 @@ def to_spectrum(x):
     return torch.fft.rfft2(x)
 
 
-def to_space(spectrum, width: int):
+def to_space(spectrum: Complex[Tensor, "*lead c h wf"], width: int) -> Float[Tensor, "*lead h w c"]:
     """Inverse of `to_spectrum`: "... c h wf" -> "... h w c"."""
     if 0 in spectrum.shape:
         return torch.nn.functional.pad(spectrum.real, (0, width - spectrum.shape[-1])).movedim(-3, -1)
     return torch.fft.irfft2(spectrum, s=(spectrum.shape[-2], width)).movedim(-3, -1)
 
 
-def adjoint_weight(height: int, width: int, like):
-    """(Wf,), real: m / (H W), m = 2 for the columns of a half spectrum that stand for two, else 1."""
-    columns = np.full(width // 2 + 1, 2.0)
-    columns[0] = 1.0
-    if width % 2 == 0:
-        columns[-1] = 1.0
-    return torch.as_tensor(columns / (height * width), dtype=like.real.dtype, device=like.device)
+def adjoint_weight(height: int, width: int, like: Complex[Tensor, "..."]) -> Float[Tensor, "wf"]:
+    """(Wf,), real: see `cssm.shared.spectral.column_weights`."""
+    return torch.as_tensor(column_weights(height, width), dtype=like.real.dtype, device=like.device)
 
 
 def _forget(reset, t, value):
@@ -42,7 +40,9 @@ def _advance(reset, t, spectrum, state, frame):
     return torch.addcmul(frame, spectrum, state) if reset is None else _forget(reset, t, spectrum * state) + frame
 
 
-def reference(x, spectrum, state, reset, readout):
+def reference(
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str,
+) -> tuple[SpectralState, Float[Tensor, "b *t h w c"]]:  # fmt: skip
     """S_t = K S_{t-1} + x_t per frequency, y_t = irfft2(S_t); plain autograd, differentiable any number of times."""
     shown = []
     for t in range(x.shape[1]):
@@ -52,7 +52,9 @@ def reference(x, spectrum, state, reset, readout):
     return state, {"all": lambda: y, "last": lambda: y[:, -1], "mean": lambda: y.mean(1)}[readout]()
 
 
-def parallel(x, spectrum, state, reset, readout):
+def parallel(
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str,
+) -> tuple[SpectralState, Float[Tensor, "b *t h w c"]]:  # fmt: skip
     """One batched FFT, log2 T passes in which every state takes in the state `span` frames before, one inverse FFT."""
     steps, width = x.shape[1], x.shape[3]
     frames = to_spectrum(x)
@@ -70,7 +72,9 @@ def parallel(x, spectrum, state, reset, readout):
     return states[:, -1], to_space(shown, width).to(x.dtype)
 
 
-def stream(x, spectrum, state, reset, readout):
+def stream(
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str,
+) -> tuple[SpectralState, Float[Tensor, "b *t h w c"]]:  # fmt: skip
     """Frame by frame; the gradient of all frames keeps the states, that of last and mean two or four of them."""
     return (_Frames if readout == "all" else _Reduced).apply(x, spectrum, state, reset, readout)
 
@@ -148,7 +152,8 @@ class _ReducedGradient(torch.autograd.Function):
         dspectrum = None
         if slope is not None:
             through = carried * slope.conj()
-            dspectrum = (through if g is None else through + g * slope_total.conj()).sum(0) * weight
+            through = through if slope_total is None else through + g * slope_total.conj()
+            dspectrum = through.sum(0) * weight
         dx = torch.empty((after.shape[0], steps, spectrum.shape[-2], width, spectrum.shape[0]), dtype=dtype)
         dx = dx.to(after.device)
         for t in reversed(range(steps)):

@@ -10,6 +10,7 @@ import torch
 from triton import JITFunction
 
 from cssm.core.errors import UsageError
+from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
 from cssm.kernels import spectral_schedule as schedule
 from cssm.kernels.spectral_frequency import frequency_gradient, frequency_scan
 from cssm.kernels.spectral_layout import LARGEST, Layout
@@ -19,7 +20,9 @@ from ..forward_mode import refuse_forward_mode
 Tensor = torch.Tensor
 
 
-def spectral_triton(x, spectrum, state, reset, readout):
+def spectral_triton(
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str,
+) -> tuple[SpectralState, Float[Tensor, "b *t h w c"]]:  # fmt: skip
     """(state, y), the arguments checked by `spectral_scan`."""
     if state.dtype != torch.complex64:
         raise UsageError("the triton implementation computes in float32: for float64 use implementation='parallel'")
@@ -144,8 +147,8 @@ def spectral_last(
 ) -> tuple[Tensor, Tensor]:
     """(final state, its packed slope dS/dK or an empty array)."""
     plan, tables, gain = _prepare(x, spectrum)
-    start, options = tables.pack("pack", state), {"frames": False, "slopes": slopes}
-    _, final, _, slope = schedule.scan(_call, plan, x, gain, tables.basis, start, reset, **options)
+    start = tables.pack("pack", state)
+    _, final, _, slope = schedule.scan(_call, plan, x, gain, tables.basis, start, reset, frames=False, slopes=slopes)
     return tables.unpack("unpack", final, state), gain.new_empty(0) if slope is None else slope
 
 

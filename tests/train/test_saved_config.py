@@ -7,7 +7,7 @@ import pytest
 
 from cssm.core.errors import DataError, UsageError
 from cssm.tasks import Classify
-from cssm.train import TrainConfig, configfile, load_config, save_config
+from cssm.train import TrainConfig, load_config, save_config, saved_config
 
 
 def test_round_trip_is_exact(tmp_path):
@@ -37,7 +37,7 @@ class Run:
 
 def test_nested_dataclasses(tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "__module__", "cssm.train.saved_config")
-    monkeypatch.setattr(configfile, "Run", Run, raising=False)
+    monkeypatch.setattr(saved_config, "Run", Run, raising=False)
     run = Run(train=TrainConfig(steps=3), tasks=(Classify(), Classify(num_classes=5)))
     save_config(tmp_path, run)
     assert load_config(tmp_path) == run

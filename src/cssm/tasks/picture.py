@@ -1,0 +1,73 @@
+"""What the pictures of tasks have in common: stimuli one a row, and beside each what the model says of it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from cssm.data import Source
+from cssm.shared.palette import GREEN, QUIET, RED
+
+FRAMES = 5  # frames of a video that are shown, beside the maximum over time
+SAMPLES = 8
+BARS = 5  # of the likeliest classes
+
+
+def draw_classes(figure: Any, predict: Callable[[Any], Any], source: Source, names: Sequence[str]) -> None:
+    """The first samples of a source, one a row: frames, maximum over time, and class probabilities as bars.
+
+    Args:
+      figure: an empty matplotlib figure. predict: a raw batch -> probabilities (b, p). names: of the p classes.
+    """
+    batch = source.batch(np.arange(min(SAMPLES, len(source))))
+    answers = draw_stimuli(figure, batch["input"], "model (bold: truth)")
+    for axes, label, chances in zip(answers, batch["label"], np.asarray(predict(batch)), strict=True):
+        _bars(axes, chances, int(label), names)
+
+
+def draw_stimuli(figure: Any, inputs: Any, title: str) -> list[Any]:
+    """Draw inputs (b, [t,] h, w, c), one a row; returns the empty axes at the end of each row, under `title`."""
+    panels = [_panels(x) for x in inputs]
+    columns = len(panels[0]) + 1
+    figure.set_size_inches(1.25 * columns + 1.2, 1.25 * len(panels) + 0.4)
+    grid = figure.subplots(len(panels), columns, squeeze=False)
+    for row, images in zip(grid, panels, strict=True):
+        for axes, (caption, image) in zip(row[:-1], images, strict=True):
+            axes.imshow(image, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            if axes in grid[0]:
+                axes.set_title(caption, fontsize=8)
+    grid[0, -1].set_title(title, fontsize=8)
+    return list(grid[:, -1])
+
+
+def _panels(x):
+    """[(title, image)] of a video or a still image."""
+    if x.ndim == 3:
+        return [("image", _show(x))]
+    chosen = np.unique(np.linspace(0, len(x) - 1, FRAMES).round().astype(int))
+    return [(f"frame {t + 1}", _show(x[t])) for t in chosen] + [("max over time", _show(x.max(0)))]
+
+
+def _show(image):
+    image = np.asarray(image)
+    if image.shape[-1] == 1:
+        image = image.repeat(3, -1)
+    if image.dtype == np.uint8:
+        return image
+    low, high = image.min(), image.max()
+    return (image - low) / max(high - low, 1e-6)
+
+
+def _bars(axes, chances, label: int, names):
+    """The likeliest classes, and the true one."""
+    likeliest = np.argsort(-chances, kind="stable")[:BARS]
+    shown = np.sort(likeliest if label in likeliest else np.append(likeliest[:-1], label))
+    guess = int(np.argmax(chances))
+    colors = [(GREEN if guess == label else RED) if i == guess else QUIET for i in shown]
+    axes.barh(range(len(shown)), chances[shown], color=colors, height=0.6)
+    axes.set(xlim=(0, 1), xticks=[], yticks=range(len(shown)), yticklabels=[names[i] for i in shown])
+    for i, tick in zip(shown, axes.get_yticklabels(), strict=True):
+        tick.set(fontsize=8, fontweight="bold" if i == label else "normal")
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.invert_yaxis()
