@@ -23,7 +23,7 @@ from cssm.bench.harness import Comparison
 from cssm.core.errors import UsageError
 from cssm.data import loader
 from cssm.nn import MIXERS, Mixer, list_mixers
-from cssm.nn.mixer import has_option
+from cssm.nn.mixer import options_of
 from cssm.recipes import RECIPES, Run, baseline_of, execute, load_run, load_saved
 from cssm.train import evaluate
 
@@ -45,7 +45,7 @@ def recurrent() -> list[str]:
 def run_of(name: str) -> Run:
     """The demo with this mixer, narrower and shorter."""
     demo = RECIPES["demo"]()
-    options = {option: value for option, value in OPTIONS.items() if has_option(name, option)}
+    options = {option: value for option, value in OPTIONS.items() if option in options_of(name)}
     model = dataclasses.replace(demo.model, mixer=name, mixer_options=options, embed_dim=16)
     budget = dataclasses.replace(demo.train, steps=600, batch_size=32, eval_every=300, warmup_steps=50)
     return dataclasses.replace(demo, model=model, train=budget)

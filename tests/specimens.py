@@ -5,6 +5,7 @@ T frames and a cotangent for the state and output after each, so that any prefix
 """
 
 from functools import cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +13,14 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from cssm.nn import MIXERS, Control, Mixer, create_mixer
-from cssm.nn.mixer import takes_dt
+from cssm.nn import MIXERS, create_mixer
 from tolerances import assert_close
 
-RECURRENT = [name for name in MIXERS.names() if issubclass(MIXERS[name], Mixer)]
-CONTROLS = [name for name in MIXERS.names() if issubclass(MIXERS[name], Control)]
-TIMED = [name for name in RECURRENT if takes_dt(MIXERS[name])]
+RECURRENT = [name for name in MIXERS.names() if MIXERS[name].recurrent]
+CONTROLS = [name for name in MIXERS.names() if not MIXERS[name].recurrent]
+TIMED = [name for name in RECURRENT if MIXERS[name].takes_dt]
 VARIANTS = {"no_gate, zero boundary": ("no_gate", {"boundary": "zero", "margin": 3})}  # options that change the path
+SHIPPED = {path.stem for path in (Path(__file__).parents[1] / "docs" / "images" / "mixers").glob("*.png")}  # documented
 CHANNELS = 8
 B, T, GRID = 2, 7, (6, 9)
 GRADIENT_LIMIT = 2e-5  # float32 sums over all pixels and frames

@@ -2,17 +2,17 @@
 
 import ast
 import doctest
+import filecmp
 import importlib
 import inspect
+import os
 import re
+import shutil
+import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
-
-import laws
-from cssm.nn import MIXERS
 
 ROOT = Path(__file__).parents[1]
 NEEDS = {"cssm.torch": "torch", "cssm.kernels.decay_scan": "triton", "cssm.kernels.spectral": "triton"}
@@ -51,21 +51,38 @@ def test_readme_example_of_pytorch_runs():
     assert namespace["states"].shape == namespace["x"].shape and namespace["y"].shape == (2, 2, 16, 1024)
 
 
-def test_the_mixer_of_contributing_obeys_the_laws():
-    module = types.ModuleType("cssm.nn.mixers.leaky", "")
-    module.__package__ = "cssm.nn.mixers"
-    sys.modules[module.__name__] = module
-    try:
-        exec(compile(python_blocks("CONTRIBUTING.md")[0], "CONTRIBUTING.md", "exec"), module.__dict__)
-        laws.test_1_scan_equals_step("leaky")
-        laws.test_2_cutting_changes_nothing("leaky", [3, 6])
-        laws.test_2_reset_restarts("leaky")
-        laws.test_3_causality_is_exact("leaky")
-        laws.test_5_state_is_a_fixed_point_of_step("leaky")
-        laws.test_7_static_equals_the_repeated_frame("leaky", 7, "last")
-    finally:
-        MIXERS._entries.pop("leaky", None)
-        del sys.modules[module.__name__]
+@pytest.mark.slow
+def test_the_mixer_of_contributing_is_one_file_and_one_line(tmp_path):
+    """In a copy of the tree, as pasted: every law holds for it, and no document test fails because of it."""
+    for part in ("src", "tests", "docs"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("README.md", "CONTRIBUTING.md", "pyproject.toml"):
+        shutil.copy(ROOT / part, tmp_path / part)
+    folder = tmp_path / "src" / "cssm" / "nn" / "mixers"
+    (folder / "leaky.py").write_text(python_blocks("CONTRIBUTING.md")[0])
+    imports = (folder / "__init__.py").read_text()
+    (folder / "__init__.py").write_text(imports.replace("    lru,\n", "    leaky,\n    lru,\n"))
+    touched = [p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file() and not same(p, ROOT, tmp_path)]
+    assert sorted(path.name for path in touched) == ["__init__.py", "leaky.py"]
+    assert passed(tmp_path, "tests/laws.py", "tests/laws_of_facts.py", "-k", "leaky") > 30
+    documents = "tests/test_docs.py", "tests/cli/test_cli_mixers.py"
+    assert passed(tmp_path, *documents, "-m", "", "-k", "leaky or readme or ships or facts") > 24
+
+
+def same(path, root, copy):
+    original = root / path.relative_to(copy)
+    return original.exists() and filecmp.cmp(path, original, shallow=False)
+
+
+def passed(folder, *arguments) -> int:
+    """The number of tests that pass in a copy of the tree, where all must."""
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
+    count = re.search(r"(\d+) passed", done.stdout)
+    assert count is not None, done.stdout[-4000:]
+    return int(count[1])
 
 
 def left(name):

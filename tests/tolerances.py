@@ -3,7 +3,14 @@
 import jax
 import numpy as np
 
-RELATIVE_RMS = {"float64": 1e-11, "complex128": 1e-11, "float32": 3e-6, "complex64": 3e-6, "bfloat16": 2e-2}
+RELATIVE_RMS = {
+    "float64": 1e-11,
+    "complex128": 1e-11,
+    "float32": 3e-6,
+    "complex64": 3e-6,
+    "bfloat16": 2e-2,
+    "int32": 0.0,
+}
 
 
 def assert_close(actual, expected, limit=None, what=""):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cssm.core.errors import ShapeError, UsageError
+from cssm.core.errors import UsageError
 from cssm.nn import create_mixer
 from cssm.nn.shared.in_space import convolve, folded, in_space_parallel, in_space_sequential
 from cssm.ops import kernel_spectrum, spectral_scan
@@ -314,13 +314,3 @@ def test_attention_keeps_small_outputs_beside_large_inputs():
 def test_a_bad_option_is_named(name, options, says):
     with pytest.raises(UsageError, match=says):
         build(name, **options)
-
-
-@pytest.mark.parametrize("name", ["mingru", "conv3d", "realspace_seq", "realspace_par"])
-def test_bad_input_is_named(name):
-    mixer, x = build(name, kernel_size=3), clip()
-    scan = lambda x, **options: jax.eval_shape(lambda: mixer.scan(mixer.init_state(B, GRID), x, **options))  # noqa: E731
-    with pytest.raises(ShapeError, match="built for 4 channels"):
-        scan(x[..., :3])
-    with pytest.raises(UsageError, match="unknown readout 'first'"):
-        scan(x, readout="first")

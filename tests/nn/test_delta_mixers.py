@@ -4,7 +4,7 @@ import pytest
 from flax import nnx
 
 from cssm.bench.delta_plain import gdn_plain
-from cssm.core.errors import ShapeError, UsageError
+from cssm.core.errors import UsageError
 from cssm.nn import create_mixer
 from cssm.ops import decayed_attention, delta_rule
 from tolerances import assert_close
@@ -127,9 +127,6 @@ def test_token_state_is_carried_to_another_grid(name):
         (lambda: build("mamba2_seq", head_dim=5), UsageError, "divide 16 inner"),
         (lambda: build("mamba2_seq", expand=0), UsageError, "at least 1"),
         (lambda: build("mamba2_seq", state_dim=0), UsageError, "at least 1"),
-        (lambda: build("gdn")(jnp.zeros((1, 2, 4, 4, 3))), ShapeError, "8 channels"),
-        (lambda: build("gdn_seq")(jnp.zeros((1, 2, 4, 4, 3))), ShapeError, "8 channels"),
-        (lambda: build("mamba2_seq")(jnp.zeros((1, 2, 4, 4, 3))), ShapeError, "8 channels"),
         (lambda: gdn_plain(build("gdn"), clip(), numerics="half"), UsageError, "direct or goom"),
     ],
 )

@@ -11,7 +11,7 @@ from jax import lax
 from jax.extend.core import jaxprs_in_params
 
 from cssm.bench.mixers_plain import gated_goom, opponent_goom
-from cssm.core.errors import ShapeError, UsageError
+from cssm.core.errors import UsageError
 from cssm.nn import create_mixer
 from cssm.nn.mixers.opponent import transition
 from cssm.nn.shared.causal_conv import CausalConv, DepthwiseConv
@@ -273,14 +273,6 @@ def test_no_gate_exists_per_frame_channel_and_frequency(name, readout):
 def test_bad_options_are_named(name, options, says):
     with pytest.raises(UsageError, match=says):
         build(name, **options)
-
-
-@pytest.mark.parametrize("name", ["gated", "no_fft", "opponent"])
-def test_wrong_channels_are_named(name):
-    mixer = build(name)
-    for call in (mixer.scan, mixer.step):
-        with pytest.raises(ShapeError, match="built for 2 channels"):
-            call(mixer.init_state(2, GRID), clip(channels=3) if call == mixer.scan else clip(channels=3)[:, 0])
 
 
 def test_unknown_gate_domain_is_named():

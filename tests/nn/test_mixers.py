@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from cssm.core.errors import ShapeError, UsageError
+from cssm.core.errors import UsageError
 from cssm.nn import MIXERS, Mixer, create_mixer
 from cssm.nn.mixer import repeat_frame
 from tolerances import assert_close
@@ -27,16 +27,6 @@ def test_static_conv_ssm_with_a_saturated_decay_equals_the_repeated_frame(readou
     state = mixer.step(mixer.init_state(2, (5, 5)), x + 1)[0]
     after, shown = mixer.static(state, x, 7, readout=readout)
     assert_close((after, shown), mixer.scan(state, repeat_frame(x, 7), readout=readout), 1e-5)
-
-
-@pytest.mark.parametrize("name", RECURRENT)
-def test_static_names_bad_steps_and_readouts(name):
-    mixer, x = build(name), frame()
-    state = mixer.init_state(2, (5, 5))
-    with pytest.raises(ShapeError, match="steps is 0, expected at least one"):
-        mixer.static(state, x, 0)
-    with pytest.raises(UsageError, match="'all', use last or mean"):
-        mixer.static(state, x, 3, readout="all")
 
 
 @pytest.mark.parametrize(

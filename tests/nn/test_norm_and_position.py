@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cssm.core.errors import ShapeError, UnknownNameError
+from cssm.core.errors import ShapeError, UnknownNameError, UsageError
+from cssm.nn.layer import require_streaming
 from cssm.nn.parts.norm import NORMS, create_norm
 from cssm.nn.parts.position import interpolate_table, rotary_angles, rotate
 from tolerances import assert_close
@@ -36,13 +37,33 @@ def test_causal_norm_uses_the_frames_so_far():
         assert_close(norm(x)[:, t], joint(x[:, : t + 1])[:, t], 1e-5)
 
 
-@pytest.mark.parametrize("name", [n for n in NORMS.names() if NORMS[n].streams])
+@pytest.mark.parametrize("name", [n for n in NORMS.names() if NORMS[n].causal])
 def test_chunks_and_steps_equal_the_whole(name):
     norm, x = moved(name), clip()
-    state, first = norm.scan(norm.init_state(2), x[:, :2])
+    state, first = norm.scan(norm.init_state(2, (4, 3)), x[:, :2])
     state, second = norm.scan(state, x[:, 2:4])
     state, third = norm.step(state, x[:, 4])
     assert_close(jnp.concatenate([first, second, third[:, None]], 1), norm(x), 1e-5)
+
+
+@pytest.mark.parametrize("name", NORMS.names())
+def test_one_that_is_causal_streams_and_sees_no_later_frame(name):
+    norm, x = moved(name), clip()
+    later = x.at[:, 3:].add(jnp.arange(6.0))
+    unmoved = bool((norm(x)[:, :3] == norm(later)[:, :3]).all())
+    assert unmoved == norm.causal
+    if norm.causal:
+        require_streaming(norm, name)
+    else:
+        with pytest.raises(UsageError, match=f"norm {name!r} looks at the whole clip and cannot stream: use global_"):
+            require_streaming(norm, name)
+
+
+def test_a_state_of_another_batch_is_refused():
+    norm, x = moved("global_layer_causal"), clip()
+    for call in (lambda s: norm.scan(s, x), lambda s: norm.step(s, x[:, 0])):
+        with pytest.raises(ShapeError, match=r"state shapes \[\(1,\), \(1,\), \(1,\)\] do not fit"):
+            call(norm.init_state(1, (4, 3)))
 
 
 @pytest.mark.parametrize("name", NORMS.names())

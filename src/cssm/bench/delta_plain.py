@@ -18,7 +18,7 @@ def gdn_plain(mixer: GDN, x, *, numerics: str = "direct"):
     """
     if numerics not in ("direct", "goom"):
         raise UsageError(f"unknown numerics {numerics!r} of gdn_plain: use direct or goom")
-    u = mixer._convolved(mixer.time_conv.init_state(x.shape[0], x.shape[2:4]), x, None)[1]
+    u = mixer.convolved(mixer.time_conv.init_state(x.shape[0], x.shape[2:4]), x, None)[1]
     q, k, v = mixer.projections(u)
     alpha, beta = (gate[..., None, None, None, None] for gate in mixer.gates(x))  # b t n 1 1 1 1
     d = k.shape[3]
@@ -30,7 +30,7 @@ def gdn_plain(mixer: GDN, x, *, numerics: str = "direct"):
     rows = writes.reshape(*writes.shape[:2], -1, *writes.shape[4:])
     scan = _direct if numerics == "direct" else _goom
     states = scan(matrices, rows).reshape(writes.shape)
-    return mixer._output(x, jnp.einsum("btnijhw,btnjhw->btnihw", states, q))
+    return mixer.output(x, jnp.einsum("btnijhw,btnjhw->btnihw", states, q))
 
 
 def _direct(matrices, rows):

@@ -31,7 +31,7 @@ def no_gate(mixer: Any, x):
 
 def conv3d(mixer: Any, x):
     """The sum over past frames written out, then as `standard`."""
-    gain, filters = mixer._spectra(x.shape[2:4])
+    gain, filters = mixer.spectra(x.shape[2:4])
     frames, steps = to_spectrum(x), x.shape[1]
     late = lambda j: jnp.pad(frames, [(0, 0), (j, 0)] + [(0, 0)] * 3)[:, :steps]  # frame t - j  # noqa: E731
     write = sum(taps * late(j) for j, taps in enumerate(filters))
@@ -40,7 +40,7 @@ def conv3d(mixer: Any, x):
 
 def modes(mixer: Any, x):
     """`lru`, `s5`, `convs5`: e^z broadcast to (B, T, H, W, P) complex modes."""
-    parts, frames = mixer._modes(), x.reshape(-1, *x.shape[2:])
+    parts, frames = mixer.system(), x.reshape(-1, *x.shape[2:])
     written = lax.complex(*parts.write(frames)).reshape(*x.shape[:4], -1)
     states = associative(jnp.exp(parts.log_transition), written).reshape(*frames.shape[:3], -1)
     return parts.read((states.real, states.imag), frames).reshape(x.shape)
@@ -48,15 +48,15 @@ def modes(mixer: Any, x):
 
 def s4d(mixer: Any, x):
     """e^z broadcast to (B, T, H, W, C, N / 2) complex modes."""
-    step = ssm_channels.one_step(mixer._system(), mixer.D[...])
+    step = ssm_channels.one_step(mixer.system(), mixer.D[...])
     states = associative(step.factor, x[..., None] * lax.complex(*jnp.split(step.drive, 2, -1)))
     pairs = jnp.concatenate([states.real, states.imag], -1)
-    return mixer._output((step.output * pairs).sum(-1) + step.skip * x)
+    return mixer.output((step.output * pairs).sum(-1) + step.skip * x)
 
 
 def s4(mixer: Any, x):
     """Matrices (T, C, N, N), the same at all pixels, and states (T, C, N, B H W)."""
-    step = ssm_channels.one_step(mixer._system(), mixer.D[...])
+    step = ssm_channels.one_step(mixer.system(), mixer.D[...])
     batch, steps, *grid, channels = x.shape
     frames = x.transpose(1, 4, 0, 2, 3).reshape(steps, channels, 1, -1)  # t c 1 bhw
     matrix = jnp.eye(step.drive.shape[-1]) + step.increment
@@ -64,17 +64,17 @@ def s4(mixer: Any, x):
     combine = lambda p, q: (q[0] @ p[0], q[0] @ p[1] + q[1])  # noqa: E731
     states = lax.associative_scan(combine, (matrices, step.drive[..., None] * frames))[1]
     y = jnp.einsum("cn,tcnp->tcp", step.output, states).reshape(steps, channels, batch, *grid)
-    return mixer._output(y.transpose(2, 0, 3, 4, 1) + step.skip * x)
+    return mixer.output(y.transpose(2, 0, 3, 4, 1) + step.skip * x)
 
 
 def conv_ssm(mixer: Any, x):
     """a broadcast to (B, T, H, W, C)."""
-    return mixer._output(x, associative(mixer.transition(x.shape[2:4])[:, 0, 0], mixer._input(x)))
+    return mixer.output(x, associative(mixer.transition(x.shape[2:4])[:, 0, 0], mixer.written(x)))
 
 
 def mingru(mixer: Any, x):
     """z and c of (B, T, H, W, C)."""
-    gate, candidate = (v.reshape(x.shape) for v in mixer._logits(x.reshape(-1, *x.shape[2:])))
+    gate, candidate = (v.reshape(x.shape) for v in mixer.logits(x.reshape(-1, *x.shape[2:])))
     z = jax.nn.sigmoid(gate)
     return mixer.out(associative(1 - z, z * positive(candidate)))
 
@@ -87,7 +87,7 @@ def no_fft(mixer: Any, x):
     rows, columns = factors["step"]
     total = over_columns(rows) + over_rows(columns)  # b t h w
     decay = mixer.decay() * jnp.exp(-total)[..., None]
-    return mixer._output(x, associative(decay, (total * outer(*factors["write"]))[..., None] * u), factors)
+    return mixer.output(x, associative(decay, (total * outer(*factors["write"]))[..., None] * u), factors)
 
 
 def gdn_seq(mixer: Any, x):
@@ -99,7 +99,7 @@ def gdn_seq(mixer: Any, x):
     matrices = alpha * (jnp.eye(k.shape[-1]) - beta * _outer(k, k))
     combine = lambda p, q: (p[0] @ q[0], p[1] @ q[0] + q[1])  # noqa: E731
     states = lax.associative_scan(combine, (matrices, beta * _outer(v, k)), axis=1)[1]
-    return mixer._output(x, jnp.einsum("btnij,btnj->btni", states, q).reshape(x.shape))
+    return mixer.output(x, jnp.einsum("btnij,btnj->btni", states, q).reshape(x.shape))
 
 
 def mamba2_seq(mixer: Any, x):
@@ -109,7 +109,7 @@ def mamba2_seq(mixer: Any, x):
     q, k, v, dt, log_a = mixer.projections(jax.nn.silu(u[:, :, 0, 0]), tokens[:, :, 0, 0])
     states = associative(jnp.exp(log_a)[..., None, None], _outer(dt[..., None] * v, k[:, :, None]))
     o = jnp.einsum("btnij,btj->btni", states, q) + mixer.skip[...][:, None] * v
-    return mixer._output(x, o.reshape(*x.shape[:-1], -1))
+    return mixer.output(x, o.reshape(*x.shape[:-1], -1))
 
 
 def realspace(mixer: Any, x):

@@ -16,19 +16,9 @@ from flax import nnx
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Grid, Logits, RawFrame, RawVideo, Video
-from cssm.nn.mixer import (
-    Control,
-    Mixer,
-    SpatiallyPooled,
-    check_state,
-    create_mixer,
-    has_option,
-    repeat_frame,
-    require_dt,
-    select,
-    takes_lift,
-)
-from cssm.nn.parts.norm import create_norm, require_streaming
+from cssm.nn.layer import check_state, require_streaming
+from cssm.nn.mixer import MIXERS, Control, Mixer, create_mixer, repeat_frame, require_dt, select
+from cssm.nn.parts.norm import create_norm
 from cssm.nn.parts.position import rotary_angles, rotate
 from cssm.nn.parts.readout import Readout
 from cssm.nn.parts.stem import Stem, activation
@@ -114,7 +104,7 @@ class SimpleCSSM(nnx.Module):
         self.stem = Stem(stem, in_channels, embed_dim, layers=stem_layers, act=act, rngs=rngs)
         grid = (-(-image_size // self.stem.stride),) * 2
         # attention turns its own q and k; every other mixer gets features turned before it
-        inside = position == "mrope" and has_option(mixer, "rotary")
+        inside = position == "mrope" and MIXERS[mixer].turns_inside
         if inside and "rotary" in mixer_options:
             raise UsageError("rotary in mixer_options: position decides, leave rotary out")
         options = {**mixer_options, "rotary": True} if inside else mixer_options
@@ -124,7 +114,7 @@ class SimpleCSSM(nnx.Module):
         self.head = Readout(embed_dim, num_classes, readout, pool, rngs=rngs)
         self.act, self.norm_name, self.rotary = act, norm, position == "mrope" and not inside
         plain_stem = act == norm == "none" and not self.rotary and not self.stem.pools
-        self.affine = plain_stem and depth == 1 and takes_lift(self.mixers[0])
+        self.affine = plain_stem and depth == 1 and self.mixers[0].takes_lift
         self.drop_path, self.seq_len, self.in_channels, self.mixer_name = drop_path, seq_len, in_channels, mixer
 
     def __call__(self, x: RawVideo | RawFrame, *, dt=None, key=None) -> Logits:
@@ -168,7 +158,7 @@ class SimpleCSSM(nnx.Module):
         if isinstance(mixer, Control):
             return self.head(select(x + self._drop(mixer(x), key, block), frames))
         state = mixer.init_state(x.shape[0], x.shape[2:4])
-        if self.head.pool == "mean" and isinstance(mixer, SpatiallyPooled) and dt is None:
+        if self.head.pool == "mean" and mixer.pools and dt is None:
             frames = "mean" if frames == "all" else frames
             y = mixer.pooled(state, x, readout=frames)
             return self.head.logits(select(x, frames).mean((1, 2)) + self._drop(y, key, block))
@@ -216,13 +206,12 @@ class SimpleCSSM(nnx.Module):
         """
         inner = tuple(-(-n // self.stem.stride) for n in grid)
         for mixer, norm in zip(self.mixers, self.norms, strict=True):
-            if isinstance(mixer, Control):
-                raise UsageError(f"mixer {self.mixer_name!r} is not recurrent and cannot stream: train a recurrent one")
+            require_streaming(mixer, self.mixer_name)
             require_streaming(norm, self.norm_name)
         return SimpleState(
             jnp.zeros((), jnp.int32),
             jnp.zeros((batch,)),
-            tuple(norm.init_state(batch) for norm in self.norms),
+            tuple(norm.init_state(batch, inner) for norm in self.norms),
             tuple(mixer.init_state(batch, inner) for mixer in self.mixers),
             self.head.init_state(batch, inner),
         )
@@ -250,9 +239,8 @@ class SimpleCSSM(nnx.Module):
             x = x + y
             norms.append(norm_state)
             mixers.append(mixer_state)
-        frame = state.frame + 1
-        readout, logits = self.head.update(state.readout, x, frame)
-        return SimpleState(frame, time, tuple(norms), tuple(mixers), readout), logits
+        readout, logits = self.head.step(state.readout, x)
+        return SimpleState(state.frame + 1, time, tuple(norms), tuple(mixers), readout), logits
 
 
 def _spans(dt):

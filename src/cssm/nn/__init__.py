@@ -1,8 +1,9 @@
-"""Layers: the mixer contract, the mixers, and what stands around them."""
+"""Layers: the protocol of what streams, the mixers, and what stands around them."""
 
 from . import mixers
+from .layer import Layer
 from .layers.decay_ssm import DecaySSM
 from .layers.s4 import S4
 from .mixer import MIXERS, Control, Mixer, create_mixer, list_mixers
 
-__all__ = ["MIXERS", "S4", "Control", "DecaySSM", "Mixer", "create_mixer", "list_mixers", "mixers"]
+__all__ = ["MIXERS", "S4", "Control", "DecaySSM", "Layer", "Mixer", "create_mixer", "list_mixers", "mixers"]

@@ -1,11 +1,13 @@
-"""The mixer contract: one operator, defined by `step`, run in parallel by `scan`, and its registry.
+"""The mixer: a recurrent layer defined frame by frame, run in parallel over a clip; and the registry of all mixers.
 
-A concrete mixer is one file in `mixers/`; nobody subclasses it. The laws in tests/laws.py hold it to this contract.
+The public methods are written here once: they check their input and hand it to the hooks `_step`, `_scan`, `_static`
+and `_pooled` of a concrete mixer, which is one file in `mixers/` that nobody subclasses. What it can do it declares as
+class facts. The laws in tests/laws.py hold it to all of this.
 """
 
 import abc
-import inspect
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, ClassVar, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -13,38 +15,56 @@ from flax import nnx
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.registry import Registry
-from cssm.core.typing import Frame, Grid, Video
+from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops.reset import check_reset
-from cssm.ops.spectral import given_dt as given_dt  # for mixers that take dt
+from cssm.ops.spectral import given_dt
 from cssm.shared.annotations import describe, fits
 
+from .layer import Layer, check_state
+
 MIXERS: Registry[type["Mixer"] | type["Control"]] = Registry("mixer")
+READOUTS = ("all", "last", "mean")
 
 
-class Mixer(nnx.Module, abc.ABC):
+class Capabilities:
+    """What a mixer can do, as facts of its class. It states those that differ from these."""
+
+    kind: ClassVar[str] = "mixer"
+    instead: ClassVar[str] = "train one that is causal"
+    causal: ClassVar[bool] = True
+    """The y of a frame is known when the frame has come. Controls make no such promise."""
+    recurrent: ClassVar[bool] = True
+    """It carries a state: a Mixer, not a Control."""
+    takes_dt: ClassVar[bool] = False
+    """`step` and `scan` take dt, the step lengths of irregular time: K^dt, by fixed gains."""
+    takes_lift: ClassVar[bool] = False
+    """`scan` takes lift (R, C): x of R channels that stands for x @ lift, at the cost of R channels."""
+    time_invariant: ClassVar[bool] = False
+    """The state decays by the same factors at every frame, whatever the input: it has `transition`."""
+    pools: ClassVar[bool] = False
+    """It has `pooled`, the spatial mean of y without y."""
+    closed_form: ClassVar[tuple[str, ...]] = ()
+    """The readouts ("last", "mean") for which it has `_static`; the others of `static` scan the repeated frame."""
+    turns_inside: ClassVar[bool] = False
+    """It has the option `rotary`: it turns its own q and k by position."""
+    learns_grid: ClassVar[bool] = False
+    """It is built with grid=(H, W), and learns a table on that grid which it interpolates to others."""
+
+
+class Mixer(Capabilities, Layer):
     """A recurrent, causal layer over a clip. `step` is the definition; `scan` must equal lax.scan(step)."""
 
-    causal: ClassVar[bool] = True
+    channels: int
+
+    # What a mixer writes, input checked; dt and lift reach those alone that declare them.
 
     @abc.abstractmethod
-    def init_state(self, batch: int, grid: Grid) -> Any:
-        """No past: a NamedTuple of float32 / complex64 arrays, a plain pytree."""
+    def _step(self, state, x: Frame) -> tuple[Any, Frame]:
+        """`step`; with takes_dt also dt=None."""
 
     @abc.abstractmethod
-    def step(self, state, x: Frame) -> tuple[Any, Frame]:
-        """One frame (B, H, W, C): the state after it, and its output."""
-
-    @abc.abstractmethod
-    def scan(self, state, x: Video, *, reset=None, readout: str = "all") -> tuple[Any, Video | Frame]:
-        """A clip (B, T, H, W, C) from a carried state. reset (B, T) bool forgets all frames before that one.
-
-        readout "all" gives y for every frame; "last" and "mean" (over frames) give (B, H, W, C) by the cheapest
-        exact path.
-        """
-
-    @abc.abstractmethod
-    def static(self, state, x: Frame, steps: int, *, readout: str = "last") -> tuple[Any, Frame]:
-        """One frame repeated `steps` times: the last (or mean) y, in closed form where there is one."""
+    def _scan(self, state, x: Video, *, reset=None, readout="all") -> tuple[Any, Video | Frame]:
+        """`scan`; with takes_dt also dt=None, with takes_lift also lift=None."""
 
     @abc.abstractmethod
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
@@ -55,54 +75,135 @@ class Mixer(nnx.Module, abc.ABC):
         The class docstring proves it; nn/shared/bounds.py has the parts. Infinite where a gain has saturated at 1.
         """
 
-    def __call__(self, x: Video, **options) -> Video:
-        """y for every frame of a clip with no past; options of `scan`, such as dt."""
-        return self.scan(self.init_state(x.shape[0], x.shape[2:4]), x, **options)[1]
+    transition: Callable[[Grid], jax.Array]
+    """With time_invariant: the factors per frame, (C, H, W // 2 + 1) by frequency or (P, 1, 1) by mode."""
+    _static: Callable[..., tuple[Any, Frame]]
+    """With closed_form: `static` in closed form; without readout where "last" is the only one."""
+    _pooled: Callable[..., jax.Array]
+    """With pools: `pooled`."""
+
+    # What users call.
+
+    def step(self, state, x: Frame, dt=None) -> tuple[Any, Frame]:
+        """One frame (B, H, W, C), dt (B,) after the last one: the state after it, and its output.
+
+        Raises:
+          ShapeError: x, dt or state of other shapes than that. UsageError: dt that is not positive, or no takes_dt.
+        """
+        _check_input(self, "step", x, "B H W C", self.channels)
+        check_state(state, x, self)
+        return self._step(state, x, **_spans(self, dt, x, 1))
+
+    def scan(
+        self, state, x: Float[Any, "b t h w r"], *, reset=None, readout: str = "all", dt=None, lift=None
+    ) -> tuple[Any, Video | Frame]:
+        """A clip (B, T, H, W, C) from a carried state: the state after it, and what is read of y.
+
+        Args:
+          state: of `init_state`, or of the frames before. x: the clip; (B, T, H, W, R) with lift.
+          reset: (B, T) bool; True forgets all frames before that one.
+          readout: "all" gives y for every frame; "last" and "mean" (over frames) give (B, H, W, C), by the cheapest
+            exact path.
+          dt: (B, T), the time from each frame's predecessor to it, for mixers that declare takes_dt; None is 1.
+          lift: (R, C), for mixers that declare takes_lift: x stands for x @ lift.
+
+        Raises:
+          ShapeError: an array whose shape or dtype does not fit. UsageError: an unknown readout, dt or lift that this
+            mixer cannot honour, dt that is not positive.
+        """
+        given = {} if lift is None else {"lift": _checked_lift(self, lift, x)}
+        _check_input(self, "scan", x, "B T H W C", self.channels if lift is None else lift.shape[0])
+        _check_readout(self, "scan", readout, READOUTS)
+        check_reset(type(self).__name__, reset, x.shape[:2])
+        check_state(state, x, self)
+        return self._scan(state, x, reset=reset, readout=readout, **_spans(self, dt, x, 2), **given)
+
+    def static(self, state, x: Frame, steps: int, *, readout: str = "last") -> tuple[Any, Frame]:
+        """One frame repeated `steps` times: the state after it and the last (or mean) y, in closed form where there is.
+
+        Raises:
+          ShapeError: x or state that does not fit, no steps. UsageError: a readout other than last and mean.
+        """
+        _check_input(self, "static", x, "B H W C", self.channels)
+        _check_readout(self, "static", readout, READOUTS[1:])
+        if steps < 1:
+            raise ShapeError(f"{type(self).__name__}.static: steps is {steps}, expected at least one frame")
+        check_state(state, x, self)
+        if readout not in self.closed_form:
+            return self._scan(state, repeat_frame(x, steps), readout=readout)
+        return self._static(state, x, steps, **({"readout": readout} if "mean" in self.closed_form else {}))
+
+    def pooled(self, state, x: Video, *, readout: str = "all") -> Float[Any, "b *t c"]:
+        """The spatial mean of `scan`'s y, (B, T, C) or (B, C), without computing y.
+
+        Raises:
+          ShapeError: x or state that does not fit. UsageError: an unknown readout, or a mixer that does not declare
+            pools.
+        """
+        if not self.pools:
+            raise UsageError(
+                f"{type(self).__name__} cannot pool by itself: take the mean over space of what scan gives"
+            )
+        _check_input(self, "pooled", x, "B T H W C", self.channels)
+        _check_readout(self, "pooled", readout, READOUTS)
+        check_state(state, x, self)
+        return self._pooled(state, x, readout=readout)
+
+    def __call__(self, x: Video, *, dt=None) -> Video:
+        """y for every frame of a clip (B, T, H, W, C) with no past."""
+        _check_input(self, "__call__", x, "B T H W C", self.channels)
+        return self.scan(self.init_state(x.shape[0], x.shape[2:4]), x, dt=dt)[1]
 
 
-class Control(nnx.Module, abc.ABC):
+class Control(Capabilities, nnx.Module, abc.ABC):
     """A mixer that is not recurrent: no state, no step, no streaming. A baseline, and it says so."""
 
     causal: ClassVar[bool] = False
+    recurrent: ClassVar[bool] = False
+    channels: int
 
     @abc.abstractmethod
+    def _mix(self, x: Video) -> Video:
+        """The call, input checked."""
+
     def __call__(self, x: Video) -> Video:
-        """y for every frame of a clip (B, T, H, W, C)."""
-
-
-@runtime_checkable
-class SpatiallyPooled(Protocol):
-    """A mixer that can give the spatial mean of its output without computing the output."""
-
-    def pooled(self, state, x: Video, *, readout: str = "all") -> jax.Array: ...
-
-
-def takes_lift(mixer: Any) -> bool:
-    """Whether `scan` takes lift (R, C): x of R channels that stands for x @ lift, at the cost of R channels."""
-    return isinstance(mixer, Mixer) and "lift" in inspect.signature(mixer.scan).parameters
-
-
-def takes_dt(mixer: Any) -> bool:
-    """Whether `scan` and `step` take dt, (B, T) and (B,) step lengths: a mixer or its class."""
-    return "dt" in inspect.signature(getattr(mixer, "scan", takes_dt)).parameters
+        """y for every frame of a clip (B, T, H, W, C). Raises ShapeError: another shape, or no floating point."""
+        _check_input(self, "__call__", x, "B T H W C", self.channels)
+        return self._mix(x)
 
 
 def require_dt(mixer: Any) -> None:
     """A UsageError unless the mixer can honour irregular time."""
-    if not takes_dt(mixer):
+    if not mixer.takes_dt:
         raise UsageError(
             f"{type(mixer).__name__} cannot honour dt: irregular time, K^dt, needs fixed gains; "
             "`cssm list mixers` shows which mixers take it"
         )
 
 
-@runtime_checkable
-class LinearTimeInvariant(Protocol):
-    """A mixer whose state decays by the same factor at every frame, whatever the input."""
+def select(y: Video, readout: str) -> Video | Frame:
+    """All frames, the last one, or their mean: for mixers without a shortcut."""
+    return {"all": lambda: y, "last": lambda: y[:, -1], "mean": lambda: y.mean(1)}[readout]()
 
-    def transition(self, grid: Grid) -> jax.Array:
-        """(C, H, W // 2 + 1) or (C, 1, 1): the factor per frame, complex or real."""
-        ...
+
+def repeat_frame(x: Frame, steps: int) -> Video:
+    """(B, H, W, C) -> (B, steps, H, W, C): a static clip."""
+    return jnp.broadcast_to(x[:, None], (x.shape[0], steps, *x.shape[1:]))
+
+
+def list_mixers() -> list[str]:
+    """Names of all registered mixers."""
+    return MIXERS.names()
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """The keyword arguments that the mixer of that name has of its own, with their types.
+
+    >>> options_of("conv_ssm")
+    {'kernel_size': <class 'int'>}
+    """
+    hints = get_type_hints(MIXERS[name].__init__)
+    return {option: hint for option, hint in hints.items() if option not in ("channels", "grid", "rngs", "return")}
 
 
 def create_mixer(name: str, *, channels: int, grid: Grid | None = None, rngs: nnx.Rngs, **options):
@@ -121,68 +222,53 @@ def create_mixer(name: str, *, channels: int, grid: Grid | None = None, rngs: nn
     (4, 3, 3)
     """
     cls: Any = MIXERS[name]
-    known = inspect.signature(cls.__init__).parameters
-    unknown = sorted(set(options) - set(known))
+    offered = options_of(name)
+    unknown = sorted(set(options) - set(offered))
     if unknown:
-        offered = sorted(set(known) - {"self", "channels", "grid", "rngs"})
-        raise UsageError(f"mixer {name!r} cannot honour {', '.join(unknown)}; its options are {', '.join(offered)}")
+        what = f"its options are {', '.join(sorted(offered))}" if offered else "it has no options"
+        raise UsageError(f"mixer {name!r} cannot honour {', '.join(unknown)}; {what}")
     for option, value in options.items():
-        expected = known[option].annotation
-        if not fits(value, expected):
-            raise UsageError(f"mixer {name!r}: {option} is {value!r}, expected {describe(expected)}")
-    if "grid" in known:
-        options["grid"] = grid
-    return cls(channels=channels, rngs=rngs, **options)
+        if not fits(value, offered[option]):
+            raise UsageError(f"mixer {name!r}: {option} is {value!r}, expected {describe(offered[option])}")
+    table = {"grid": grid} if cls.learns_grid else {}
+    return cls(channels=channels, rngs=rngs, **table, **options)
 
 
-def has_option(name: str, option: str) -> bool:
-    """Whether the mixer of that name takes that keyword argument."""
-    return option in inspect.signature(MIXERS[name].__init__).parameters
-
-
-def list_mixers() -> list[str]:
-    """Names of all registered mixers."""
-    return MIXERS.names()
-
-
-def check_channels(x, channels: int, mixer: Any) -> None:
+def _check_input(mixer: Any, method: str, x, legend: str, channels: int) -> None:
+    """x must be floating point, of the legend's rank, of that many channels, and not empty."""
+    name = type(mixer).__name__
+    if x.ndim != len(legend.split()):
+        frame = len(legend.split()) == 4
+        what, other = ("a frame", "scan takes clips") if frame else ("a clip", "step takes frames")
+        shape = ", ".join(legend.split())
+        raise ShapeError(f"{name}.{method} takes {what} ({shape}), got shape {x.shape}; {other}")
     if x.shape[-1] != channels:
-        raise ShapeError(f"{type(mixer).__name__} was built for {channels} channels, got an input of shape {x.shape}")
+        raise ShapeError(f"{name} was built for {channels} channels, got an input of shape {x.shape}")
+    if 0 in x.shape:
+        raise ShapeError(f"{name}: the input of shape {x.shape} is empty: give at least one frame and pixel")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ShapeError(f"{name} takes floating point, got {x.dtype}: convert, for 8 bits x / 255")
 
 
-def check_state(state, x, mixer: Any, reset=None) -> None:
-    """The state must be one of `init_state` for the batch and grid of x, a clip or a frame; reset (B, T) bool."""
-    check_reset(type(mixer).__name__, reset, x.shape[:2])
-    expected = jax.eval_shape(lambda: mixer.init_state(x.shape[0], x.shape[-3:-1]))
-    got, fits = ([leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (state, expected))
-    if got != fits:
-        shapes = f"state shapes {got} do not fit an input of shape {x.shape}, expected {fits}"
-        raise ShapeError(f"{type(mixer).__name__}: {shapes}; start from init_state(batch, grid)")
+def _check_readout(mixer: Any, method: str, readout: str, known: tuple[str, ...]) -> None:
+    if readout not in known:
+        shown = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise UsageError(f"{type(mixer).__name__}.{method}: unknown readout {readout!r}, use {shown}")
 
 
-def check_step(state, x, mixer: Any) -> None:
-    if x.ndim != 4:
-        raise ShapeError(
-            f"{type(mixer).__name__}.step takes a frame (B, H, W, C), got shape {x.shape}; scan takes clips"
-        )
-    check_channels(x, mixer.channels, mixer)
-    check_state(state, x, mixer)
+def _spans(mixer: Mixer, dt, x, axes: int) -> dict[str, Any]:
+    """dt as the hooks take it: not at all, or checked, with None where every step is 1."""
+    if mixer.takes_dt:
+        return {"dt": given_dt(dt, x.shape[:axes], jnp.promote_types(x.dtype, jnp.float32))}
+    if dt is not None:
+        require_dt(mixer)
+    return {}
 
 
-def check_static(steps: int, readout: str, mixer: Any) -> None:
-    if steps < 1:
-        raise ShapeError(f"{type(mixer).__name__}.static: steps is {steps}, expected at least one frame")
-    if readout not in ("last", "mean"):
-        raise UsageError(f"{type(mixer).__name__}.static: unknown readout {readout!r}, use last or mean")
-
-
-def select(y: Video, readout: str) -> Video | Frame:
-    """All frames, the last one, or their mean: for mixers without a shortcut."""
-    if readout not in ("all", "last", "mean"):
-        raise UsageError(f"unknown readout {readout!r}: use all, last or mean")
-    return {"all": lambda: y, "last": lambda: y[:, -1], "mean": lambda: y.mean(1)}[readout]()
-
-
-def repeat_frame(x: Frame, steps: int) -> Video:
-    """(B, H, W, C) -> (B, steps, H, W, C): a static clip, for mixers without a closed form."""
-    return jnp.broadcast_to(x[:, None], (x.shape[0], steps, *x.shape[1:]))
+def _checked_lift(mixer: Mixer, lift, x):
+    name = type(mixer).__name__
+    if not mixer.takes_lift:
+        raise UsageError(f"{name} cannot honour lift: give it x @ lift")
+    if jnp.shape(lift) != (x.shape[-1], mixer.channels):
+        raise ShapeError(f"{name}: lift has shape {jnp.shape(lift)}, expected {(x.shape[-1], mixer.channels)} (R, C)")
+    return lift

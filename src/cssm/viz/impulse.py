@@ -9,7 +9,7 @@ from flax import nnx
 
 from cssm.core.errors import UsageError
 from cssm.core.typing import Grid
-from cssm.nn.mixer import create_mixer, has_option
+from cssm.nn.mixer import create_mixer, options_of
 from cssm.shared.palette import BLUE, GREEN, RED
 
 from .figure import figure, plain
@@ -38,7 +38,7 @@ def impulse_response(
     for what, size in {"frames": frames, "channels": channels, "height": grid[0], "width": grid[1]}.items():
         if size < 1:
             raise UsageError(f"impulse: {what} is {size}, expected at least 1")
-    options = {option: value for option, value in VISIBLE.items() if has_option(name, option)}
+    options = {option: value for option, value in VISIBLE.items() if option in options_of(name)}
     mixer = create_mixer(name, channels=channels, grid=grid, rngs=nnx.Rngs(seed), **options)
     grey = jnp.full((1, frames, *grid, channels), BACKGROUND)
     lit = grey.at[0, 0, grid[0] // 2, grid[1] // 2].add((-1.0) ** jnp.arange(channels))

@@ -9,7 +9,6 @@ import numpy as np
 from flax import nnx
 
 from cssm.core.typing import Grid
-from cssm.nn.mixer import LinearTimeInvariant, Mixer
 from cssm.shared.palette import BLUE
 
 from .figure import figure, plain
@@ -40,11 +39,11 @@ def inspect_layer(name: str, mixer, grid: Grid, channels: int) -> LayerReport:
     """Measure one mixer on a grid of (H, W) pixels, for one frame of one video."""
     parameters = sum(p.size for p in jax.tree.leaves(nnx.state(mixer, nnx.Param)))
     radius = horizon = median = None
-    if isinstance(mixer, LinearTimeInvariant):
+    if mixer.time_invariant:
         gain = np.abs(np.asarray(mixer.transition(grid), np.complex128))
         radius, horizon, median = float(gain.max()), decay_horizon(gain.max()), decay_horizon(np.median(gain))
     state, bound, cost = 0, None, {}
-    if isinstance(mixer, Mixer):
+    if mixer.recurrent:
         start = mixer.init_state(1, grid)
         state, bound = sum(v.nbytes for v in jax.tree.leaves(start)), mixer.state_bound(grid)
         cost = step_cost(lambda m, s, x: m.step(s, x), mixer, start, jnp.zeros((1, *grid, channels)))
@@ -75,9 +74,7 @@ def step_cost(function, *args) -> dict[str, float]:
 
 def draw_gains(mixers, grid: Grid, path: Path) -> bool:
     """Gain |K| per frame over spatial frequency: one row per layer, sorted by memory. False where no layer has one."""
-    rows = [
-        (i, np.abs(np.asarray(m.transition(grid)))) for i, m in enumerate(mixers) if isinstance(m, LinearTimeInvariant)
-    ]
+    rows = [(i, np.abs(np.asarray(m.transition(grid)))) for i, m in enumerate(mixers) if m.time_invariant]
     if not rows:
         return False
     shown = min(8, rows[0][1].shape[0])

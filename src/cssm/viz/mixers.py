@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cssm.core.typing import Grid
-from cssm.nn.mixer import MIXERS, LinearTimeInvariant, Mixer, create_mixer, takes_dt
+from cssm.nn.mixer import MIXERS, create_mixer
 
 from .inspect import step_cost
 
@@ -54,10 +54,10 @@ def mixer_facts(name: str, *, cost: bool = True, channels: int = CHANNELS, grid:
     >>> mixer_facts("no_gate", cost=False).parameters  # 32 kernels of 11 x 11 taps, a dense layer
     4928
     """
-    mixer, other = _abstract(name, channels, grid), _abstract(name, channels, (grid[0] // 2, grid[1]))
+    mixer, cls = _abstract(name, channels, grid), MIXERS[name]
     frame = jax.ShapeDtypeStruct((1, *grid, channels), jnp.float32)
     graph, params = nnx.split(mixer)
-    if isinstance(mixer, Mixer):
+    if cls.recurrent:
         state = jax.eval_shape(lambda p: nnx.merge(graph, p).init_state(1, grid), params)
         run, args = (lambda p, s, x: nnx.merge(graph, p).step(s, x)), (params, state, frame)
     else:
@@ -69,10 +69,9 @@ def mixer_facts(name: str, *, cost: bool = True, channels: int = CHANNELS, grid:
         looped = "scan[" in program or "while[" in program
         measured = {"flops": counted.get("flops"), "bytes": counted.get("bytes accessed"), "looped": looped}
     return MixerFacts(
-        name=name, what=(MIXERS[name].__doc__ or "").strip().splitlines()[0], causal=MIXERS[name].causal,
-        recurrent=isinstance(mixer, Mixer), time_invariant=isinstance(mixer, LinearTimeInvariant),
-        takes_dt=takes_dt(mixer), grid_free=_shapes(mixer) == _shapes(other),
-        parameters=sum(p.size for p in _parameters(mixer)),
+        name=name, what=(cls.__doc__ or "").strip().splitlines()[0], causal=cls.causal, recurrent=cls.recurrent,
+        time_invariant=cls.time_invariant, takes_dt=cls.takes_dt, grid_free=not cls.learns_grid,
+        parameters=sum(p.size for p in jax.tree.leaves(nnx.state(mixer, nnx.Param))),
         state_bytes=sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(state)), **measured,
     )  # fmt: skip
 
@@ -87,14 +86,6 @@ def markdown_table(rows: list[MixerFacts]) -> str:
 def _abstract(name, channels, grid):
     """The mixer with shapes in place of numbers."""
     return nnx.eval_shape(lambda: create_mixer(name, channels=channels, grid=grid, rngs=nnx.Rngs(0)))
-
-
-def _parameters(mixer):
-    return jax.tree.leaves(nnx.state(mixer, nnx.Param))
-
-
-def _shapes(mixer):
-    return [p.shape for p in _parameters(mixer)]
 
 
 def _short(value: float) -> str:

@@ -15,7 +15,7 @@ from flax import nnx
 from cssm.core.errors import UsageError
 from cssm.core.typing import Grid, Video
 
-from ..mixer import MIXERS, Control, check_channels
+from ..mixer import MIXERS, Control
 from ..parts.position import interpolate_table, rotary_angles, rotate
 
 
@@ -96,6 +96,8 @@ class SpatialAttention(Control):
     (1, 2, 4, 4, 8)
     """
 
+    turns_inside = learns_grid = True
+
     def __init__(
         self, channels: int, *, grid: Grid | None = None, heads: int = 4, mlp_ratio: int = 4,
         layer_scale: float | None = 1e-2, rotary: bool = False, rngs: nnx.Rngs,
@@ -105,8 +107,7 @@ class SpatialAttention(Control):
         self.space = Branch(channels, Attention(channels, heads, rngs=rngs), layer_scale, rngs=rngs)
         self.mlp = Branch(channels, MLP(channels, mlp_ratio, rngs=rngs), layer_scale, rngs=rngs)
 
-    def __call__(self, x: Video) -> Video:
-        check_channels(x, self.channels, self)
+    def _mix(self, x: Video) -> Video:
         # all that is added to x: the block adds x itself
         y = self.position.added(x)
         y = y + _over_space(self.space, x + y, self.position.angles(x))
@@ -126,6 +127,8 @@ class SpaceTimeAttention(Control):
     (1, 2, 4, 4, 8)
     """
 
+    turns_inside = learns_grid = True
+
     def __init__(
         self, channels: int, *, grid: Grid | None = None, heads: int = 4, mlp_ratio: int = 4,
         layer_scale: float | None = 1e-2, rotary: bool = False, attention: str = "divided", rngs: nnx.Rngs,
@@ -139,8 +142,7 @@ class SpaceTimeAttention(Control):
             self.time = Branch(channels, Attention(channels, heads, rngs=rngs), layer_scale, rngs=rngs)
         self.mlp = Branch(channels, MLP(channels, mlp_ratio, rngs=rngs), layer_scale, rngs=rngs)
 
-    def __call__(self, x: Video) -> Video:
-        check_channels(x, self.channels, self)
+    def _mix(self, x: Video) -> Video:
         # without a temporal position, attention over time could not tell past from future
         angles = rotary_angles(*x.shape[1:])
         y, space_angles = self.position.added(x), self.position.angles(x)

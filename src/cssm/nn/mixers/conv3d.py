@@ -25,7 +25,7 @@ from cssm.ops import kernel_spectrum, linear_scan, stable_spectrum
 from cssm.ops.scan.geometric import geometric
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, select
+from ..mixer import MIXERS, Mixer, select
 from ..shared.bounds import decay_bound, spectrum_bound
 from ..shared.spectral import checked_margin, initial_kernel
 
@@ -52,6 +52,9 @@ class Conv3D(Mixer):
     (1, 3, 8, 8, 4)
     """
 
+    time_invariant = True
+    closed_form = ("last", "mean")
+
     def __init__(
         self, channels: int, *, kernel_size: int = 11, input_size: int = 3, frames: int = 3, iterations: int = 1,
         rho: float = 0.999, memory: float = 0.0, init_scale: float = 0.02, rngs: nnx.Rngs,
@@ -68,7 +71,7 @@ class Conv3D(Mixer):
 
     def transition(self, grid: Grid) -> HalfSpectrum:
         """(C, H, W // 2 + 1): K^iterations, the gain of every channel and frequency per frame."""
-        return self._spectra(grid)[0]
+        return self.spectra(grid)[0]
 
     def init_state(self, batch: int, grid: Grid) -> Conv3DState:
         past = jnp.zeros((batch, self.frames - 1, self.channels, grid[0], grid[1] // 2 + 1), jnp.complex64)
@@ -76,28 +79,22 @@ class Conv3D(Mixer):
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """max|G u| / (1 - |K^m|) per channel and frequency; past frames are spectra of x."""
-        gain, filters = (np.abs(np.asarray(v)).astype(np.float64) for v in self._spectra(grid))
+        gain, filters = (np.abs(np.asarray(v)).astype(np.float64) for v in self.spectra(grid))
         frame = spectrum_bound(grid, input_bound)
         return max(decay_bound(filters.sum(0) * frame, gain), frame if self.frames > 1 else 0.0)
 
-    def step(self, state: Conv3DState, x: Frame) -> tuple[Conv3DState, Frame]:
-        check_step(state, x, self)
-        return self.scan(state, x[:, None], readout="last")
+    def _step(self, state: Conv3DState, x: Frame) -> tuple[Conv3DState, Frame]:
+        return self._scan(state, x[:, None], readout="last")
 
-    def scan(self, state: Conv3DState, x: Video, *, reset=None, readout="all") -> tuple[Conv3DState, Video | Frame]:
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
-        state, spectra = self._run(state, to_spectrum(x), reset, self._spectra(x.shape[2:4]))
+    def _scan(self, state: Conv3DState, x: Video, *, reset=None, readout="all") -> tuple[Conv3DState, Video | Frame]:
+        state, spectra = self._run(state, to_spectrum(x), reset, self.spectra(x.shape[2:4]))
         # y is linear in the spectrum, so the mean y is the y of the mean spectrum
         shown = {"last": spectra[:, -1:], "mean": spectra.mean(1, keepdims=True)}.get(readout, spectra)
-        return state, select(self._output(shown, x), readout)
+        return state, select(self.output(shown, x), readout)
 
-    def static(self, state: Conv3DState, x: Frame, steps: int, *, readout="last") -> tuple[Conv3DState, Frame]:
+    def _static(self, state: Conv3DState, x: Frame, steps: int, *, readout) -> tuple[Conv3DState, Frame]:
         """K_t frames until the input is constant, then the closed form of the rest."""
-        check_static(steps, readout, self)
-        check_channels(x, self.channels, self)
-        check_state(state, x, self)
-        gain, filters = self._spectra(x.shape[1:3])
+        gain, filters = self.spectra(x.shape[1:3])
         frame, first = to_spectrum(x), min(self.frames - 1, steps)
         total = jnp.zeros_like(state.spectrum)
         if first:
@@ -108,9 +105,9 @@ class Conv3D(Mixer):
             write = filters.sum(0) * frame
             total = total + cumulative * write + gain * once * state.spectrum
             state = Conv3DState(once * write + power * state.spectrum, state.past)
-        return state, self._output(state.spectrum if readout == "last" else total / steps, x)
+        return state, self.output(state.spectrum if readout == "last" else total / steps, x)
 
-    def _spectra(self, grid: Grid):
+    def spectra(self, grid: Grid):
         """K^m (C, H, Wf), and G_m F_j (K_t, C, H, Wf)."""
         gain = stable_spectrum(kernel_spectrum(self.recurrence_kernel[...], grid), self.rho)
         power, total, _ = geometric(gain, self.iterations)
@@ -123,7 +120,8 @@ class Conv3D(Mixer):
         spectrum = linear_scan(gain, write, state.spectrum, reset=reset)
         return Conv3DState(spectrum[:, -1], past), spectrum
 
-    def _output(self, spectrum, x):
+    def output(self, spectrum, x):
+        """y (..., H, W, C) of the recurrent spectrum, in the dtype of x."""
         return self.out(to_space(spectrum, x.shape[-2]).astype(x.dtype))
 
 

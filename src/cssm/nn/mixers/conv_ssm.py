@@ -17,7 +17,7 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import linear_scan
 from cssm.ops.scan.geometric import geometric
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt, select
+from ..mixer import MIXERS, Mixer, select
 from ..shared.bounds import decay_bound, dense_bound
 from ..shared.causal_conv import DepthwiseConv
 
@@ -37,6 +37,9 @@ class ConvSSM(Mixer):
     (1, 3, 8, 8, 4)
     """
 
+    takes_dt = time_invariant = True
+    closed_form = ("last", "mean")
+
     def __init__(self, channels: int, *, kernel_size: int = 3, rngs: nnx.Rngs):
         self.channels = channels
         self.conv = DepthwiseConv(channels, kernel_size, rngs=rngs)
@@ -49,9 +52,8 @@ class ConvSSM(Mixer):
         """(C, 1, 1): the decay a in (0, 1) per frame, the same at every position."""
         return jax.nn.sigmoid(self.decay_logit[...].astype(jnp.float32))[:, None, None]
 
-    def _decay(self, dt=None, shape=()):
-        """a (C,), or a^dt (*shape, 1, 1, C) for dt of that shape: exp(dt log a), as a is positive."""
-        dt = given_dt(dt, shape)
+    def _decay(self, dt=None):
+        """a (C,), or a^dt (*dt.shape, 1, 1, C): exp(dt log a), as a is positive."""
         if dt is None:
             return self.transition((1, 1))[:, 0, 0]
         log_decay = jax.nn.log_sigmoid(self.decay_logit[...].astype(jnp.float32))
@@ -65,34 +67,30 @@ class ConvSSM(Mixer):
     def init_state(self, batch: int, grid: Grid) -> ConvSSMState:
         return ConvSSMState(jnp.zeros((batch, *grid, self.channels), jnp.float32))
 
-    def step(self, state: ConvSSMState, x: Frame, dt=None) -> tuple[ConvSSMState, Frame]:
-        check_step(state, x, self)
-        memory = self._decay(dt, x.shape[:1]) * state.memory + self._input(x)
-        return ConvSSMState(memory), self._output(x, memory)
+    def _step(self, state: ConvSSMState, x: Frame, dt=None) -> tuple[ConvSSMState, Frame]:
+        memory = self._decay(dt) * state.memory + self.written(x)
+        return ConvSSMState(memory), self.output(x, memory)
 
-    def scan(
+    def _scan(
         self, state: ConvSSMState, x: Video, *, reset=None, readout="all", dt=None
     ) -> tuple[ConvSSMState, Video | Frame]:
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
-        memory = linear_scan(self._decay(dt, x.shape[:2]), self._input(x), state.memory, reset=reset)
+        memory = linear_scan(self._decay(dt), self.written(x), state.memory, reset=reset)
         if readout == "last":
-            return ConvSSMState(memory[:, -1]), self._output(x[:, -1], memory[:, -1])
-        return ConvSSMState(memory[:, -1]), select(self._output(x, memory), readout)
+            return ConvSSMState(memory[:, -1]), self.output(x[:, -1], memory[:, -1])
+        return ConvSSMState(memory[:, -1]), select(self.output(x, memory), readout)
 
-    def static(self, state: ConvSSMState, x: Frame, steps: int, *, readout="last") -> tuple[ConvSSMState, Frame]:
-        check_static(steps, readout, self)
-        check_channels(x, self.channels, self)
-        check_state(state, x, self)
-        decay, frame = self._decay(), self._input(x)
+    def _static(self, state: ConvSSMState, x: Frame, steps: int, *, readout) -> tuple[ConvSSMState, Frame]:
+        decay, frame = self._decay(), self.written(x)
         power, total, cumulative = geometric(decay, steps)  # no division: a saturates at 1 in float32
         memory = total * frame + power * state.memory
         # y is linear in the memory, so the mean y is the y of the mean memory
         shown = memory if readout == "last" else (cumulative * frame + decay * total * state.memory) / steps
-        return ConvSSMState(memory), self._output(x, shown)
+        return ConvSSMState(memory), self.output(x, shown)
 
-    def _input(self, x):
+    def written(self, x):
+        """What frames x (..., H, W, C) write, float32."""
         return (self.write(x) * self.conv(x)).astype(jnp.float32)
 
-    def _output(self, x, memory):
+    def output(self, x, memory):
+        """y of frames x (..., H, W, C) and the memory after them."""
         return self.out(self.read(x) * memory.astype(x.dtype))

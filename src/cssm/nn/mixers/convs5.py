@@ -22,7 +22,7 @@ from cssm.core.typing import Complex, Frame, Grid, Video
 from cssm.ops import linear_scan
 from cssm.shared import hippo
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt, select
+from ..mixer import MIXERS, Mixer, select
 from ..shared import ssm
 
 
@@ -42,6 +42,9 @@ class ConvS5(Mixer):
     >>> ConvS5(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
     (1, 3, 8, 8, 4)
     """
+
+    takes_dt = time_invariant = True
+    closed_form = ("last", "mean")
 
     def __init__(
         self, channels: int, *, d_state: int = 32, kernel_size: int = 3, dt_min: float = 0.01, dt_max: float = 0.5,
@@ -68,7 +71,8 @@ class ConvS5(Mixer):
         z, gain = ssm.zoh(A, ssm.float32(self.log_step))
         return z, gain * ssm.complex64(self.B)
 
-    def _modes(self) -> ssm.Modes:
+    def system(self) -> ssm.Modes:
+        """z, and what writes and reads the modes."""
         z, kernel = self._discrete()
         output, skip = ssm.float32(self.C), ssm.float32(self.D)
         joined = jnp.concatenate([kernel.real, kernel.imag], -1)
@@ -94,21 +98,15 @@ class ConvS5(Mixer):
     def init_state(self, batch: int, grid: Grid) -> ConvS5State:
         return ConvS5State(jnp.zeros((batch, *grid, self.modes), jnp.complex64))
 
-    def step(self, state: ConvS5State, x: Frame, dt=None) -> tuple[ConvS5State, Frame]:
-        check_step(state, x, self)
-        dt = given_dt(dt, x.shape[:1])
-        modes, y = ssm.step(self._modes(), state.modes, x, dt)
+    def _step(self, state: ConvS5State, x: Frame, dt=None) -> tuple[ConvS5State, Frame]:
+        modes, y = ssm.step(self.system(), state.modes, x, dt)
         return ConvS5State(modes), y
 
-    def scan(
+    def _scan(
         self, state: ConvS5State, x: Video, *, reset=None, readout="all", dt=None
     ) -> tuple[ConvS5State, Video | Frame]:
         """dt (B, T): the state decays by exp(dt z) before each frame; "last" and "mean" cost one output convolution."""
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
-        ssm.check_clip(x, reset, readout)
-        dt = given_dt(dt, x.shape[:2])
-        (z, write, read), frames = self._modes(), x.astype(jnp.float32)
+        (z, write, read), frames = self.system(), x.astype(jnp.float32)
         factor = jnp.exp(z if dt is None else dt.astype(jnp.float32)[..., None, None, None] * z)
         # the convolutions take the whole clip: inside a loop XLA runs them 10 times slower on CPU
         modes = linear_scan(factor, lax.complex(*write(frames)), state.modes, reset=reset)
@@ -116,11 +114,8 @@ class ConvS5(Mixer):
         y = read(tuple(shown), frame)
         return ConvS5State(modes[:, -1]), y.astype(x.dtype)
 
-    def static(self, state: ConvS5State, x: Frame, steps: int, *, readout="last") -> tuple[ConvS5State, Frame]:
-        check_static(steps, readout, self)
-        check_channels(x, self.channels, self)
-        check_state(state, x, self)
-        modes, y = ssm.static(self._modes(), state.modes, x, steps, readout=readout)
+    def _static(self, state: ConvS5State, x: Frame, steps: int, *, readout) -> tuple[ConvS5State, Frame]:
+        modes, y = ssm.static(self.system(), state.modes, x, steps, readout=readout)
         return ConvS5State(modes), y
 
 

@@ -23,7 +23,7 @@ from cssm.ops import kernel_spectrum, stable_spectrum
 from cssm.ops.scan.geometric import geometric
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..mixer import MIXERS, Mixer, repeat_frame, select
 from ..shared.bounds import dense_bound, spectrum_bound
 from ..shared.causal_conv import CausalConv, DepthwiseConv
 from ..shared.frames import scan_frames
@@ -53,6 +53,8 @@ class Gated(Mixer):
     (1, 3, 8, 8, 4)
     """
 
+    closed_form = ("last", "mean")
+
     def __init__(
         self, channels: int, *, kernel_size: int = 11, rho: float = 0.999, memory: float = 0.0,
         init_scale: float = 0.02, conv_size: int = 3, conv_frames: int = 4, knots: int = 17, rngs: nnx.Rngs,
@@ -74,30 +76,26 @@ class Gated(Mixer):
     def init_state(self, batch: int, grid: Grid) -> GatedState:
         return GatedState(self.time_conv.init_state(batch, grid), spectral_zero_state(batch, self.channels, grid))
 
-    def step(self, state: GatedState, x: Frame) -> tuple[GatedState, Frame]:
-        check_step(state, x, self)
+    def _step(self, state: GatedState, x: Frame) -> tuple[GatedState, Frame]:
         past, v = self.time_conv.step(state.past, self.space_conv(self.inner(x)))
         u = jax.nn.silu(v)
         spectrum, y = self._advance(self.kernel(x.shape[1:3]), state.spectrum, (u, self.factors(u)))
-        return GatedState(past, spectrum), self._output(x, y)
+        return GatedState(past, spectrum), self.output(x, y)
 
-    def scan(self, state: GatedState, x: Video, *, reset=None, readout="all") -> tuple[GatedState, Video | Frame]:
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
+    def _scan(self, state: GatedState, x: Video, *, reset=None, readout="all") -> tuple[GatedState, Video | Frame]:
         past, v = self.time_conv.scan(state.past, self.space_conv(self.inner(x)), reset)
         u = jax.nn.silu(v)
         factors, kernel, grid = self.factors(u), self.kernel(x.shape[2:4]), x.shape[2:4]
         advance = lambda s, now: self._advance(kernel, s, now, shown=readout != "last")  # noqa: E731
         spectrum, y = scan_frames(advance, state.spectrum, (u, factors), reset)
         if readout == "last":  # one inverse FFT
-            return GatedState(past, spectrum), self._output(x[:, -1], _read(spectrum, _last(factors), grid[1]))
-        return GatedState(past, spectrum), select(self._output(x, y), readout)
+            return GatedState(past, spectrum), self.output(x[:, -1], _read(spectrum, _last(factors), grid[1]))
+        return GatedState(past, spectrum), select(self.output(x, y), readout)
 
-    def static(self, state: GatedState, x: Frame, steps: int, *, readout="last") -> tuple[GatedState, Frame]:
+    def _static(self, state: GatedState, x: Frame, steps: int, *, readout) -> tuple[GatedState, Frame]:
         """Frame by frame while the convolution still sees the past; then the gates stay, in closed form."""
-        check_static(steps, readout, self)
         first = min(self.time_conv.taps, steps)
-        state, y = self.scan(state, repeat_frame(x, first), readout=readout)
+        state, y = self._scan(state, repeat_frame(x, first), readout=readout)
         if first == steps:
             return state, y
         past, v = self.time_conv.step(state.past, self.space_conv(self.inner(x)))
@@ -108,9 +106,9 @@ class Gated(Mixer):
         power, total, cumulative = geometric(gain, steps - first)
         state = GatedState(past, total * frame + power * spectrum)
         if readout == "last":
-            return state, self._output(x, _read(state.spectrum, factors, x.shape[2]))
+            return state, self.output(x, _read(state.spectrum, factors, x.shape[2]))
         mean = (cumulative * frame + gain * total * spectrum) / (steps - first)  # y is linear in the spectrum
-        later = self._output(x, _read(mean, factors, x.shape[2]))
+        later = self.output(x, _read(mean, factors, x.shape[2]))
         return state, (first * y + (steps - first) * later) / steps
 
     def factors(self, u):
@@ -134,7 +132,8 @@ class Gated(Mixer):
         spectrum = kernel * (decay * spectrum) + write * to_spectrum(u)
         return spectrum, _read(spectrum, factors, u.shape[2]) if shown else None
 
-    def _output(self, x, y):
+    def output(self, x, y):
+        """y of frames x (..., H, W, C) and the field read at them."""
         return self.out(y.astype(x.dtype) * jax.nn.silu(self.gate(x)))
 
 

@@ -26,7 +26,7 @@ from cssm.ops import delta_static, kernel_spectrum, stable_spectrum
 from cssm.ops.delta import delta_step
 from cssm.ops.spectral import to_space, to_spectrum
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..mixer import MIXERS, Mixer, repeat_frame, select
 from ..shared.bounds import decay_bound, dense_bound, spectrum_bound
 from ..shared.causal_conv import CausalConv, DepthwiseConv
 from ..shared.frames import scan_frames
@@ -56,6 +56,8 @@ class GDN(Mixer):
     (1, 3, 8, 8, 4)
     """
 
+    closed_form = ("last",)
+
     def __init__(
         self, channels: int, *, head_dim: int = 2, kernel_size: int = 11, rho: float = 0.999, memory: float = 1.0,
         init_scale: float = 0.02, conv_size: int = 3, conv_frames: int = 4, rngs: nnx.Rngs,
@@ -82,35 +84,31 @@ class GDN(Mixer):
         memory = jnp.zeros((batch, self.heads, d, d, grid[0], grid[1] // 2 + 1), jnp.complex64)
         return GDNState(self.time_conv.init_state(batch, grid), memory)
 
-    def step(self, state: GDNState, x: Frame) -> tuple[GDNState, Frame]:
-        check_step(state, x, self)
+    def _step(self, state: GDNState, x: Frame) -> tuple[GDNState, Frame]:
         past, u = self.time_conv.step(state.past, self.space_conv(x))
         memory, y = self._advance(self.gain(x.shape[1:3]), state.memory, (x, jax.nn.silu(u)))
         return GDNState(past, memory), y
 
-    def scan(self, state: GDNState, x: Video, *, reset=None, readout="all") -> tuple[GDNState, Video | Frame]:
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
-        past, u = self._convolved(state.past, x, reset)
+    def _scan(self, state: GDNState, x: Video, *, reset=None, readout="all") -> tuple[GDNState, Video | Frame]:
+        past, u = self.convolved(state.past, x, reset)
         gain = self.gain(x.shape[2:4])
         advance = lambda memory, now: self._advance(gain, memory, now, shown=readout != "last")  # noqa: E731
         memory, y = scan_frames(advance, state.memory, (x, u), reset)
         if readout == "last":
             q = self.projections(u[:, -1])[0]
-            return GDNState(past, memory), self._output(x[:, -1], jnp.einsum("bnijhw,bnjhw->bnihw", memory, q))
+            return GDNState(past, memory), self.output(x[:, -1], jnp.einsum("bnijhw,bnjhw->bnihw", memory, q))
         return GDNState(past, memory), select(y, readout)
 
-    def static(self, state: GDNState, x: Frame, steps: int, *, readout="last") -> tuple[GDNState, Frame]:
-        """Frame by frame while the convolution still sees the past, then in closed form (for the last y)."""
-        check_static(steps, readout, self)
+    def _static(self, state: GDNState, x: Frame, steps: int) -> tuple[GDNState, Frame]:
+        """Frame by frame while the convolution still sees the past, then in closed form."""
         first = min(self.time_conv.taps, steps)
-        if readout == "mean" or first == steps:
-            return self.scan(state, repeat_frame(x, steps), readout=readout)
-        state, _ = self.scan(state, repeat_frame(x, first), readout="last")
-        u = self._convolved(state.past, x[:, None], None)[1][:, 0]
+        if first == steps:
+            return self._scan(state, repeat_frame(x, steps), readout="last")
+        state, _ = self._scan(state, repeat_frame(x, first), readout="last")
+        u = self.convolved(state.past, x[:, None], None)[1][:, 0]
         options = {"gain": self.gain(x.shape[1:3]), "state": state.memory, "steps": steps - first}
         memory, o = delta_static(*self.projections(u), *self.gates(x), **options)
-        return GDNState(state.past, memory), self._output(x, o)
+        return GDNState(state.past, memory), self.output(x, o)
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """The bound of the module's docstring, with every layer's gain for v; entries of past frames too."""
@@ -139,13 +137,14 @@ class GDN(Mixer):
         """One frame x, convolved to u: the memory after it, and y."""
         x, u = now
         memory, o = delta_step(*self.projections(u), *self.gates(x), gain=gain, state=memory)
-        return memory, self._output(x, o) if shown else None
+        return memory, self.output(x, o) if shown else None
 
-    def _convolved(self, past, x, reset):
+    def convolved(self, past, x, reset):
+        """u of a clip x (B, T, H, W, C), and the frames to remember."""
         past, u = self.time_conv.scan(past, self.space_conv(x), reset)
         return past, jax.nn.silu(u)
 
-    def _output(self, x, o):
+    def output(self, x, o):
         """o (..., heads, d, H, Wf) and x (..., H, W, C) give y."""
         field = to_space(o.reshape(*o.shape[:-4], self.channels, *o.shape[-2:]), x.shape[-2])
         return self.out(self.norm(field).astype(x.dtype) * jax.nn.silu(self.gate(x)))

@@ -25,7 +25,7 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import delta_rule
 from cssm.shared.decay import decay_bias
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..mixer import MIXERS, Mixer, select
 from ..shared.bounds import decay_bound, dense_bound
 from ..shared.causal_conv import CausalConv
 from ..shared.tokens import matrix_geometric, over_tokens, product, repeated
@@ -52,6 +52,8 @@ class GDNSeq(Mixer):
     (1, 3, 8, 8, 4)
     """
 
+    closed_form = ("last",)
+
     def __init__(self, channels: int, *, head_dim: int | None = None, conv_tokens: int = 4, rngs: nnx.Rngs):
         head_dim = math.gcd(channels, 16) if head_dim is None else head_dim
         if head_dim < 1 or channels % head_dim:
@@ -72,26 +74,20 @@ class GDNSeq(Mixer):
         memory = jnp.zeros((batch, self.heads, d, d), jnp.float32)
         return GDNSeqState(self.conv.init_state(batch, (1, 1)), memory)
 
-    def step(self, state: GDNSeqState, x: Frame) -> tuple[GDNSeqState, Frame]:
-        check_step(state, x, self)
-        return self.scan(state, x[:, None], readout="last")
+    def _step(self, state: GDNSeqState, x: Frame) -> tuple[GDNSeqState, Frame]:
+        return self._scan(state, x[:, None], readout="last")
 
-    def scan(self, state: GDNSeqState, x: Video, *, reset=None, readout="all") -> tuple[GDNSeqState, Video | Frame]:
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
+    def _scan(self, state: GDNSeqState, x: Video, *, reset=None, readout="all") -> tuple[GDNSeqState, Video | Frame]:
         tokens, reset = over_tokens(x, reset)
         past, u = self.conv.scan(state.past, tokens, reset)
         memory, o = delta_rule(*self.projections(jax.nn.silu(u[:, :, 0, 0])), state=state.memory, reset=reset)
         o, state = o.reshape(x.shape), GDNSeqState(past, memory)
         if readout == "last":
-            return state, self._output(x[:, -1], o[:, -1])
-        return state, select(self._output(x, o), readout)
+            return state, self.output(x[:, -1], o[:, -1])
+        return state, select(self.output(x, o), readout)
 
-    def static(self, state: GDNSeqState, x: Frame, steps: int, *, readout="last") -> tuple[GDNSeqState, Frame]:
-        """The last frame alone is read: those before it map the memory by the same matrix (for the last y)."""
-        check_static(steps, readout, self)
-        if readout == "mean":
-            return self.scan(state, repeat_frame(x, steps), readout=readout)
+    def _static(self, state: GDNSeqState, x: Frame, steps: int) -> tuple[GDNSeqState, Frame]:
+        """The last frame alone is read: those before it map the memory by the same matrix."""
         return repeated(self, state, x, steps)
 
     def after_frames(self, state: GDNSeqState, x: Frame, written, frames: int):
@@ -118,7 +114,8 @@ class GDNSeq(Mixer):
         rate = jnp.exp(self.log_rate[...].astype(wide)) * jax.nn.softplus(rate)
         return _unit(q), _unit(k), v, jnp.exp(-FLOOR - rate), jax.nn.sigmoid(beta)
 
-    def _output(self, x, o):
+    def output(self, x, o):
+        """y of frames x (..., H, W, C) and o of their shape."""
         return self.out(self.norm(o).astype(x.dtype) * jax.nn.silu(self.gate(x)))
 
 

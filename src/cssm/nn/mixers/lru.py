@@ -18,7 +18,7 @@ from jax import lax
 from cssm.core.errors import UsageError
 from cssm.core.typing import Complex, Frame, Grid, Video
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt
+from ..mixer import MIXERS, Mixer
 from ..shared import ssm
 
 
@@ -39,6 +39,9 @@ class LRU(Mixer):
     (1, 3, 8, 8, 4)
     """
 
+    takes_dt = time_invariant = pools = True
+    closed_form = ("last", "mean")
+
     def __init__(
         self, channels: int, *, d_state: int = 32, r_min: float = 0.5, r_max: float = 0.99, max_phase: float = 6.28,
         rngs: nnx.Rngs,
@@ -58,7 +61,8 @@ class LRU(Mixer):
         self.C = nnx.Param(ssm.complex_normal(keys[3], (channels, d_state), 2 / d_state))
         self.D = nnx.Param(jax.random.normal(keys[4], (channels,)))
 
-    def _modes(self) -> ssm.Modes:
+    def system(self) -> ssm.Modes:
+        """L, and what writes and reads the modes."""
         rate = jnp.exp(ssm.float32(self.nu))
         scale = jnp.sqrt(-jnp.expm1(-2 * rate))  # sqrt(1 - |L|^2)
         z = lax.complex(-rate, jnp.exp(ssm.float32(self.theta)))
@@ -67,39 +71,31 @@ class LRU(Mixer):
 
     def transition(self, grid: Grid):
         """(P, 1, 1): L, the factor of every mode per frame, the same at every position."""
-        return jnp.exp(self._modes().log_transition)[:, None, None]
+        return jnp.exp(self.system().log_transition)[:, None, None]
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """The largest |S| that an input |x| <= input_bound can reach: max_p g_p sum_c |B_pc| / (1 - |L_p|)."""
-        z = self._modes().log_transition
+        z = self.system().log_transition
         scale = jnp.sqrt(-jnp.expm1(2 * z.real))
         return ssm.modes_bound(z, scale * jnp.abs(ssm.complex64(self.B)).sum(1), input_bound)
 
     def init_state(self, batch: int, grid: Grid) -> LRUState:
         return LRUState(jnp.zeros((batch, *grid, self.d_state), jnp.complex64))
 
-    def step(self, state: LRUState, x: Frame, dt=None) -> tuple[LRUState, Frame]:
-        check_step(state, x, self)
-        dt = given_dt(dt, x.shape[:1])
-        modes, y = ssm.step(self._modes(), state.modes, x, dt)
+    def _step(self, state: LRUState, x: Frame, dt=None) -> tuple[LRUState, Frame]:
+        modes, y = ssm.step(self.system(), state.modes, x, dt)
         return LRUState(modes), y
 
-    def scan(self, state: LRUState, x: Video, *, reset=None, readout="all", dt=None) -> tuple[LRUState, Video | Frame]:
+    def _scan(self, state: LRUState, x: Video, *, reset=None, readout="all", dt=None) -> tuple[LRUState, Video | Frame]:
         """dt (B, T): the state decays by L^dt = exp(dt (-exp nu + i exp theta)) before each frame."""
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
-        dt = given_dt(dt, x.shape[:2])
-        modes, y = ssm.scan(self._modes(), state.modes, x, reset=reset, readout=readout, dt=dt)
+        modes, y = ssm.scan(self.system(), state.modes, x, reset=reset, readout=readout, dt=dt)
         return LRUState(modes), y
 
-    def static(self, state: LRUState, x: Frame, steps: int, *, readout="last") -> tuple[LRUState, Frame]:
-        check_static(steps, readout, self)
-        check_channels(x, self.channels, self)
-        check_state(state, x, self)
-        modes, y = ssm.static(self._modes(), state.modes, x, steps, readout=readout)
+    def _static(self, state: LRUState, x: Frame, steps: int, *, readout) -> tuple[LRUState, Frame]:
+        modes, y = ssm.static(self.system(), state.modes, x, steps, readout=readout)
         return LRUState(modes), y
 
-    def pooled(self, state: LRUState, x: Video, *, readout="all"):
+    def _pooled(self, state: LRUState, x: Video, *, readout):
         """The spatial mean of `scan`'s output, (B, T, C) or (B, C): all is linear, so the mean frame is run instead."""
         mean = LRUState(state.modes.mean((1, 2), keepdims=True))
-        return self.scan(mean, x.mean((2, 3), keepdims=True), readout=readout)[1][..., 0, 0, :]
+        return self._scan(mean, x.mean((2, 3), keepdims=True), readout=readout)[1][..., 0, 0, :]

@@ -24,7 +24,7 @@ from cssm.ops import decayed_attention
 from cssm.ops.scan.geometric import geometric
 from cssm.shared.decay import decay_bias
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..mixer import MIXERS, Mixer, select
 from ..shared.bounds import decay_bound, dense_bound
 from ..shared.causal_conv import CausalConv
 from ..shared.tokens import over_tokens, repeated
@@ -47,6 +47,8 @@ class Mamba2Seq(Mixer):
     >>> Mamba2Seq(4, head_dim=4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
     (1, 3, 8, 8, 4)
     """
+
+    closed_form = ("last",)
 
     def __init__(
         self, channels: int, *, expand: int = 2, head_dim: int | None = None, state_dim: int = 16,
@@ -74,15 +76,12 @@ class Mamba2Seq(Mixer):
         memory = jnp.zeros((batch, self.heads, self.inner // self.heads, self.state_dim), jnp.float32)
         return Mamba2SeqState(self.conv.init_state(batch, (1, 1)), memory)
 
-    def step(self, state: Mamba2SeqState, x: Frame) -> tuple[Mamba2SeqState, Frame]:
-        check_step(state, x, self)
-        return self.scan(state, x[:, None], readout="last")
+    def _step(self, state: Mamba2SeqState, x: Frame) -> tuple[Mamba2SeqState, Frame]:
+        return self._scan(state, x[:, None], readout="last")
 
-    def scan(
+    def _scan(
         self, state: Mamba2SeqState, x: Video, *, reset=None, readout="all"
     ) -> tuple[Mamba2SeqState, Video | Frame]:
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
         tokens, reset = over_tokens(x, reset)
         past, u = self.conv.scan(state.past, self.inputs(tokens), reset)
         q, k, v, dt, log_a = self.projections(jax.nn.silu(u[:, :, 0, 0]), tokens[:, :, 0, 0])
@@ -90,14 +89,11 @@ class Mamba2Seq(Mixer):
         o = (o + self.skip[...][:, None] * v).reshape(*x.shape[:-1], self.inner)
         state = Mamba2SeqState(past, memory)
         if readout == "last":
-            return state, self._output(x[:, -1], o[:, -1])
-        return state, select(self._output(x, o), readout)
+            return state, self.output(x[:, -1], o[:, -1])
+        return state, select(self.output(x, o), readout)
 
-    def static(self, state: Mamba2SeqState, x: Frame, steps: int, *, readout="last") -> tuple[Mamba2SeqState, Frame]:
-        """The last frame alone is read: those before it multiply the memory by the same decays (for the last y)."""
-        check_static(steps, readout, self)
-        if readout == "mean":
-            return self.scan(state, repeat_frame(x, steps), readout=readout)
+    def _static(self, state: Mamba2SeqState, x: Frame, steps: int) -> tuple[Mamba2SeqState, Frame]:
+        """The last frame alone is read: those before it multiply the memory by the same decays."""
         return repeated(self, state, x, steps)
 
     def after_frames(self, state: Mamba2SeqState, x: Frame, written, frames: int):
@@ -125,5 +121,6 @@ class Mamba2Seq(Mixer):
         dt = jnp.minimum(jax.nn.softplus(self.rate(x).astype(dtype)), 1)
         return dt, -jnp.exp(self.log_A[...].astype(dtype)) * dt
 
-    def _output(self, x, o):
+    def output(self, x, o):
+        """y of frames x (..., H, W, C) and o (..., H, W, E C)."""
         return self.out(self.norm(o).astype(x.dtype) * jax.nn.silu(self.gate(x)))

@@ -24,7 +24,7 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import fft_conv2d, linear_scan
 from cssm.ops.scan.geometric import geometric
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, select
+from ..mixer import MIXERS, Mixer, select
 from ..shared.bounds import dense_bound
 from ..shared.spectral import checked_margin
 
@@ -75,6 +75,8 @@ class MinGRU(Mixer):
     (1, 3, 8, 8, 4)
     """
 
+    closed_form = ("last", "mean")
+
     def __init__(
         self, channels: int, *, kernel_size: int = 11, boundary: str = "circular", numerics: str = "direct",
         rngs: nnx.Rngs,
@@ -94,32 +96,26 @@ class MinGRU(Mixer):
         """The largest candidate: g(v) <= |v| + 1/2."""
         return self.candidate.bound(input_bound) + 0.5
 
-    def step(self, state: MinGRUState, x: Frame) -> tuple[MinGRUState, Frame]:
-        check_step(state, x, self)
-        decay, write = _gates(*self._logits(x))
+    def _step(self, state: MinGRUState, x: Frame) -> tuple[MinGRUState, Frame]:
+        decay, write = _gates(*self.logits(x))
         memory = decay * state.memory + write
         return MinGRUState(memory), self.out(memory.astype(x.dtype))
 
-    def scan(self, state: MinGRUState, x: Video, *, reset=None, readout="all") -> tuple[MinGRUState, Video | Frame]:
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
-        gate, candidate = (v.reshape(x.shape) for v in self._logits(x.reshape(-1, *x.shape[2:])))
+    def _scan(self, state: MinGRUState, x: Video, *, reset=None, readout="all") -> tuple[MinGRUState, Video | Frame]:
+        gate, candidate = (v.reshape(x.shape) for v in self.logits(x.reshape(-1, *x.shape[2:])))
         recurrence = _direct if self.numerics == "direct" else _in_logarithms
         memory = recurrence(gate, candidate, state.memory, reset)
         # y is linear in the memory, so the mean y is the y of the mean memory
         return MinGRUState(memory[:, -1]), self.out(select(memory, readout).astype(x.dtype))
 
-    def static(self, state: MinGRUState, x: Frame, steps: int, *, readout="last") -> tuple[MinGRUState, Frame]:
-        check_static(steps, readout, self)
-        check_channels(x, self.channels, self)
-        check_state(state, x, self)
-        decay, write = _gates(*self._logits(x))
+    def _static(self, state: MinGRUState, x: Frame, steps: int, *, readout) -> tuple[MinGRUState, Frame]:
+        decay, write = _gates(*self.logits(x))
         power, total, cumulative = geometric(decay, steps)
         memory = total * write + power * state.memory
         shown = memory if readout == "last" else (cumulative * write + decay * total * state.memory) / steps
         return MinGRUState(memory), self.out(shown.astype(x.dtype))
 
-    def _logits(self, x):
+    def logits(self, x):
         """The gate's and the candidate's arguments, float32, for frames (N, H, W, C)."""
         return self.gate(x).astype(jnp.float32), self.candidate(x).astype(jnp.float32)
 

@@ -20,7 +20,7 @@ from flax import nnx
 from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops.scan.geometric import geometric
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..mixer import MIXERS, Mixer, repeat_frame, select
 from ..shared.bounds import dense_bound
 from ..shared.causal_conv import CausalConv, DepthwiseConv
 from ..shared.frames import scan_frames
@@ -48,6 +48,8 @@ class NoFFT(Mixer):
     (1, 3, 8, 8, 4)
     """
 
+    closed_form = ("last",)
+
     def __init__(
         self, channels: int, *, conv_size: int = 3, conv_frames: int = 4, knots: int = 17, rngs: nnx.Rngs
     ):  # fmt: skip
@@ -70,37 +72,33 @@ class NoFFT(Mixer):
         memory = jnp.zeros((batch, *grid, self.channels), jnp.float32)
         return NoFFTState(self.time_conv.init_state(batch, grid), memory)
 
-    def step(self, state: NoFFTState, x: Frame) -> tuple[NoFFTState, Frame]:
-        check_step(state, x, self)
+    def _step(self, state: NoFFTState, x: Frame) -> tuple[NoFFTState, Frame]:
         past, v = self.time_conv.step(state.past, self.space_conv(self.inner(x)))
         memory, y = self._advance(state.memory, (x, jax.nn.silu(v)))
         return NoFFTState(past, memory), y
 
-    def scan(self, state: NoFFTState, x: Video, *, reset=None, readout="all") -> tuple[NoFFTState, Video | Frame]:
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
+    def _scan(self, state: NoFFTState, x: Video, *, reset=None, readout="all") -> tuple[NoFFTState, Video | Frame]:
         past, v = self.time_conv.scan(state.past, self.space_conv(self.inner(x)), reset)
         u = jax.nn.silu(v)
         advance = lambda memory, now: self._advance(memory, now, shown=readout != "last")  # noqa: E731
         memory, y = scan_frames(advance, state.memory, (x, u), reset)
         if readout == "last":
-            return NoFFTState(past, memory), self._output(x[:, -1], memory, self.factors(u[:, -1]))
+            return NoFFTState(past, memory), self.output(x[:, -1], memory, self.factors(u[:, -1]))
         return NoFFTState(past, memory), select(y, readout)
 
-    def static(self, state: NoFFTState, x: Frame, steps: int, *, readout="last") -> tuple[NoFFTState, Frame]:
-        """Frame by frame while the convolution still sees the past, then in closed form (for the last y)."""
-        check_static(steps, readout, self)
+    def _static(self, state: NoFFTState, x: Frame, steps: int) -> tuple[NoFFTState, Frame]:
+        """Frame by frame while the convolution still sees the past, then in closed form."""
         first = min(self.time_conv.taps, steps)
-        if readout == "mean" or first == steps:
-            return self.scan(state, repeat_frame(x, steps), readout=readout)
-        state, _ = self.scan(state, repeat_frame(x, first), readout="last")
+        if first == steps:
+            return self._scan(state, repeat_frame(x, steps), readout="last")
+        state, _ = self._scan(state, repeat_frame(x, first), readout="last")
         past, v = self.time_conv.step(state.past, self.space_conv(self.inner(x)))
         u = jax.nn.silu(v)
         factors = self.factors(u)
         decay, write = self._transition(factors)
         power, total, _ = geometric(decay, steps - first)
         memory = total * (write * u) + power * state.memory
-        return NoFFTState(past, memory), self._output(x, memory, factors)
+        return NoFFTState(past, memory), self.output(x, memory, factors)
 
     def factors(self, u):
         """The gates of frames u (..., H, W, C): rows (..., H) and columns (..., W) of each, not their product."""
@@ -122,7 +120,7 @@ class NoFFT(Mixer):
         factors = self.factors(u)
         decay, write = self._transition(factors)
         memory = decay * memory + write * u
-        return memory, self._output(x, memory, factors) if shown else None
+        return memory, self.output(x, memory, factors) if shown else None
 
     def _transition(self, factors):
         """a e^{-D} and D B, (..., H, W, C) and (..., H, W, 1)."""
@@ -130,6 +128,7 @@ class NoFFT(Mixer):
         write = (over_columns(rows) + over_rows(columns)) * outer(*factors["write"])
         return self.decay() * outer(jnp.exp(-rows), jnp.exp(-columns))[..., None], write[..., None]
 
-    def _output(self, x, memory, factors):
+    def output(self, x, memory, factors):
+        """y of frames x (..., H, W, C), the memory after them, and their gates."""
         y = self.norm((outer(*factors["read"])[..., None] * memory).astype(x.dtype))
         return self.out(y * jax.nn.silu(self.gate(x)))

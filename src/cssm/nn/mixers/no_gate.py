@@ -15,7 +15,7 @@ from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Vi
 from cssm.ops import kernel_spectrum, spectral_pooled, spectral_scan, spectral_static, stable_spectrum
 from cssm.ops.spectral import age, spectral_zero_state, to_space, to_spectrum
 
-from ..mixer import MIXERS, Mixer, check_channels, check_static, check_step
+from ..mixer import MIXERS, Mixer
 from ..shared.bounds import decay_bound, spectrum_bound
 from ..shared.spectral import checked_margin, crop, initial_kernel, pad, widen
 
@@ -42,6 +42,9 @@ class NoGate(Mixer):
     (1, 3, 8, 8, 4)
     """
 
+    takes_dt = takes_lift = time_invariant = pools = True
+    closed_form = ("last", "mean")
+
     def __init__(
         self, channels: int, *, kernel_size: int = 11, rho: float = 0.999, memory: float = 0.0,
         init_scale: float = 0.02, boundary: str = "circular", margin: int | None = None,
@@ -64,33 +67,28 @@ class NoGate(Mixer):
     def init_state(self, batch: int, grid: Grid) -> NoGateState:
         return NoGateState(spectral_zero_state(batch, self.channels, widen(grid, self.margin)))
 
-    def step(self, state: NoGateState, x: Frame, dt=None) -> tuple[NoGateState, Frame]:
-        check_step(state, x, self)
+    def _step(self, state: NoGateState, x: Frame, dt=None) -> tuple[NoGateState, Frame]:
         width = x.shape[2] + self.margin
         past = age(state.spectrum, self.transition(x.shape[1:3]), dt, width)
         spectrum = past + to_spectrum(pad(x, self.margin))
         y = to_space(spectrum, width).astype(x.dtype)
         return NoGateState(spectrum), self.out(crop(y, x))
 
-    def scan(
+    def _scan(
         self, state: NoGateState, x: Float[Any, "b t h w r"], *, reset=None, readout="all", lift=None, dt=None
     ) -> tuple[NoGateState, Video | Frame]:
-        check_channels(x if lift is None else lift, self.channels, self)
         spectrum, padded = self.transition(x.shape[2:4]), pad(x, self.margin)
         options = {"readout": readout, "lift": lift, "dt": dt}
         final, y = spectral_scan(padded, spectrum, state=state.spectrum, reset=reset, **options)
         return NoGateState(final), self.out(crop(y, x))
 
-    def static(self, state: NoGateState, x: Frame, steps: int, *, readout="last") -> tuple[NoGateState, Frame]:
-        check_static(steps, readout, self)
-        check_channels(x, self.channels, self)
+    def _static(self, state: NoGateState, x: Frame, steps: int, *, readout) -> tuple[NoGateState, Frame]:
         spectrum, padded = self.transition(x.shape[1:3]), pad(x, self.margin)
         final, y = spectral_static(padded, spectrum, steps, state=state.spectrum, readout=readout)
         return NoGateState(final), self.out(crop(y, x))
 
-    def pooled(self, state: NoGateState, x: Video, *, readout="all"):
+    def _pooled(self, state: NoGateState, x: Video, *, readout):
         """The spatial mean of `scan`'s output, (B, T, C) or (B, C), from the DC bin alone."""
         if self.margin:  # cropping breaks the DC shortcut
-            return self.scan(state, x, readout=readout)[1].mean((-3, -2))
-        check_channels(x, self.channels, self)
+            return self._scan(state, x, readout=readout)[1].mean((-3, -2))
         return self.out(spectral_pooled(x, self.transition(x.shape[2:4]), readout=readout, state=state.spectrum))

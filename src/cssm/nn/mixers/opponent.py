@@ -23,7 +23,7 @@ from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Vi
 from cssm.ops import kernel_spectrum, stable_spectrum
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..mixer import MIXERS, Mixer, select
 from ..shared.bounds import decay_bound, spectrum_bound
 from ..shared.frames import forget, scan_frames
 from ..shared.gates import Clock, FactoredGates, outer
@@ -90,25 +90,20 @@ class Opponent(Mixer):
         zeros = spectral_zero_state(batch, self.channels, grid)
         return OpponentState(zeros, zeros, self.clock.init_state(batch))
 
-    def step(self, state: OpponentState, x: Frame) -> tuple[OpponentState, Frame]:
-        check_step(state, x, self)
+    def _step(self, state: OpponentState, x: Frame) -> tuple[OpponentState, Frame]:
         if self.numerics == "goom":
-            return self.scan(state, x[:, None], readout="last")
+            return self._scan(state, x[:, None], readout="last")
         now = x, self.factors(x, state.turns)
         pair = advance(self.transition_parts(x.shape[1:3]), self.rho, state[:2], now)
-        return OpponentState(pair[0], pair[1], self.clock.step(state.turns)), self._output(x, pair)
+        return OpponentState(pair[0], pair[1], self.clock.step(state.turns)), self.output(x, pair)
 
-    def scan(self, state: OpponentState, x: Video, *, reset=None, readout="all") -> tuple[OpponentState, Video | Frame]:
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
+    def _scan(
+        self, state: OpponentState, x: Video, *, reset=None, readout="all"
+    ) -> tuple[OpponentState, Video | Frame]:
         turns, shown = self.clock.scan(state.turns, x.shape[1], reset)
         run = self._by_goom if self.numerics == "goom" else self._by_frame
         pair, y = run(state[:2], x, self.factors(x, shown), reset, readout)
         return OpponentState(pair[0], pair[1], turns), y
-
-    def static(self, state: OpponentState, x: Frame, steps: int, *, readout="last") -> tuple[OpponentState, Frame]:
-        check_static(steps, readout, self)
-        return self.scan(state, repeat_frame(x, steps), readout=readout)
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """max|rfft2(x)| / (1 - rho), for the write gate is at most 1; phases are at most 1."""
@@ -126,7 +121,7 @@ class Opponent(Mixer):
 
         pair, field = scan_frames(frame, pair, (x, factors), reset)
         if readout == "last":
-            return pair, self._output(x[:, -1], pair)
+            return pair, self.output(x[:, -1], pair)
         return pair, select(self.out(field.astype(x.dtype)), readout)
 
     def _mean(self, pair, x, factors, reset, parts):
@@ -137,7 +132,7 @@ class Opponent(Mixer):
 
         zeros = jax.tree.map(jnp.zeros_like, pair)
         (pair, total), _ = scan_frames(frame, (pair, zeros), (x, factors, reset))
-        return pair, self._output(x[:, -1], jax.tree.map(lambda s: s / x.shape[1], total))
+        return pair, self.output(x[:, -1], jax.tree.map(lambda s: s / x.shape[1], total))
 
     def _by_goom(self, pair, x, factors, reset, readout):
         matrices, writes = materialised(self.transition_parts(x.shape[2:4]), self.rho, x, factors)
@@ -146,11 +141,12 @@ class Opponent(Mixer):
         states = pair_scan(matrices, writes, jnp.stack(pair))  # t 2 b c h wf
         if readout in ("last", "mean"):
             shown = states[-1] if readout == "last" else states.mean(0)
-            return tuple(states[-1]), self._output(x[:, -1], tuple(shown))
+            return tuple(states[-1]), self.output(x[:, -1], tuple(shown))
         field = jnp.moveaxis(to_field((states[:, 0], states[:, 1]), x.shape[3]), 0, 1)
         return tuple(states[-1]), select(self.out(field.astype(x.dtype)), readout)
 
-    def _output(self, x, pair):
+    def output(self, x, pair):
+        """y of the pair of spectra after frames x (..., H, W, C)."""
         return self.out(to_field(pair, x.shape[2]).astype(x.dtype))
 
 

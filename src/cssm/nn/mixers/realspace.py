@@ -20,7 +20,7 @@ from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, Kernel, Video
 from cssm.ops import kernel_spectrum, spectral_scan
 from cssm.ops.spectral import to_spectrum
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt, repeat_frame, select
+from ..mixer import MIXERS, Mixer, select
 from ..shared.bounds import decay_bound
 from ..shared.in_space import convolve, folded, in_space_parallel, in_space_sequential
 from ..shared.spectral import checked_margin, initial_kernel
@@ -38,19 +38,15 @@ def bounded_kernel(kernel: Kernel, rho: float) -> Kernel:
 
 
 def _step(mixer, state: RealSpaceState, x, dt):
-    check_step(state, x, mixer)
-    dt = given_dt(dt, x.shape[:1])
     if dt is not None:
-        return mixer.scan(state, x[:, None], readout="last", dt=dt[:, None])
+        return mixer._scan(state, x[:, None], readout="last", dt=dt[:, None])
     memory = convolve(state.memory, folded(mixer.kernel(), x.shape[1:3])) + x.astype(jnp.float32)
     return RealSpaceState(memory), mixer.out(memory.astype(x.dtype))
 
 
 def _scan(mixer, recurrence, state: RealSpaceState, x, reset, readout: str, dt):
     """recurrence(x, kernel, memory) gives the memory after every frame."""
-    check_channels(x, mixer.channels, mixer)
-    check_state(state, x, mixer, reset)
-    frames, dt = x.astype(jnp.float32), given_dt(dt, x.shape[:2])
+    frames = x.astype(jnp.float32)
     if dt is None:
         memory = recurrence(frames, mixer.kernel(), state.memory)
     else:
@@ -58,11 +54,6 @@ def _scan(mixer, recurrence, state: RealSpaceState, x, reset, readout: str, dt):
         memory = spectral_scan(frames, gain, state=start, reset=reset, dt=dt)[1]
     # y is linear in the memory, so the mean y is the y of the mean memory
     return RealSpaceState(memory[:, -1]), mixer.out(select(memory, readout).astype(x.dtype))
-
-
-def _static(mixer, state, x, steps: int, readout: str):
-    check_static(steps, readout, mixer)
-    return mixer.scan(state, repeat_frame(x, steps), readout=readout)
 
 
 def _state_bound(kernel, input_bound: float) -> float:
@@ -79,6 +70,8 @@ class RealSpaceSequential(Mixer):
     >>> RealSpaceSequential(4, kernel_size=3, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
     (1, 3, 8, 8, 4)
     """
+
+    takes_dt = time_invariant = True
 
     def __init__(
         self, channels: int, *, kernel_size: int = 11, rho: float = 0.999, memory: float = 0.0,
@@ -100,17 +93,14 @@ class RealSpaceSequential(Mixer):
     def init_state(self, batch: int, grid: Grid) -> RealSpaceState:
         return RealSpaceState(jnp.zeros((batch, *grid, self.channels), jnp.float32))
 
-    def step(self, state: RealSpaceState, x: Frame, dt=None) -> tuple[RealSpaceState, Frame]:
+    def _step(self, state: RealSpaceState, x: Frame, dt=None) -> tuple[RealSpaceState, Frame]:
         return _step(self, state, x, dt)
 
-    def scan(
+    def _scan(
         self, state: RealSpaceState, x: Video, *, reset=None, readout="all", dt=None
     ) -> tuple[RealSpaceState, Video | Frame]:
         recurrence = lambda x, kernel, memory: in_space_sequential(x, kernel, memory, reset)  # noqa: E731
         return _scan(self, recurrence, state, x, reset, readout, dt)
-
-    def static(self, state: RealSpaceState, x: Frame, steps: int, *, readout="last") -> tuple[RealSpaceState, Frame]:
-        return _static(self, state, x, steps, readout)
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """max|x| / (1 - max sum|k|) at every pixel."""
@@ -130,6 +120,8 @@ class RealSpaceParallel(Mixer):
     >>> RealSpaceParallel(4, kernel_size=3, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
     (1, 3, 8, 8, 4)
     """
+
+    takes_dt = time_invariant = True
 
     def __init__(
         self, channels: int, *, kernel_size: int = 11, rho: float = 0.999, memory: float = 0.0,
@@ -151,18 +143,15 @@ class RealSpaceParallel(Mixer):
     def init_state(self, batch: int, grid: Grid) -> RealSpaceState:
         return RealSpaceState(jnp.zeros((batch, *grid, self.channels), jnp.float32))
 
-    def step(self, state: RealSpaceState, x: Frame, dt=None) -> tuple[RealSpaceState, Frame]:
+    def _step(self, state: RealSpaceState, x: Frame, dt=None) -> tuple[RealSpaceState, Frame]:
         return _step(self, state, x, dt)
 
-    def scan(
+    def _scan(
         self, state: RealSpaceState, x: Video, *, reset=None, readout="all", dt=None
     ) -> tuple[RealSpaceState, Video | Frame]:
         sequential = lambda x, kernel, memory: in_space_sequential(x, kernel, memory, reset)  # noqa: E731
         recurrence = in_space_parallel if reset is None else sequential
         return _scan(self, recurrence, state, x, reset, readout, dt)
-
-    def static(self, state: RealSpaceState, x: Frame, steps: int, *, readout="last") -> tuple[RealSpaceState, Frame]:
-        return _static(self, state, x, steps, readout)
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """max|x| / (1 - max sum|k|) at every pixel."""

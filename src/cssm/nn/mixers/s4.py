@@ -26,7 +26,7 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops.s4 import dplr
 from cssm.shared.hippo import NPLR_INITS, initial_parameters
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, repeat_frame, select
+from ..mixer import MIXERS, Mixer, select
 from ..shared import ssm, ssm_channels
 
 
@@ -48,6 +48,8 @@ class S4Mixer(Mixer):
     (1, 3, 8, 8, 4)
     """
 
+    closed_form = ("last",)
+
     def __init__(
         self, channels: int, *, d_state: int = 16, init: str = "legs", dt_min: float = 0.01, dt_max: float = 0.5,
         rngs: nnx.Rngs,
@@ -68,7 +70,8 @@ class S4Mixer(Mixer):
         self.log_step = nnx.Param(ssm.log_uniform(keys[2], (channels,), dt_min, dt_max))
         self.out = nnx.Linear(channels, channels, rngs=rngs)
 
-    def _system(self) -> dplr.Dplr:
+    def system(self) -> dplr.Dplr:
+        """The state spaces of all channels, discretised."""
         A = lax.complex(-jnp.exp(ssm.float32(self.log_A_real)), ssm.float32(self.A_imag))
         step = jnp.exp(ssm.float32(self.log_step))
         low_rank = ssm.float32(self.P)
@@ -77,40 +80,32 @@ class S4Mixer(Mixer):
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """The largest 2-norm of a channel's state that |x| <= input_bound can reach; J = 64 in the bound above."""
-        return ssm_channels.bound(self._system(), input_bound)
+        return ssm_channels.bound(self.system(), input_bound)
 
     def init_state(self, batch: int, grid: Grid) -> S4State:
         return S4State(jnp.zeros((batch, self.channels, self.d_state, *grid), jnp.float32))
 
-    def step(self, state: S4State, x: Frame) -> tuple[S4State, Frame]:
-        check_step(state, x, self)
-        step, frame = ssm_channels.one_step(self._system(), ssm.float32(self.D)), x.astype(jnp.float32)
+    def _step(self, state: S4State, x: Frame) -> tuple[S4State, Frame]:
+        step, frame = ssm_channels.one_step(self.system(), ssm.float32(self.D)), x.astype(jnp.float32)
         modes = ssm_channels.advance(step, state.modes, frame)
-        return S4State(modes), self._output(ssm_channels.read(step, modes, frame).astype(x.dtype))
+        return S4State(modes), self.output(ssm_channels.read(step, modes, frame).astype(x.dtype))
 
-    def scan(self, state: S4State, x: Video, *, reset=None, readout="all") -> tuple[S4State, Video | Frame]:
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
-        ssm.check_clip(x, reset, readout)
+    def _scan(self, state: S4State, x: Video, *, reset=None, readout="all") -> tuple[S4State, Video | Frame]:
         linear = "last" if readout == "last" else "all"  # GELU: the mean needs every frame
-        system, skip = self._system(), ssm.float32(self.D)
+        system, skip = self.system(), ssm.float32(self.D)
         if reset is None:
             modes, y = ssm_channels.scan(system, skip, state.modes, x, readout=linear)
         else:
             modes, y = ssm_channels.scan_stepwise(system, skip, state.modes, x, reset=reset, readout=linear)
-        y = self._output(y.astype(x.dtype))
+        y = self.output(y.astype(x.dtype))
         return S4State(modes), y if linear == "last" else select(y, readout)
 
-    def static(self, state: S4State, x: Frame, steps: int, *, readout="last") -> tuple[S4State, Frame]:
-        check_static(steps, readout, self)
-        check_channels(x, self.channels, self)
-        check_state(state, x, self)
-        if readout == "mean":
-            return self.scan(state, repeat_frame(x, steps), readout=readout)
-        frame, system = x.astype(jnp.float32), self._system()
+    def _static(self, state: S4State, x: Frame, steps: int) -> tuple[S4State, Frame]:
+        frame, system = x.astype(jnp.float32), self.system()
         modes = ssm_channels.static(system, state.modes, frame, steps)
         y = ssm_channels.read(ssm_channels.one_step(system, ssm.float32(self.D)), modes, frame)
-        return S4State(modes), self._output(y.astype(x.dtype))
+        return S4State(modes), self.output(y.astype(x.dtype))
 
-    def _output(self, y):
+    def output(self, y):
+        """y of what the state spaces give, (..., H, W, C)."""
         return self.out(jax.nn.gelu(y))

@@ -22,7 +22,7 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops.s4 import diagonal
 from cssm.shared.hippo import INITS, initial_parameters
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt, repeat_frame, select
+from ..mixer import MIXERS, Mixer, select
 from ..shared import ssm, ssm_channels
 
 
@@ -43,6 +43,9 @@ class S4D(Mixer):
     >>> S4D(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
     (1, 3, 8, 8, 4)
     """
+
+    takes_dt = time_invariant = True
+    closed_form = ("last",)
 
     def __init__(
         self, channels: int, *, d_state: int = 16, init: str = "legs", dt_min: float = 0.01, dt_max: float = 0.5,
@@ -68,7 +71,8 @@ class S4D(Mixer):
         A = lax.complex(-jnp.exp(ssm.float32(self.log_A_real)), ssm.float32(self.A_imag))
         return jnp.exp(ssm.float32(self.log_step))[:, None] * A
 
-    def _system(self) -> diagonal.Diagonal:
+    def system(self) -> diagonal.Diagonal:
+        """The state spaces of all channels, discretised."""
         A = lax.complex(-jnp.exp(ssm.float32(self.log_A_real)), ssm.float32(self.A_imag))
         step = jnp.exp(ssm.float32(self.log_step))
         return diagonal.discretise(A, ssm.complex64(self.B), ssm.complex64(self.C)[None], step, "zoh")
@@ -80,45 +84,35 @@ class S4D(Mixer):
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """The largest |S| that an input |x| <= input_bound can reach: max |B_bar| / (1 - |e^z|)."""
         z = self._log_transition()
-        return ssm.modes_bound(z, jnp.abs(self._system().B), input_bound)
+        return ssm.modes_bound(z, jnp.abs(self.system().B), input_bound)
 
     def init_state(self, batch: int, grid: Grid) -> S4DState:
         return S4DState(jnp.zeros((batch, self.channels, self.d_state, *grid), jnp.float32))
 
-    def step(self, state: S4DState, x: Frame, dt=None) -> tuple[S4DState, Frame]:
-        check_step(state, x, self)
-        dt = given_dt(dt, x.shape[:1])
-        step, frame = ssm_channels.one_step(self._system(), ssm.float32(self.D)), x.astype(jnp.float32)
+    def _step(self, state: S4DState, x: Frame, dt=None) -> tuple[S4DState, Frame]:
+        step, frame = ssm_channels.one_step(self.system(), ssm.float32(self.D)), x.astype(jnp.float32)
         factor = None if dt is None else ssm_channels.irregular(dt, self._log_transition())
         modes = ssm_channels.advance(step, state.modes, frame, factor)
-        return S4DState(modes), self._output(ssm_channels.read(step, modes, frame).astype(x.dtype))
+        return S4DState(modes), self.output(ssm_channels.read(step, modes, frame).astype(x.dtype))
 
-    def scan(self, state: S4DState, x: Video, *, reset=None, readout="all", dt=None) -> tuple[S4DState, Video | Frame]:
+    def _scan(self, state: S4DState, x: Video, *, reset=None, readout="all", dt=None) -> tuple[S4DState, Video | Frame]:
         """dt (B, T): the state decays by exp(dt z) before each frame; the input enters as at dt = 1."""
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
-        ssm.check_clip(x, reset, readout)
-        dt = given_dt(dt, x.shape[:2])
         linear = "last" if readout == "last" else "all"  # GELU: the mean needs every frame
-        system, skip = self._system(), ssm.float32(self.D)
+        system, skip = self.system(), ssm.float32(self.D)
         if reset is None and dt is None:
             modes, y = ssm_channels.scan(system, skip, state.modes, x, readout=linear)
         else:
             options = {"reset": reset, "readout": linear, "dt": dt, "log_transition": self._log_transition()}
             modes, y = ssm_channels.scan_stepwise(system, skip, state.modes, x, **options)
-        y = self._output(y.astype(x.dtype))
+        y = self.output(y.astype(x.dtype))
         return S4DState(modes), y if linear == "last" else select(y, readout)
 
-    def static(self, state: S4DState, x: Frame, steps: int, *, readout="last") -> tuple[S4DState, Frame]:
-        check_static(steps, readout, self)
-        check_channels(x, self.channels, self)
-        check_state(state, x, self)
-        if readout == "mean":
-            return self.scan(state, repeat_frame(x, steps), readout=readout)
-        frame, system = x.astype(jnp.float32), self._system()
+    def _static(self, state: S4DState, x: Frame, steps: int) -> tuple[S4DState, Frame]:
+        frame, system = x.astype(jnp.float32), self.system()
         modes = ssm_channels.static(system, state.modes, frame, steps)
         y = ssm_channels.read(ssm_channels.one_step(system, ssm.float32(self.D)), modes, frame)
-        return S4DState(modes), self._output(y.astype(x.dtype))
+        return S4DState(modes), self.output(y.astype(x.dtype))
 
-    def _output(self, y):
+    def output(self, y):
+        """y of what the state spaces give, (..., H, W, C)."""
         return self.out(jax.nn.gelu(y))

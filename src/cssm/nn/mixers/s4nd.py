@@ -20,7 +20,7 @@ from cssm.core.typing import Grid, Video
 from cssm.ops.s4 import s4d_kernel
 from cssm.shared.hippo import INITS, initial_parameters
 
-from ..mixer import MIXERS, Control, check_channels
+from ..mixer import MIXERS, Control
 from ..shared import axis_kernels, ssm
 
 
@@ -63,7 +63,6 @@ class S4ND(Control):
         taps = s4d_kernel(A, ssm.complex64(self.B), ssm.complex64(self.C), step, max(grid))
         return axis_kernels.split_axes(taps, grid)
 
-    def __call__(self, x: Video) -> Video:
-        check_channels(x, self.channels, self)
+    def _mix(self, x: Video) -> Video:
         y = axis_kernels.convolve(x, *self.kernels(x.shape[2:4])) + ssm.float32(self.D) * x
         return self.out(jax.nn.gelu(y.astype(x.dtype)))

@@ -18,7 +18,7 @@ from jax import lax
 from cssm.core.typing import Complex, Frame, Grid, Video
 from cssm.shared import hippo
 
-from ..mixer import MIXERS, Mixer, check_channels, check_state, check_static, check_step, given_dt
+from ..mixer import MIXERS, Mixer
 from ..shared import ssm
 
 
@@ -38,6 +38,9 @@ class S5(Mixer):
     >>> S5(4, rngs=nnx.Rngs(0))(jnp.zeros((1, 3, 8, 8, 4))).shape
     (1, 3, 8, 8, 4)
     """
+
+    takes_dt = time_invariant = pools = True
+    closed_form = ("last", "mean")
 
     def __init__(self, channels: int, *, d_state: int = 64, dt_min: float = 0.01, dt_max: float = 0.5, rngs: nnx.Rngs):
         ssm.check_state_size("s5", d_state)
@@ -59,7 +62,8 @@ class S5(Mixer):
         z, gain = ssm.zoh(A, ssm.float32(self.log_step))
         return z, gain[:, None] * ssm.complex64(self.B)
 
-    def _modes(self) -> ssm.Modes:
+    def system(self) -> ssm.Modes:
+        """z, and what writes and reads the modes."""
         z, weight = self._discrete()
         return ssm.Modes(z, *ssm.matmul_modes(weight, 2 * ssm.complex64(self.C), ssm.float32(self.D)))
 
@@ -75,28 +79,20 @@ class S5(Mixer):
     def init_state(self, batch: int, grid: Grid) -> S5State:
         return S5State(jnp.zeros((batch, *grid, self.modes), jnp.complex64))
 
-    def step(self, state: S5State, x: Frame, dt=None) -> tuple[S5State, Frame]:
-        check_step(state, x, self)
-        dt = given_dt(dt, x.shape[:1])
-        modes, y = ssm.step(self._modes(), state.modes, x, dt)
+    def _step(self, state: S5State, x: Frame, dt=None) -> tuple[S5State, Frame]:
+        modes, y = ssm.step(self.system(), state.modes, x, dt)
         return S5State(modes), y
 
-    def scan(self, state: S5State, x: Video, *, reset=None, readout="all", dt=None) -> tuple[S5State, Video | Frame]:
+    def _scan(self, state: S5State, x: Video, *, reset=None, readout="all", dt=None) -> tuple[S5State, Video | Frame]:
         """dt (B, T): the state decays by exp(dt z) before each frame; the input enters as at dt = 1."""
-        check_channels(x, self.channels, self)
-        check_state(state, x, self, reset)
-        dt = given_dt(dt, x.shape[:2])
-        modes, y = ssm.scan(self._modes(), state.modes, x, reset=reset, readout=readout, dt=dt)
+        modes, y = ssm.scan(self.system(), state.modes, x, reset=reset, readout=readout, dt=dt)
         return S5State(modes), y
 
-    def static(self, state: S5State, x: Frame, steps: int, *, readout="last") -> tuple[S5State, Frame]:
-        check_static(steps, readout, self)
-        check_channels(x, self.channels, self)
-        check_state(state, x, self)
-        modes, y = ssm.static(self._modes(), state.modes, x, steps, readout=readout)
+    def _static(self, state: S5State, x: Frame, steps: int, *, readout) -> tuple[S5State, Frame]:
+        modes, y = ssm.static(self.system(), state.modes, x, steps, readout=readout)
         return S5State(modes), y
 
-    def pooled(self, state: S5State, x: Video, *, readout="all"):
+    def _pooled(self, state: S5State, x: Video, *, readout):
         """The spatial mean of `scan`'s output, (B, T, C) or (B, C): all is linear, so the mean frame is run instead."""
         mean = S5State(state.modes.mean((1, 2), keepdims=True))
-        return self.scan(mean, x.mean((2, 3), keepdims=True), readout=readout)[1][..., 0, 0, :]
+        return self._scan(mean, x.mean((2, 3), keepdims=True), readout=readout)[1][..., 0, 0, :]

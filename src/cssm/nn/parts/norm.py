@@ -5,44 +5,52 @@ and variance are taken over. Statistics are float32. Source: docs/math.md sectio
 """
 
 import abc
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cssm.core.errors import UsageError
 from cssm.core.registry import Registry
-from cssm.core.typing import Frame, Video
+from cssm.core.typing import Frame, Grid, Video
+
+from ..layer import Layer, check_state
 
 EPSILON = 1e-6
 NORMS: Registry[type["Norm"]] = Registry("norm")
 
 
-class Norm(nnx.Module, abc.ABC):
-    """Abstract. `streams` says whether `scan` over any chunks equals one pass."""
+class Norm(Layer):
+    """Abstract. One that is causal gives the same over any chunks of a clip as in one pass."""
 
-    streams: ClassVar[bool] = True
+    kind = "norm"
+    instead = "use global_layer_causal or layer"
 
-    @abc.abstractmethod
-    def init_state(self, batch: int):
-        """No past: a plain pytree."""
-
-    @abc.abstractmethod
-    def scan(self, state, x: Video) -> tuple[Any, Any]:
-        """A clip (B, T, H, W, C) from a carried state: (state, normalised clip)."""
-
-    def step(self, state, x: Frame):
-        """One frame (B, H, W, C)."""
+    def step(self, state, x: Frame) -> tuple[Any, Frame]:
+        """One frame (B, H, W, C): the state after it, and the frame normalised. Raises ShapeError: as `scan`."""
         state, y = self.scan(state, x[:, None])
         return state, y[:, 0]
 
+    def scan(self, state, x: Video) -> tuple[Any, Video]:
+        """A clip (B, T, H, W, C) from a carried state: the state after it, and the clip normalised.
+
+        Raises:
+          ShapeError: a state of another batch, or of another norm.
+        """
+        check_state(state, x, self)
+        return self._scan(state, x)
+
     def __call__(self, x: Video) -> Video:
-        return self.scan(self.init_state(x.shape[0]), x)[1]
+        """The clip normalised, from no past."""
+        return self._scan(self.init_state(x.shape[0], x.shape[2:4]), x)[1]
 
     def static(self, x: Frame) -> Frame:
         """One frame of a clip that repeats it: repeating a frame does not change its statistics."""
         return self(x[:, None])[:, 0]
+
+    @abc.abstractmethod
+    def _scan(self, state, x: Video) -> tuple[Any, Video]:
+        """`scan`, the state checked."""
 
 
 class Affine(nnx.Module):
@@ -64,24 +72,24 @@ class Identity(Norm):
     def __init__(self, channels: int):
         del channels
 
-    def init_state(self, batch: int):
+    def init_state(self, batch: int, grid: Grid):
         return ()
 
-    def scan(self, state, x: Video):
+    def _scan(self, state, x: Video):
         return state, x
 
 
 @NORMS.register("layer")
-class Layer(Norm):
+class LayerNorm(Norm):
     """Mean and variance over the channels of each pixel of each frame (LayerNorm)."""
 
     def __init__(self, channels: int):
         self.affine = Affine(channels)
 
-    def init_state(self, batch: int):
+    def init_state(self, batch: int, grid: Grid):
         return ()
 
-    def scan(self, state, x: Video):
+    def _scan(self, state, x: Video):
         wide = x.astype(jnp.float32)
         return state, self.affine(x, wide.mean(-1, keepdims=True), wide.var(-1, keepdims=True))
 
@@ -90,15 +98,15 @@ class Layer(Norm):
 class GlobalLayer(Norm):
     """One mean and variance over (T, H, W, C) per sample. Not causal: it cannot stream."""
 
-    streams = False
+    causal = False
 
     def __init__(self, channels: int):
         self.affine = Affine(channels)
 
-    def init_state(self, batch: int):
+    def init_state(self, batch: int, grid: Grid):
         return ()
 
-    def scan(self, state, x: Video):
+    def _scan(self, state, x: Video):
         wide = x.astype(jnp.float32)
         axes = (1, 2, 3, 4)
         return state, self.affine(x, wide.mean(axes, keepdims=True), wide.var(axes, keepdims=True))
@@ -117,10 +125,10 @@ class GlobalLayerCausal(Norm):
     def __init__(self, channels: int):
         self.affine = Affine(channels)
 
-    def init_state(self, batch: int) -> RunningMoments:
+    def init_state(self, batch: int, grid: Grid) -> RunningMoments:
         return RunningMoments(*(jnp.zeros((batch,), jnp.float32) for _ in range(3)))
 
-    def scan(self, state: RunningMoments, x: Video):
+    def _scan(self, state: RunningMoments, x: Video):
         wide = x.astype(jnp.float32)
         frames = state.frames[:, None] + jnp.arange(1, x.shape[1] + 1)  # b t
         means = state.mean_sum[:, None] + jnp.cumsum(wide.mean((2, 3, 4)), 1)
@@ -136,10 +144,3 @@ def create_norm(name: str, channels: int) -> Norm:
     """Build a norm by name: none, layer, global_layer, global_layer_causal."""
     cls: Any = NORMS[name]
     return cls(channels)
-
-
-def require_streaming(norm: Norm, name: str) -> None:
-    if not norm.streams:
-        raise UsageError(
-            f"--norm-type {name} looks at the whole clip and cannot stream: use global_layer_causal or layer"
-        )

@@ -1,27 +1,47 @@
 """From features to logits: which frames are read, how space is pooled, LayerNorm, Dense."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from cssm.core.errors import UsageError
-from cssm.core.typing import Float, Frame, Grid, Logits
+from cssm.core.typing import Float, Frame, Grid, Int, Logits, Video
+
+from ..layer import Layer, check_state
 
 FRAMES = ("last", "mean", "all")
 POOLS = {"max": jnp.max, "mean": jnp.mean}
 
 
-class Readout(nnx.Module):
+class Read(NamedTuple):
+    """How many frames of each clip were read, and what is held of them: a running sum, a maximum, or nothing."""
+
+    frames: Int[jax.Array, "b"]
+    held: Any
+
+
+class Readout(Layer):
     """Logits from block features.
 
     Args:
       frames: "last" reads the last frame, "mean" the mean over frames, "all" pools over time together with space.
       pool: "max" or "mean" over space.
 
-    Streaming: `init_state` / `update` give after every frame the logits of the clip up to there.
+    A call reads a whole clip; `step` and `scan` give the logits of the clip up to there.
+
+    Raises:
+      UsageError: an unknown readout of frames, or pool.
+
     Source: 003 Methods, section 1.2.
+
+    >>> readout = Readout(4, 10, "mean", "max", rngs=nnx.Rngs(0))
+    >>> readout.scan(readout.init_state(2, (8, 8)), jnp.ones((2, 3, 8, 8, 4)))[1].shape
+    (2, 10)
     """
+
+    kind = "readout"
 
     def __init__(self, channels: int, classes: int, frames: str, pool: str, *, rngs: nnx.Rngs):
         if frames not in FRAMES:
@@ -33,28 +53,40 @@ class Readout(nnx.Module):
         self.head = nnx.Linear(channels, classes, rngs=rngs)
 
     def __call__(self, features: Float[Any, "b *axes c"]) -> Logits:
-        """Every axis between batch and channels is pooled."""
+        """Logits of what is read of a clip, or of its one frame that is: all axes but batch and channels are pooled."""
         return self.logits(POOLS[self.pool](features, tuple(range(1, features.ndim - 1))))
 
     def logits(self, pooled: Float[Any, "b c"]) -> Logits:
+        """Logits of features that are pooled already."""
         return self.head(self.norm(pooled)).astype(jnp.float32)
 
-    def init_state(self, batch: int, grid: Grid):
-        """What has been read so far: nothing for "last"; the running sum or maximum otherwise."""
+    def init_state(self, batch: int, grid: Grid) -> Read:
+        """Nothing read. The running sum has the grid where space is pooled after time, by its maximum."""
+        count = jnp.zeros((batch,), jnp.int32)
         if self.frames == "last":
-            return ()
+            return Read(count, ())
         if self.frames == "all" and self.pool == "max":
-            return jnp.full((batch, self.channels), -jnp.inf, jnp.float32)
-        return jnp.zeros((batch, *grid, self.channels) if self.pool == "max" else (batch, self.channels), jnp.float32)
+            return Read(count, jnp.full((batch, self.channels), -jnp.inf, jnp.float32))
+        space = grid if self.pool == "max" else ()
+        return Read(count, jnp.zeros((batch, *space, self.channels), jnp.float32))
 
-    def update(self, state, features: Frame, count):
-        """Read one more frame (B, H, W, C), the count-th: (state, logits of all frames so far)."""
+    def step(self, state: Read, x: Frame) -> tuple[Read, Logits]:
+        """Read one more frame (B, H, W, C): the state after it, and the logits of all frames so far."""
+        return self.scan(state, x[:, None])
+
+    def scan(self, state: Read, x: Video) -> tuple[Read, Logits]:
+        """Read more frames (B, T, H, W, C): the state after them, and the logits of all frames so far.
+
+        Raises:
+          ShapeError: a state of another batch, grid or readout.
+        """
+        check_state(state, x, self)
+        count, wide = state.frames + x.shape[1], x.astype(jnp.float32)
         if self.frames == "last":
-            return state, self(features)
-        wide = features.astype(jnp.float32)
+            return Read(count, ()), self(x[:, -1])
         if self.frames == "all" and self.pool == "max":
-            state = jnp.maximum(state, wide.max((1, 2)))
-            return state, self.logits(state)
-        state = state + (wide if self.pool == "max" else wide.mean((1, 2)))
-        mean = state / count
-        return state, self.logits(mean.max((1, 2)) if self.pool == "max" else mean)
+            largest = jnp.maximum(state.held, wide.max((1, 2, 3)))
+            return Read(count, largest), self.logits(largest)
+        total = state.held + (wide.sum(1) if self.pool == "max" else wide.mean((2, 3)).sum(1))
+        mean = total / count.reshape(-1, *[1] * (total.ndim - 1))
+        return Read(count, total), self.logits(mean.max((1, 2)) if self.pool == "max" else mean)

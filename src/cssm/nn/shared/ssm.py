@@ -13,7 +13,6 @@ from flax import nnx
 from jax import lax
 
 from cssm.core.errors import UsageError
-from cssm.ops.reset import check_reset
 from cssm.ops.s4.diagonal import expm1
 from cssm.ops.scan.geometric import geometric
 
@@ -55,7 +54,6 @@ def scan_reads(advance, read, state, x, *, reset=None, readout="all", dt=None):
     Args: advance: (state, frame, dt (B,) or None) -> state. read: (state, frame) -> y. state: a pytree, batch first.
       reset: (B, T) bool. dt: (B, T). readout: "all", "last" or "mean".
     """
-    check_clip(x, reset, readout)
     swap = lambda v: None if v is None else jnp.moveaxis(jnp.asarray(v), 1, 0)  # noqa: E731
 
     def body(carry, now):
@@ -75,12 +73,6 @@ def scan_reads(advance, read, state, x, *, reset=None, readout="all", dt=None):
         return state, read(state, x[:, -1].astype(jnp.float32)).astype(x.dtype)
     mean = jax.tree.map(lambda s: s / x.shape[1], total)
     return state, read(mean, x.astype(jnp.float32).mean(1)).astype(x.dtype)
-
-
-def check_clip(x, reset, readout: str) -> None:
-    if readout not in ("all", "last", "mean"):
-        raise UsageError(f"unknown readout {readout!r}: use all, last or mean")
-    check_reset("a state-space scan", reset, x.shape[:2])
 
 
 def zoh(A, log_step):

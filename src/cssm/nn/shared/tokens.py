@@ -35,11 +35,11 @@ def repeated(mixer: Any, state, x: Frame, steps: int):
     first = max(1, -(-(mixer.conv.taps - 1) // (x.shape[1] * x.shape[2])))
     between = steps - first - 1
     if between < 2:
-        return mixer.scan(state, repeat_frame(x, steps), readout="last")
-    state, _ = mixer.scan(state, repeat_frame(x, first), readout="last")
-    written = mixer.scan(state._replace(memory=jnp.zeros_like(state.memory)), x[:, None], readout="last")[0].memory
+        return mixer._scan(state, repeat_frame(x, steps), readout="last")
+    state, _ = mixer._scan(state, repeat_frame(x, first), readout="last")
+    written = mixer._scan(state._replace(memory=jnp.zeros_like(state.memory)), x[:, None], readout="last")[0].memory
     state = state._replace(memory=mixer.after_frames(state, x, written, between))
-    return mixer.scan(state, x[:, None], readout="last")
+    return mixer._scan(state, x[:, None], readout="last")
 
 
 def matrix_geometric(matrix, steps: int):
