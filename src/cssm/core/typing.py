@@ -1,15 +1,15 @@
 """The shape legend: every public array is annotated in these letters.
 
-| letter        | meaning                                | letter              | meaning                                     |
-|---------------|----------------------------------------|---------------------|---------------------------------------------|
-| b             | batch                                  | d, dk, dv           | width of tokens, keys, values               |
-| t             | time (frames, steps)                   | r                   | rows of a decay scan; channels to be lifted |
-| h, w          | height, width of the grid              | i, o                | input and output channels of a system       |
-| wf            | w // 2 + 1, columns of a half spectrum | l                   | taps of a kernel, steps of a chunk          |
-| c             | channels                               | k                   | kernel taps along one spatial axis          |
-| rgb           | channels of the input, before the stem | f                   | frequencies as one axis                     |
-| height, width | input pixels, before the stem          | p                   | classes (logits)                            |
-| n             | tokens, heads of a memory, states      | *lead, *grid, *taps | any number of axes                          |
+| letter        | meaning                     | letter              | meaning                         |
+|---------------|-----------------------------|---------------------|---------------------------------|
+| b             | batch                       | d, dk, dv           | width of tokens, keys, values   |
+| t             | time (frames, steps)        | r                   | rows of a scan; lifted channels |
+| h, w          | height, width of the grid   | i, o                | inputs, outputs of a system     |
+| wf            | w // 2 + 1: a half spectrum | l                   | taps, steps of a chunk          |
+| c             | channels                    | k                   | kernel taps along an axis       |
+| rgb           | channels of the input       | f                   | frequencies as one axis         |
+| height, width | pixels of the input         | p                   | classes (logits)                |
+| n             | tokens, heads, states       | *lead, *grid, *taps | any number of axes              |
 
 Annotations are checked by jaxtyping + beartype in the tests and cost nothing in use. `Any` stands for the
 array type, so that the same legend serves NumPy, JAX and PyTorch.
