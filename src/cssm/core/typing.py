@@ -1,14 +1,15 @@
 """The shape legend: every public array is annotated in these letters.
 
-| letter | meaning                                   | letter | meaning                                |
-|--------|-------------------------------------------|--------|----------------------------------------|
-| b      | batch                                     | c      | channels                               |
-| t      | time (frames)                             | k      | kernel taps along one spatial axis     |
-| h, w   | height, width of the grid                 | wf     | w // 2 + 1, columns of a half spectrum |
-| n      | tokens                                    | p      | classes (logits)                       |
-| rgb    | channels of the input, before the stem    | height, width | input pixels, before the stem   |
-| r      | rows of a decay scan; channels of an input to be lifted | l | taps of a kernel, steps of a chunk     |
-| d, dk, dv | width of tokens, keys, values          | f      | spatial frequencies as one axis        |
+| letter        | meaning                     | letter              | meaning                         |
+|---------------|-----------------------------|---------------------|---------------------------------|
+| b             | batch                       | d, dk, dv           | width of tokens, keys, values   |
+| t             | time (frames, steps)        | r                   | rows of a scan; lifted channels |
+| h, w          | height, width of the grid   | i, o                | inputs, outputs of a system     |
+| wf            | w // 2 + 1: a half spectrum | l                   | taps, steps of a chunk          |
+| c             | channels                    | k                   | kernel taps along an axis       |
+| rgb           | channels of the input       | f                   | frequencies as one axis         |
+| height, width | pixels of the input         | p                   | classes (logits)                |
+| n             | tokens, heads, states       | *lead, *grid, *taps | any number of axes              |
 
 Annotations are checked by jaxtyping + beartype in the tests and cost nothing in use. `Any` stands for the
 array type, so that the same legend serves NumPy, JAX and PyTorch.

@@ -1,6 +1,6 @@
 """The geometric kernel K[l, n] = A_n^l as a recurrence: no transform, no padding."""
 
-from typing import Annotated
+from typing import Annotated, Literal, overload
 
 import jax.numpy as jnp
 from jax import Array
@@ -12,6 +12,24 @@ from cssm.shared.fft_shapes import check_dtypes, check_scan
 from ..scan import linear_scan
 from .ssm import real_precision
 from .strategies import product
+
+
+@overload
+def opt_ssm_scan(
+    x: ArrayLike,
+    A: ArrayLike,
+    B_: ArrayLike,
+    C: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    return_state: Literal[False] = False,
+) -> Array: ...
+
+
+@overload
+def opt_ssm_scan(
+    x: ArrayLike, A: ArrayLike, B_: ArrayLike, C: ArrayLike, h0: ArrayLike | None = None, *, return_state: Literal[True]
+) -> tuple[Array, Array]: ...
 
 
 def opt_ssm_scan(

@@ -54,8 +54,8 @@ def expm1(z: Complex[Any, "..."]) -> Complex[Any, "..."]:
 
 def plan(system: Diagonal, length: int) -> Plan:
     count, size = blocks(length)
-    fine, stride = _powers(system.increment, size)
-    return Plan(1 + fine, 1 + _powers(stride, count)[0], power(system.increment, length))
+    fine, stride = powers(system.increment, size)
+    return Plan(1 + fine, 1 + powers(stride, count)[0], power(system.increment, length))
 
 
 def kernel(system: Diagonal, plan: Plan, length: int) -> Float[Any, "c h l"]:
@@ -89,7 +89,7 @@ def read(system: Diagonal, state: Complex[Any, "b h n"]) -> Float[Any, "b c h"]:
     return 2 * jnp.einsum("chn,bhn->bch", system.C, state, precision=lax.Precision.HIGHEST).real
 
 
-def _powers(increment, count: int):
+def powers(increment, count: int):
     """A^0 - 1, ..., A^(count-1) - 1 along a new last axis, and A^m - 1 for the power of two m >= count."""
     table, stride = jnp.zeros_like(increment)[..., None], increment
     while table.shape[-1] < count:

@@ -66,7 +66,7 @@ def plan(system: Dplr, length: int) -> list:
         if len(matrices) >= FACTORED:
             matrices.append(2 * matrices[-1] + _einsum("hij,hjk->hik", matrices[-1], matrices[-1]))
             continue
-        matrices.append(_diagonal_matrix(a) + _einsum("hki,hkj->hij", left, right))
+        matrices.append(diagonal_matrix(a) + _einsum("hki,hkj->hij", left, right))
         gain = 1 + a[:, None]
         moved = to_real(gain * to_complex(left)) + _einsum("hki,hqi,hqj->hkj", left, right, left)
         left = jnp.concatenate([moved, left], 1)
@@ -78,7 +78,7 @@ def plan(system: Dplr, length: int) -> list:
 def kernel(system: Dplr, plan: list, length: int) -> Float[Any, "c h l"]:
     """K (C, H, L): with l = iS + j, K = (C A^j) (A^(iS) B), a product of two Krylov blocks per head."""
     count, size = blocks(length)
-    columns = _krylov(to_real(system.B)[:, None], plan[size.bit_length() - 1 :], count)
+    columns = krylov(to_real(system.B)[:, None], plan[size.bit_length() - 1 :], count)
     taps = _einsum("chjn,hin->chij", output_rows(system, plan, size), columns)
     return taps.reshape(*taps.shape[:-2], -1)[..., :length]
 
@@ -87,7 +87,7 @@ def response(system: Dplr, plan: list, state: Complex[Any, "b h n"], length: int
     """(B, C, H, L): what the state (B, H, n) before the first step adds to the output of each step."""
     count, size = blocks(length)
     first = to_real(state + _increment(system, state))
-    columns = _krylov(first[..., None, :], plan[size.bit_length() - 1 :], count)
+    columns = krylov(first[..., None, :], plan[size.bit_length() - 1 :], count)
     taps = _einsum("chjn,bhin->bchij", output_rows(system, plan, size), columns)
     return taps.reshape(*taps.shape[:-2], -1)[..., :length]
 
@@ -97,7 +97,7 @@ def absorb(system: Dplr, plan: list, state: Complex[Any, "b h n"], u: Float[Any,
     *outer, length = u.shape
     count, size = blocks(length)
     u = jnp.pad(u, ((0, 0), (0, 0), (count * size - length, 0))).reshape(*outer, count, size)
-    columns = _krylov(to_real(system.B)[:, None], plan, size)[:, ::-1]
+    columns = krylov(to_real(system.B)[:, None], plan, size)[:, ::-1]
     ends = _einsum("bhij,hjn->bhin", u, columns)
     for matrix in plan[size.bit_length() - 1 :]:
         if ends.shape[-2] == 1:
@@ -119,7 +119,7 @@ def advance(vector: Float[Any, "*lead h n"], plan: list, steps: int) -> Float[An
 def output_rows(system: Dplr, plan: list, count: int) -> Float[Any, "c h l n"]:
     """(C, H, count, N): C A_bar^j as real rows acting on [Re x, Im x]."""
     rows = 2 * to_real(system.C.conj())[..., None, :]
-    return _krylov(rows, [_transpose(matrix) for matrix in plan], count)
+    return krylov(rows, [_transpose(matrix) for matrix in plan], count)
 
 
 def to_real(x: Complex[Any, "..."]) -> Float[Any, "..."]:
@@ -130,7 +130,7 @@ def to_complex(x: Float[Any, "..."]) -> Complex[Any, "..."]:
     return lax.complex(*jnp.split(x, 2, -1))
 
 
-def _diagonal_matrix(a):
+def diagonal_matrix(a):
     """(H, N, N): the product with a (H, n) as a real matrix on [Re x, Im x]."""
     blocks = jnp.stack([jnp.stack([a.real, -a.imag], 1), jnp.stack([a.imag, a.real], 1)], 1)  # h 2 2 n
     dense = blocks.swapaxes(2, 3)[..., None] * jnp.eye(a.shape[-1], dtype=blocks.dtype)[:, None]
@@ -141,7 +141,7 @@ def _transpose(matrix):
     return jnp.swapaxes(matrix, -1, -2)
 
 
-def _krylov(vectors, matrices: list, count: int):
+def krylov(vectors, matrices: list, count: int):
     """v, M v, M^2 v, ..., `count` of them along axis -2, from the increments of M, M^2, M^4, ..."""
     for matrix in matrices:
         if vectors.shape[-2] >= count:

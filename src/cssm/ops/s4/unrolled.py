@@ -35,7 +35,7 @@ def chunk(system: diagonal.Diagonal | dplr.Dplr, length: int) -> Chunk:
 def matrix(system: diagonal.Diagonal | dplr.Dplr) -> tuple[Float[Any, "h n n"], Float[Any, "h n"], Float[Any, "h n"]]:
     """A_bar - I (H, N, N), B_bar (H, N) and C (H, N): x <- x + (A_bar - I) x + B_bar u, y = C x, on real states."""
     if isinstance(system, diagonal.Diagonal):
-        increment = dplr._diagonal_matrix(system.increment)
+        increment = dplr.diagonal_matrix(system.increment)
     else:
         increment = dplr.plan(system, 1)[0]
     return increment, dplr.to_real(system.B), 2 * dplr.to_real(system.C[0].conj())
@@ -59,18 +59,18 @@ def two_sided(causal: Float[Any, "h l"], anticausal: Float[Any, "h l"]) -> Float
 
 
 def _of_diagonal(system: diagonal.Diagonal, length: int):
-    table = (1 + diagonal._powers(system.increment, length + 1)[0]).swapaxes(1, 2)  # h l n
+    table = (1 + diagonal.powers(system.increment, length + 1)[0]).swapaxes(1, 2)  # h l n
     outputs = 2 * dplr.to_real((system.C[0][:, None] * table).conj())
     return (
         outputs,
         dplr.to_real(system.B[:, None] * table[:, :-1]),
-        dplr._diagonal_matrix(table[:, -1] - 1) + _eye(system),
+        dplr.diagonal_matrix(table[:, -1] - 1) + _eye(system),
     )
 
 
 def _of_dplr(system: dplr.Dplr, length: int):
     plan = dplr.plan(system, length)
-    columns = dplr._krylov(dplr.to_real(system.B)[:, None], plan, length)
+    columns = dplr.krylov(dplr.to_real(system.B)[:, None], plan, length)
     eye = jnp.broadcast_to(_eye(system)[:, None], (plan[0].shape[-1], plan[0].shape[0], plan[0].shape[-1]))
     power = jnp.moveaxis(dplr.advance(eye, plan, length), 0, -1)
     return dplr.output_rows(system, plan, length + 1)[0], columns, power

@@ -1,6 +1,6 @@
 """The geometric kernel K[l, n] = A_n^l as a recurrence: no transform, no padding."""
 
-from typing import Annotated
+from typing import Annotated, Literal, overload
 
 import torch
 from torch import Tensor
@@ -11,6 +11,18 @@ from cssm.shared.fft_plan import block_of, scan_chunk
 from cssm.shared.fft_shapes import check_dtypes, check_scan
 
 from .strategies import matrix_product, precision_of
+
+
+@overload
+def opt_ssm_scan(
+    x: Tensor, A: Tensor, B_: Tensor, C: Tensor, h0: Tensor | None = None, *, return_state: Literal[False] = False
+) -> Tensor: ...
+
+
+@overload
+def opt_ssm_scan(
+    x: Tensor, A: Tensor, B_: Tensor, C: Tensor, h0: Tensor | None = None, *, return_state: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
 
 
 def opt_ssm_scan(
