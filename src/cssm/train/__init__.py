@@ -10,9 +10,12 @@ from flax import nnx
 from cssm.tasks.task import Task
 
 from .checkpoint import CheckpointStore, load_model
+from .cluster import cluster
 from .config import Plan, TrainConfig
+from .distributed import local_mesh
 from .evaluate import evaluate
 from .interrupt import Interrupted
+from .join import join
 from .log import read_metrics
 from .optim import Optimizer, decay_mask, decays
 from .report import Callback, Event, TrainResult
@@ -28,12 +31,15 @@ __all__ = [
     "Plan",
     "TrainConfig",
     "TrainResult",
+    "cluster",
     "decay_mask",
     "decays",
     "evaluate",
+    "join",
     "load_config",
     "load_model",
     "loadable",
+    "local_mesh",
     "read_metrics",
     "save_config",
     "train",
