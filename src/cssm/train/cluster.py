@@ -102,8 +102,8 @@ class Processes:
         self.wait()  # a collective operation has a time limit of its own
         received = np.asarray(broadcast_one_to_all(packed))
         ends = np.cumsum([value.nbytes for value in arrays.values()])
-        parts = zip(arrays.items(), np.split(received, ends[:-1]), strict=True)
-        return {name: part.view(like.dtype).reshape(like.shape) for (name, like), part in parts}
+        parts = zip(arrays.items(), np.split(received, ends), strict=False)  # the last part is empty
+        return {name: part.copy().view(like.dtype).reshape(like.shape) for (name, like), part in parts}
 
     def wait(self) -> None:
         in_thread(self._store.wait_at_barrier, f"{ROOT}/wait/{next(self._numbers)}", LONG)
