@@ -41,7 +41,7 @@ class Peers:
         self._thread = threading.Thread(target=self._watch, name="cssm-peers", daemon=True)
 
     def start(self) -> None:
-        self._sign()
+        self.look()
         self._thread.start()
 
     def close(self) -> None:
@@ -71,34 +71,31 @@ class Peers:
         try:
             dead = self._roll_call() if broken else []
             self.tell("failed", f"process {dead[0]} died ({_line(error)[:120]})" if dead else mine)
-            told = self._news()["failed"]
+            told = self.look()["failed"]
         except jax.errors.JaxRuntimeError as lost:
             told = _coordinator_lost(lost)
         self._say_goodbye()
         atexit.register(leave, _code(error))
         return CssmError(f"{told}: {self.remedy}") if broken and told != mine else error
 
+    def look(self) -> News:
+        """Give a sign of life, hear the news and pass it on."""
+        self._put(f"life/{self.index}", repr(time.time()))
+        news = {key.removeprefix(f"{ROOT}/news/"): text for key, text in self.store.key_value_dir_get(f"{ROOT}/news")}
+        for listener in list(self.listeners):
+            listener(news)
+        return news
+
     def _watch(self) -> None:
         while not self._closed.wait(POLL):
             try:
-                self._sign()
-                news = self._news()
-                for listener in list(self.listeners):
-                    listener(news)
-                silent = self._silent(SILENCE) if self.index == 0 else []
-                if silent and "failed" not in news:
+                news = self.look()
+                if self.index == 0 and "failed" not in news and (silent := self._silent(SILENCE)):
                     self.tell("failed", f"process {silent[0]} gave no sign of life for {SILENCE:.0f} s")
-                    continue
             except jax.errors.JaxRuntimeError as error:
                 news = {"failed": _coordinator_lost(error)}
             if "failed" in news and not self._closed.is_set():
                 self._end(news["failed"])
-
-    def _sign(self) -> None:
-        self._put(f"life/{self.index}", repr(time.time()))
-
-    def _news(self) -> News:
-        return {key.removeprefix(f"{ROOT}/news/"): text for key, text in self.store.key_value_dir_get(f"{ROOT}/news")}
 
     def _silent(self, limit: float) -> list[int]:
         """The processes whose last sign of life has been there for `limit` seconds."""
@@ -113,7 +110,7 @@ class Peers:
     def _roll_call(self) -> list[int]:
         """The processes that are dead, as far as some seconds can tell; none when one said what happened."""
         until = time.monotonic() + ROLL_CALL + 2 * POLL
-        while time.monotonic() < until and "failed" not in self._news():
+        while time.monotonic() < until and "failed" not in self.look():
             if dead := self._silent(ROLL_CALL):
                 return dead
             time.sleep(POLL)
