@@ -84,8 +84,8 @@ class CheckpointStore:
         Waits for the save before it; raises CheckpointError when that one failed.
         """
         self.wait()
-        facts = json.loads(json.dumps(facts))  # a copy, and an error here rather than in the thread
-        self._pending = self._writer.submit(self._write, step, to_host(dict(arrays)), facts, best)
+        copied: dict[str, Any] = json.loads(json.dumps(facts))  # an error comes here rather than in the thread
+        self._pending = self._writer.submit(self._write, step, to_host(dict(arrays)), copied, best)
 
     def wait(self) -> None:
         """Return when nothing is being written. Raises CheckpointError when the last save failed."""

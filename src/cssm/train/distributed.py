@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from cssm.core.errors import DataError, UsageError
 
@@ -80,7 +80,7 @@ def place(batch: Mapping[str, Any], mesh: Mesh, accumulate: int = 1) -> dict[str
     return {key: jax.make_array_from_process_local_data(rows, value, whole[key]) for key, value in padded.items()}
 
 
-def put(value: Any, sharding: NamedSharding) -> jax.Array:
+def put(value: Any, sharding: Sharding) -> jax.Array:
     """`jax.device_put` onto devices that other processes may share; each of them holds the whole value."""
     if sharding.is_fully_addressable:
         return jax.device_put(value, sharding)

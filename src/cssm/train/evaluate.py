@@ -83,8 +83,8 @@ class Passes:
     """Data to go through once, or again and again: an iterator with get_state and set_state can be rewound."""
 
     def __init__(self, data: Iterable[Any]):
-        self._data = data
-        self._state = data.get_state() if hasattr(data, "get_state") else None
+        self._data: Any = data
+        self._state = self._data.get_state() if hasattr(data, "get_state") else None
 
     @property
     def repeatable(self) -> bool:

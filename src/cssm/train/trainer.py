@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from flax import nnx
 from cssm.core.errors import CssmError, UsageError
 from cssm.tasks.task import Task
 
-from .checkpoint import CheckpointStore, check_leaves
 from .cluster import cluster
 from .config import TrainConfig
 from .distributed import global_mesh, own_copy, pad_rows, place, put, replicated
@@ -25,11 +24,12 @@ from .evaluate import Passes, run_evaluation
 from .interrupt import Interrupted, Interrupts
 from .log import Record, RunLog, read_metrics
 from .memory import out_of_memory
-from .optim import Optimizer
+from .optim import adamw
 from .prefetch import Prefetch, Stream
 from .progress import ProgressBar, say
-from .report import Callback, Event, TrainResult
-from .state import Blueprint, TrainState, from_arrays, init_state, to_arrays
+from .report import Callback, Event, Kind, TrainResult
+from .run_store import Facts, RunStore
+from .state import Arrays, Blueprint, TrainState, init_state
 from .step import Augment, StepBuilder
 from .watch import Watch
 
@@ -39,6 +39,8 @@ SMALLEST_BATCH = 4  # rows of a micro-batch, when memory runs out
 
 class Trainer:
     """One run; `train` is its public face."""
+
+    state: TrainState
 
     def __init__(
         self,
@@ -60,8 +62,8 @@ class Trainer:
             )
         self.config, self.run_dir, self.callbacks = config, run_dir, callbacks
         self.augment, self.resume_hint = augment, resume_hint
-        self.plan = config.plan(len(train_data) if hasattr(train_data, "__len__") else None)
-        self.transform, self.schedule = Optimizer.of(config).make(self.plan.steps)
+        self.plan = config.plan(len(train_data) if isinstance(train_data, Sized) else None)
+        self.transform, self.schedule = adamw(config, self.plan.steps)
         self.blueprint, self.mesh, self.cluster = Blueprint.of(model), global_mesh(), cluster()
         if config.batch_size % self.cluster.count:
             raise UsageError(f"batch_size {config.batch_size} does not divide over {self.cluster.count} processes")
@@ -72,14 +74,11 @@ class Trainer:
 
     def run(self, *, resume: bool) -> TrainResult:
         """Train to the last step; in one process, halve the micro-batch whenever memory runs out."""
-        store = CheckpointStore(self.run_dir / "checkpoints", self.config.keep)
         remedy = f"to go on from its last checkpoint, {self.resume_hint}"
+        store = RunStore(self.run_dir, self.config.keep, self.cluster)
         with self.cluster.together(remedy, before_exit=store.close), store as self.store:
             self.start(resume)
-            loggers = self.config.loggers if self.cluster.writes else ()
-            with RunLog(self.run_dir, loggers, self.step) as self.log:
-                if self.cluster.writes:
-                    write_environment(self.run_dir)
+            with RunLog(self.run_dir, self.config.loggers if self.cluster.writes else (), self.step) as self.log:
                 self.emit("start", {})
                 while (failure := self.attempt()) is not None:
                     self.halve(failure)
@@ -87,23 +86,14 @@ class Trainer:
 
     def start(self, resume: bool) -> None:
         """Step 0, or the newest whole checkpoint; there is always one on disk afterwards."""
-        if self.cluster.writes:
-            self.open_folder(resume)
+        self.store.open(resume)
         if resume:
             self.restore()
         else:
-            self.state, self.data_state = self.fresh_state(), Stream(self.train_data).state()
-            self.spread(to_arrays(self.state))
-            self.save()
-            self.store.wait()
-
-    def open_folder(self, resume: bool) -> None:
-        """Raises UsageError where another run is."""
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        newest = max(self.store.steps(), default=0)
-        if newest and not resume:  # a run that failed before its first save has nothing to lose
-            raise UsageError(f"{self.run_dir} holds a run at step {newest}: resume it, or choose another folder")
-        self.store.clean()
+            self.data_state = Stream(self.train_data).state()
+            self.state = self.store.begin(self.fresh_state(), self.facts())
+        if self.cluster.writes:
+            write_environment(self.run_dir)
 
     def attempt(self) -> str | None:
         """Run to the last step; the message when memory ran out. Its frames, and their arrays, are gone by then."""
@@ -151,10 +141,12 @@ class Trainer:
 
     def evaluate_and_save(self) -> None:
         """Whatever is due after this step."""
-        improved = self.plan.evaluates(self.step) and self.evaluate()
+        evaluates = self.plan.evaluates(self.step)
+        improved = evaluates and self.evaluate()
         if improved or self.plan.saves(self.step):
             self.save(best=improved)
             self.watch.pause()
+        if evaluates or self.plan.saves(self.step):
             self.cluster.wait()  # for the writer, here rather than inside the next step's collective operations
 
     def evaluate(self) -> bool:
@@ -192,11 +184,11 @@ class Trainer:
         """On a signal: save, say how to go on, leave."""
         if not requested:
             return
+        self.store.settle()
+        if not self.store.holds(self.step):
+            self.save()
+            self.store.settle()
         if self.cluster.writes:
-            self.store.wait()
-            if self.store.steps()[-1] != self.step:
-                self.save()
-                self.store.wait()
             say(f"interrupted: step {self.step} is saved in {self.run_dir}; to go on, {self.resume_hint}")
         self.cluster.wait()
         raise Interrupted(self.step)
@@ -211,7 +203,7 @@ class Trainer:
         rows = self.micro_rows()
         if rows < SMALLEST_BATCH or rows == before:
             raise CssmError(f"out of memory with {before} rows at a time ({failure}): use a smaller model or bfloat16")
-        self.state = None
+        del self.state
         self.restore(self.accumulate)
         self.log.rewind(self.step)
         say(
@@ -219,7 +211,7 @@ class Trainer:
         )
 
     def finish(self) -> TrainResult:
-        self.store.wait()
+        self.store.settle()
         self.blueprint.write(self.model, *self.copied())
         self.emit("end", {})
         history, seconds = self.cluster.first(self.told_at_the_end)
@@ -240,51 +232,34 @@ class Trainer:
 
     def save(self, best: bool = False) -> None:
         """Everything an exact continuation needs; the metrics up to here are checked and written first."""
-        if self.step:
-            self.watch.look_back()
-        if not self.cluster.writes:
-            return
+        self.watch.look_back()
+        self.store.save(self.state, self.facts(), best)
+        self.emit("checkpoint", {})
+
+    def facts(self) -> Facts:
+        """What is saved beside the arrays, as JSON."""
         facts = {"step": self.step, "data": self.data_state, "best": self.best, "evaluated": self.evaluated}
-        facts |= {"accumulate": self.accumulate, "seconds": self.seconds(), "config": vars(self.config)}
-        self.store.save(self.step, to_arrays(self.state), facts, best=best)
-        if self.step:
-            self.emit("checkpoint", {})
+        return facts | {"accumulate": self.accumulate, "seconds": self.seconds(), "config": vars(self.config)}
 
     def restore(self, accumulate: int = 0) -> None:
-        """Take up the newest whole checkpoint, which process 0 picks and reads."""
-        self.state = self.fresh_state()
-        arrays = to_arrays(self.state)
-        facts = self.cluster.first(lambda: self.newest(arrays))
-        self.spread(arrays)
+        """Take up the newest whole checkpoint."""
+        self.state, facts = self.store.restore(self.fresh_state())
         self.step, self.data_state, self.evaluated = facts["step"], facts["data"], facts["evaluated"]
         self.best = facts["best"] and tuple(facts["best"])
         self.accumulate = accumulate or max(self.config.accumulate, facts["accumulate"])
         self.earlier_seconds, self.started = facts["seconds"], time.perf_counter()
-
-    def newest(self, arrays: dict[str, Any]) -> dict[str, Any]:
-        """Fill `arrays` from the newest whole checkpoint, and make it the run's last; returns its facts."""
-        self.store.wait()
-        saved, facts = self.store.restore_newest()
-        check_leaves(saved, arrays, f"checkpoint step {facts['step']} of {self.run_dir}")
-        arrays.update(saved)
-        self.store.set_aside_after(facts["step"])
-        self.store.mark_best(facts["best"] and facts["best"][1])
-        if changes := self.config.changes_from(facts["config"]):
+        changes = self.config.changes_from(facts["config"])
+        if changes and self.cluster.writes:
             log.warning("resuming with another configuration: %s", ", ".join(changes))
-        return facts
-
-    def spread(self, arrays: dict[str, Any]) -> None:
-        """Begin from process 0's arrays, everywhere."""
-        self.state = from_arrays(self.cluster.share(arrays), self.state)
 
     def fresh_state(self) -> TrainState:
         state = init_state(self.model, self.transform, seed=self.config.seed, ema=self.config.ema is not None)
         return jax.tree.map(lambda value: put(value, replicated(self.mesh)), state)
 
-    def eval_params(self) -> dict[str, Any]:
+    def eval_params(self) -> Arrays:
         return self.state.params if self.state.ema is None else self.state.ema
 
-    def copied(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def copied(self) -> tuple[Arrays, Arrays]:
         """(evaluation params, rest) that later steps do not donate."""
         return jax.tree.map(own_copy, (self.eval_params(), self.state.rest))
 
@@ -305,7 +280,7 @@ class Trainer:
     def seconds(self) -> float:
         return self.earlier_seconds + time.perf_counter() - self.started
 
-    def emit(self, kind: str, record: Record) -> None:
+    def emit(self, kind: Kind, record: Record) -> None:
         """Call the callbacks, on process 0."""
         for callback in self.callbacks if self.cluster.writes else ():
             step = record.get("step", self.step)
