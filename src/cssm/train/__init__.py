@@ -82,8 +82,9 @@ def train(
     Several processes that `join` has brought together call this at the same time, each with its own rows: block i of n
     of every batch, training and validation alike (`loader(process=(i, n))`), and as many batches. The result is that of
     one process, and the same in all. Process 0 alone touches run_dir and calls the callbacks, which therefore must not
-    do what needs the others, such as `evaluate` without `mesh=local_mesh()`. A signal to one stops all at the same step;
-    the failure or death of one ends all. Any number of processes resumes what any number began.
+    do what needs the others, such as `evaluate` without `mesh=local_mesh()`. A signal to one stops all at the same
+    step; the failure or death of one, memory running out included, ends all. Any number of processes resumes what any
+    number began.
 
     Raises UsageError for data, options or a run_dir that do not fit, CheckpointError when resuming is impossible,
     NonFiniteError after 5 non-finite steps in a row, Interrupted (a SystemExit) on a signal.

@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from cssm.core.errors import UsageError
 
 from .checkpoint import CheckpointStore, check_leaves
 from .cluster import Cluster
-from .state import TrainState, from_arrays, to_arrays
+from .state import Arrays, TrainState, from_arrays, to_arrays
 
 Facts = dict[str, Any]
 
@@ -75,5 +73,5 @@ class RunStore:
         facts = self.cluster.first(newest)
         return self._spread(arrays, like), facts
 
-    def _spread(self, arrays: dict[str, jax.Array], like: TrainState) -> TrainState:
+    def _spread(self, arrays: Arrays, like: TrainState) -> TrainState:
         return from_arrays(self.cluster.share(arrays), like)
