@@ -1,5 +1,7 @@
 """One process of several, to be started by test_distributed.py: `process_toys.py INDEX COUNT PORT FOLDER SCENE...`.
 
+INDEX, COUNT and PORT are "-" where the environment is that of a launcher.
+
 A scene is a run of the toy in FOLDER/SCENE; what a process has of it goes to FOLDER/SCENE-INDEX.json.
 """
 
@@ -100,12 +102,12 @@ def play(folder, scene, index, count):
 
 
 def main(index, count, port, folder, *scenes):
-    index, count = int(index), int(count)
+    where = () if port == "-" else (f"127.0.0.1:{port}", int(count), int(index))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    with join(f"127.0.0.1:{port}", count, index, timeout=60):
-        assert jax.process_count() == count
+    with join(*where, timeout=60) as processes:
+        assert jax.process_count() == processes.count
         for scene in scenes:
-            play(Path(folder), scene, index, count)
+            play(Path(folder), scene, processes.index, processes.count)
 
 
 if __name__ == "__main__":

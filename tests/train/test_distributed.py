@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from cssm.core.errors import UsageError
 from cssm.train import Interrupted, cluster, join, load_model
 from cssm.train.agree import AgreedStop
 from cssm.train.checkpoint import CheckpointStore
+from cssm.train.cluster import Alone
+from cssm.train.distributed import global_mesh
 from cssm.train.peers import Peers
 
 LIMIT = 150  # seconds for any process; on an idle machine they need ten
@@ -52,14 +55,16 @@ def finish(children):
                 child.kill()
 
 
-def start(*command):
+def start(*command, **environment):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *map(str, command)], env=os.environ | {"JAX_PLATFORMS": "cpu"}, **pipes)
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"} | environment
+    return subprocess.Popen([sys.executable, *map(str, command)], env=environment, **pipes)
 
 
-def play(folder, *scenes, count=2):
+def play(folder, *scenes, **environment):
+    """Two processes that play the scenes."""
     port = free_port()
-    return finish([start(CHILD, index, count, port, folder, *scenes) for index in range(count)])
+    return finish([start(CHILD, index, 2, port, folder, *scenes, **environment) for index in range(2)])
 
 
 def told(folder, scene):
@@ -158,6 +163,22 @@ def test_what_cannot_be_joined_is_told_at_once(monkeypatch):
         pass
 
 
+def test_a_batch_that_does_not_divide_is_refused(tmp_path, monkeypatch):
+    class Three(Alone):
+        count = 3
+
+    monkeypatch.setattr("cssm.train.trainer.cluster", Three)
+    with pytest.raises(UsageError, match="batch_size 8 does not divide over 3 processes: choose a multiple"):
+        fit(tmp_path)
+
+
+def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
+    devices = [SimpleNamespace(process_index=process, id=i) for i, process in enumerate([0, 1, 1])]
+    monkeypatch.setattr("cssm.train.distributed.jax.devices", lambda: devices)
+    with pytest.raises(UsageError, match=r"process 0: 1, process 1: 2\): give each as many"):
+        global_mesh()
+
+
 class Store(dict):
     """The key-value store of a coordinator, in this process."""
 
@@ -205,6 +226,36 @@ def test_the_end_of_one_process_is_the_end_of_all_and_can_be_resumed(scene, tmp_
     assert CheckpointStore(tmp_path / scene / "checkpoints").steps()[-1] < 12
     fit(tmp_path / scene, options=OPTIONS, resume=True)
     assert_same_curve(tmp_path / scene, whole)
+
+
+def slurm(index, port):
+    """As srun sets it; the port follows from the job's number."""
+    job = {"SLURM_JOB_ID": str(4096 + port % 2**12), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    return job | {"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)}
+
+
+def open_mpi(index, port):
+    """As mpirun sets it."""
+    job = {"OMPI_MCA_orte_hnp_uri": f"{2**12 * (port % 2**12)}.0;tcp://127.0.0.1:34911", "OMPI_COMM_WORLD_SIZE": "2"}
+    return job | {"OMPI_COMM_WORLD_RANK": str(index), "OMPI_COMM_WORLD_LOCAL_RANK": str(index)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [slurm, open_mpi])
+def test_a_launcher_says_who_is_who(launcher, tmp_path, whole):
+    port = free_port()
+    ended = finish([start(CHILD, "-", "-", "-", tmp_path, "whole", **launcher(i, port)) for i in range(2)])
+    assert [process.code for process in ended] == [0, 0], ended[0].lines + ended[1].lines
+    assert_same_curve(tmp_path / "whole", whole)
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_are_one_run(tmp_path, whole):
+    ended = play(tmp_path, "whole", XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert [process.code for process in ended] == [0, 0], ended[0].lines + ended[1].lines
+    facts = json.loads((tmp_path / "whole" / "environment.json").read_text())
+    assert facts["processes"] == 2 and len(facts["devices"]) == 4
+    assert_same_curve(tmp_path / "whole", whole)
 
 
 @pytest.mark.slow

@@ -153,6 +153,8 @@ def _train(run: Any, run_dir: Path, resume: bool, argv: list[str]) -> int:
     rest = [a for a in argv if a != "--resume"]
     out = [] if any(a.partition("=")[0] == "--out" for a in rest) else ["--out", str(run_dir)]
     hint = f"cssm train {shlex.join([*rest, *out])} --resume"
+    if cluster().count > 1:
+        hint += " (on every process, with its own --process-id where one is given)"
     started = lambda event: say(f"run folder {run_dir}") if event.kind == "start" else None  # noqa: E731
     report = execute(run, run_dir, resume=resume, resume_hint=hint, callbacks=(started,))
     if not cluster().writes:

@@ -7,6 +7,7 @@ may wait inside a collective operation, or for the disk, and the process still a
 import atexit
 import os
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -70,7 +71,7 @@ class Peers:
         mine = f"process {self.index} failed: {_line(error)}"
         try:
             dead = self._roll_call() if broken else []
-            self.tell("failed", f"process {dead[0]} died ({_line(error)[:120]})" if dead else mine)
+            self.tell("failed", f"process {dead[0]} died ({_short(error)})" if dead else mine)
             told = self.look()["failed"]
         except jax.errors.JaxRuntimeError as lost:
             told = _coordinator_lost(lost)
@@ -139,12 +140,16 @@ class Peers:
 
 
 def _coordinator_lost(error: BaseException) -> str:
-    return f"process 0, the coordinator, died ({_line(error)[:80]})"
+    return f"process 0, the coordinator, died ({_short(error)})"
 
 
 def _line(error: BaseException) -> str:
     kind = "" if isinstance(error, CssmError) else f"{type(error).__name__}: "
     return f"{kind}{' '.join(str(error).split())}"
+
+
+def _short(error: BaseException) -> str:
+    return textwrap.shorten(_line(error), 160, placeholder=" ...")
 
 
 def _code(error: BaseException) -> int:

@@ -66,7 +66,10 @@ class Trainer:
         self.transform, self.schedule = adamw(config, self.plan.steps)
         self.blueprint, self.mesh, self.cluster = Blueprint.of(model), global_mesh(), cluster()
         if config.batch_size % self.cluster.count:
-            raise UsageError(f"batch_size {config.batch_size} does not divide over {self.cluster.count} processes")
+            count = self.cluster.count
+            raise UsageError(
+                f"batch_size {config.batch_size} does not divide over {count} processes: choose a multiple"
+            )
         self.accumulate = config.accumulate
         self.best: tuple[float, int] | None = None  # score, step
         self.step = self.evaluated = 0
