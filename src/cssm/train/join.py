@@ -83,7 +83,8 @@ def _initialize(given: tuple[str | None, int | None, int | None], timeout: float
         raise UsageError(f"no launcher that JAX knows says where the other processes are ({error}): {remedy}") from None
     except RuntimeError as error:
         atexit.register(leave, 1)
-        raise CssmError(f"cannot join the other processes at {_address()}: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split())
+        raise CssmError(f"cannot join at {_address()} ({reason}): is the port in use? choose another") from None
 
 
 def _unanswered(timeout: float) -> str:
