@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from train_toys import batch, curve, fit
 
-from cssm.core.errors import DataError, UsageError
-from cssm.train import distributed
+from cssm.core.errors import DataError
 from cssm.train.checkpoint import CheckpointStore
 from cssm.train.distributed import local_mesh, pad_rows, place
 
@@ -50,9 +49,3 @@ def test_placed_rows_are_divided_by_device_and_micro_batch():
     placed = place(batch(range(5)), local_mesh(), accumulate=3)
     assert placed["valid"].shape == (6,) and isinstance(placed["input"], jax.Array)
     assert placed["input"].sharding.spec == jax.sharding.PartitionSpec("rows")
-
-
-def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
-    with pytest.raises(UsageError, match="2 JAX processes"):
-        local_mesh()

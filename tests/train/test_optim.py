@@ -5,8 +5,7 @@ import pytest
 from flax import nnx
 from train_toys import tiny
 
-from cssm.core.errors import UsageError
-from cssm.train import Optimizer, TrainConfig, decay_mask, decays
+from cssm.train import TrainConfig, adamw, decay_mask, decays
 from cssm.train.optim import decayed, warmup_cosine
 from cssm.train.state import split
 
@@ -68,8 +67,8 @@ def test_the_update_is_clipped_adamw_with_masked_decay(clip):
     shapes = {"out/kernel": (3, 4), "out/bias": (4,), "mixer/recurrence_kernel": (2, 3, 3)}
     params = {k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
     grads = [{k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()} for _ in range(6)]
-    optimizer = Optimizer(lr=0.1, weight_decay=0.3, grad_clip=clip, warmup_steps=2)
-    transform, schedule = optimizer.make(6)
+    config = TrainConfig(steps=6, lr=0.1, weight_decay=0.3, grad_clip=clip, warmup_steps=2)
+    transform, schedule = adamw(config, 6)
     got, state = {k: jnp.asarray(v) for k, v in params.items()}, transform.init(params)
     for grad in grads:
         updates, state = transform.update(grad, state, got)
@@ -78,13 +77,6 @@ def test_the_update_is_clipped_adamw_with_masked_decay(clip):
     want = numpy_adamw(params, grads, lambda t: float(schedule(t)), wd=0.3, clip=clip or np.inf, mask=mask)
     for name in shapes:
         np.testing.assert_allclose(got[name], want[name], rtol=2e-5, atol=2e-6)
-
-
-def test_options_come_from_the_configuration():
-    config = TrainConfig(steps=5, lr=0.3, weight_decay=0.2, grad_clip=None, warmup_steps=7, b1=0.8, b2=0.9)
-    assert Optimizer.of(config) == Optimizer(lr=0.3, weight_decay=0.2, grad_clip=None, warmup_steps=7, b1=0.8, b2=0.9)
-    with pytest.raises(UsageError, match="steps is 0"):
-        Optimizer().make(0)
 
 
 def test_the_toy_has_parameters_on_both_sides_of_the_mask():

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shlex
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,20 @@ class Command:
     """Run folder; None: runs/RECIPE-DATE-TIME."""
     resume: bool = False
     """Continue the run in --out, or the newest run of this recipe."""
+    distributed: bool = False
+    """One of several processes of the run, as Slurm, Open MPI or another launcher that JAX knows started it."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where no launcher says it; with --processes and --process-id."""
+    processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Which of them this is, from 0."""
+    join_timeout: float = 120.0
+    """Seconds to wait for the other processes at the start."""
+
+    @property
+    def several(self) -> bool:
+        return self.distributed or (self.coordinator, self.processes, self.process_id) != (None, None, None)
 
 
 def main(argv: list[str]) -> int:
@@ -47,10 +62,20 @@ def main(argv: list[str]) -> int:
         run = with_parts(recipe(), options)
         print(train_help(name, run, command, recipe.__doc__ or "", "--help-all" in asked_help), end="")
         return 0
-    run_dir = _run_dir(name, command)
-    run = _resumed(run_dir, options, name) if command.resume else _new(recipe(), options, name)
-    enable_compilation_cache()
-    return _train(run, run_dir, command.resume, [name, *words])
+    with _processes(command) as processes:
+        run_dir = Path(processes.first(lambda: str(_run_dir(name, command))))
+        run = _resumed(run_dir, options, name) if command.resume else _new(recipe(), options, name)
+        enable_compilation_cache()
+        return _train(run, run_dir, command.resume, [name, *words])
+
+
+def _processes(command: Command) -> Any:
+    """The processes of the run, joined where there are several."""
+    from cssm.train import cluster, join
+
+    if not command.several:
+        return nullcontext(cluster())
+    return join(command.coordinator, command.processes, command.process_id, timeout=command.join_timeout)
 
 
 def _recipe_of(options: list[Option]) -> str | None:
@@ -91,11 +116,13 @@ def _new(run: Any, options: list[Option], name: str) -> Any:
 def _resumed(run_dir: Path, options: list[Option], name: str) -> Any:
     """The run as it was saved; options change how it is trained, not what."""
     from cssm.recipes import load_saved
+    from cssm.train import cluster
+    from cssm.train.saved_config import decode, encode
 
     from .flags import by_field, check_continued, overridden
     from .parts import with_parts
 
-    run = load_saved(run_dir)
+    run = decode(cluster().first(lambda: encode(load_saved(run_dir))))
     chosen = with_parts(run, options)
     for part in ("model", "data", "augment"):
         if getattr(chosen, part) != getattr(run, part):
@@ -120,13 +147,18 @@ def _train(run: Any, run_dir: Path, resume: bool, argv: list[str]) -> int:
     from rich.console import Console
 
     from cssm.recipes import execute
+    from cssm.train import cluster
     from cssm.train.progress import say
 
     rest = [a for a in argv if a != "--resume"]
     out = [] if any(a.partition("=")[0] == "--out" for a in rest) else ["--out", str(run_dir)]
     hint = f"cssm train {shlex.join([*rest, *out])} --resume"
+    if cluster().count > 1:
+        hint += " (on every process, with its own --process-id where one is given)"
     started = lambda event: say(f"run folder {run_dir}") if event.kind == "start" else None  # noqa: E731
     report = execute(run, run_dir, resume=resume, resume_hint=hint, callbacks=(started,))
+    if not cluster().writes:
+        return 0
     Console().print(_table(run, report))
     for name, path in report.artifacts.items():
         print(f"{name}: {path}")

@@ -22,6 +22,7 @@ from cssm.train import (
     Event,
     TrainConfig,
     TrainResult,
+    cluster,
     evaluate,
     load_config,
     load_model,
@@ -118,22 +119,23 @@ def execute(
     """Train, then report the best checkpoint beside the shortcut baseline; draws curves.png and predictions.png.
 
     The run is carried out, and saved, with what follows from its data filled in (`Run.fitted`).
+    In a run of several processes each carries out its part, and process 0 alone draws, writes and has a baseline.
     Raises what `cssm.train.train` raises, and UsageError when the parts of the run do not fit together.
     """
     run = run if resume else run.fitted()
     model = prepare(run, run_dir, resume)
     train_source, val_source = run.source("train"), run.source("val")
-    batch = run.train.batch_size
-    train_data = loader(train_source, batch_size=batch, seed=run.train.seed, shuffle=True, repeat=True)
-    baseline = run.task.baseline(run.data, val_source, train_source)
+    processes = cluster()
+    batches = partial(loader, batch_size=run.train.batch_size, process=(processes.index, processes.count))
+    train_data = batches(train_source, seed=run.train.seed, shuffle=True, repeat=True)
+    baseline = run.task.baseline(run.data, val_source, train_source) if processes.writes else None
     curves = _Curves(run, run_dir / "curves.png", baseline)
     # only when a resumed run has been restored, or a new one can start, is its configuration written
     save = lambda event: save_config(run_dir, run) if event.kind == "start" else None  # noqa: E731
     options = {"resume": resume, "callbacks": (save, curves, *callbacks), "resume_hint": resume_hint}
-    val_data = loader(val_source, batch_size=batch)
-    result = train(model, run.task, train_data, val_data, run.train, run_dir, augment=run.augment, **options)
-    load_model(run_dir, model, "best")
-    figures = evaluate(model, run.task, loader(val_source, batch_size=batch), compute_dtype=run.train.compute_dtype)
+    result = train(model, run.task, train_data, batches(val_source), run.train, run_dir, augment=run.augment, **options)
+    load_model(run_dir, model, "best", together=True)
+    figures = evaluate(model, run.task, batches(val_source), compute_dtype=run.train.compute_dtype)
     report = Report(
         result=result,
         monitor=run.task.monitor.name,
@@ -141,13 +143,12 @@ def execute(
         described=run.task.describe(figures),
         baseline=baseline,
         parameters=sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param))),
-        artifacts={
-            "curves": curves.draw(run_dir),
-            "predictions": draw_predictions(run, model, val_source, run_dir / "predictions.png"),
-        },
     )
+    if not processes.writes:
+        return report
     (run_dir / "summary.json").write_text(json.dumps(report.summary()) + "\n")
-    return report
+    predictions = draw_predictions(run, model, val_source, run_dir / "predictions.png")
+    return replace(report, artifacts={"curves": curves.draw(run_dir), "predictions": predictions})
 
 
 def draw_predictions(run: Run, model: nnx.Module, source: Source, path: Path) -> Path:

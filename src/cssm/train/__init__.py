@@ -10,11 +10,14 @@ from flax import nnx
 from cssm.tasks.task import Task
 
 from .checkpoint import CheckpointStore, load_model
+from .cluster import cluster
 from .config import Plan, TrainConfig
+from .distributed import local_mesh
 from .evaluate import evaluate
 from .interrupt import Interrupted
+from .join import join
 from .log import read_metrics
-from .optim import Optimizer, decay_mask, decays
+from .optim import adamw, decay_mask, decays
 from .report import Callback, Event, TrainResult
 from .saved_config import load_config, loadable, save_config
 from .step import Augment
@@ -24,16 +27,19 @@ __all__ = [
     "CheckpointStore",
     "Event",
     "Interrupted",
-    "Optimizer",
     "Plan",
     "TrainConfig",
     "TrainResult",
+    "adamw",
+    "cluster",
     "decay_mask",
     "decays",
     "evaluate",
+    "join",
     "load_config",
     "load_model",
     "loadable",
+    "local_mesh",
     "read_metrics",
     "save_config",
     "train",
@@ -72,6 +78,13 @@ def train(
     newest whole checkpoint. When memory runs out the micro-batch is halved (not below 4 rows), the batch kept by
     accumulation, and the run goes on from its last checkpoint. Ctrl-C and SIGTERM finish the step, save, and exit
     with code 130.
+
+    Several processes that `join` has brought together call this at the same time, each with its own rows: block i of n
+    of every batch, training and validation alike (`loader(process=(i, n))`), and as many batches. The result is that of
+    one process, and the same in all. Process 0 alone touches run_dir and calls the callbacks, which therefore must not
+    do what needs the others, such as `evaluate` without `mesh=local_mesh()`. A signal to one stops all at the same
+    step; the failure or death of one, memory running out included, ends all. Any number of processes resumes what any
+    number began.
 
     Raises UsageError for data, options or a run_dir that do not fit, CheckpointError when resuming is impossible,
     NonFiniteError after 5 non-finite steps in a row, Interrupted (a SystemExit) on a signal.

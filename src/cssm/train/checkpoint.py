@@ -14,11 +14,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 
 from cssm.core.errors import CheckpointError
 
+from .cluster import Alone, cluster
 from .manifest import damage, write_json, write_manifest
 from .state import Blueprint, split, to_host
 
@@ -47,6 +49,10 @@ class CheckpointStore:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Finish what is being written; nothing can be saved afterwards."""
         self._writer.shutdown(wait=True)
 
     def steps(self) -> list[int]:
@@ -78,8 +84,8 @@ class CheckpointStore:
         Waits for the save before it; raises CheckpointError when that one failed.
         """
         self.wait()
-        facts = json.loads(json.dumps(facts))  # a copy, and an error here rather than in the thread
-        self._pending = self._writer.submit(self._write, step, to_host(dict(arrays)), facts, best)
+        copied: dict[str, Any] = json.loads(json.dumps(facts))  # an error comes here rather than in the thread
+        self._pending = self._writer.submit(self._write, step, to_host(dict(arrays)), copied, best)
 
     def wait(self) -> None:
         """Return when nothing is being written. Raises CheckpointError when the last save failed."""
@@ -182,20 +188,29 @@ def check_leaves(arrays: Mapping[str, Any], expected: Mapping[str, Any], source:
             raise CheckpointError(f"{source} has {name}, which the model lacks: {remedy}")
 
 
-def load_model(run_dir: str | os.PathLike, model: nnx.Module, which: int | str = "best") -> dict[str, Any]:
+def load_model(
+    run_dir: str | os.PathLike, model: nnx.Module, which: int | str = "best", *, together: bool = False
+) -> dict[str, Any]:
     """Put a run's parameters into `model`, in place: the averaged ones where the run kept an average.
 
-    `which` is "best", "last" or a step. Returns the facts saved with it (step, best score, ...). Raises
-    CheckpointError when it is missing, damaged, or of another model, naming the first leaf that differs.
+    `which` is "best", "last" or a step. With `together` all processes of a distributed run call this, and process 0
+    reads the folder for all. Returns the facts saved with it (step, best score, ...). Raises CheckpointError when it
+    is missing, damaged, or of another model, naming the first leaf that differs.
     """
-    with CheckpointStore(Path(run_dir) / "checkpoints") as store:
-        arrays, facts = store.restore(which)
-    averaged = any(name.startswith("ema/") for name in arrays)
-    saved = {kind: _under(arrays, kind) for kind in ("ema" if averaged else "params", "rest")}
+    processes = cluster() if together else Alone()
     params, rest = split(model)
-    check_leaves(saved["ema" if averaged else "params"], params, f"checkpoint {which} of {run_dir}")
-    check_leaves(saved["rest"], rest, f"checkpoint {which} of {run_dir}")
-    Blueprint.of(model).write(model, saved["ema" if averaged else "params"], saved["rest"])
+
+    def read() -> dict[str, Any]:
+        with CheckpointStore(Path(run_dir) / "checkpoints") as store:
+            arrays, facts = store.restore(which)
+        kind = "ema" if any(name.startswith("ema/") for name in arrays) else "params"
+        for mine, saved in ((params, _under(arrays, kind)), (rest, _under(arrays, "rest"))):
+            check_leaves(saved, mine, f"checkpoint {which} of {run_dir}")
+            mine.update(saved)
+        return facts
+
+    facts = processes.first(read)
+    Blueprint.of(model).write(model, processes.share(params), processes.share(rest))
     return facts
 
 
@@ -223,6 +238,9 @@ def _read_arrays(folder: Path) -> HostArrays:
 
 
 def _orbax() -> Any:
+    """Of this process alone, however many there are: the arrays are whole in each."""
     import orbax.checkpoint as ocp  # seconds to import, and only runs that save need it
 
-    return ocp.PyTreeCheckpointer()
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)

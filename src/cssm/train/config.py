@@ -25,7 +25,7 @@ class TrainConfig:
     epochs: int | float | None = None
     """Passes over the training data; give this or steps."""
     batch_size: int = 128
-    """Rows per update; the training data must deliver exactly this many."""
+    """Rows per update, over all devices and processes; the training data must deliver exactly this many."""
     lr: float = 1e-3
     """Peak learning rate, reached after min(warmup_steps, steps-1), then cosine to 1% of it."""
     weight_decay: float = 1e-4
@@ -87,9 +87,9 @@ class TrainConfig:
 
     def plan(self, batches_per_epoch: int | None = None) -> "Plan":
         """The run in steps. Raises UsageError when epochs are asked for and the length of one is not known."""
-        if self.epochs is None:
+        if self.steps is not None:
             steps, unit, default = self.steps, 1, max(1, self.steps // 10)
-        elif batches_per_epoch:
+        elif self.epochs is not None and batches_per_epoch:
             unit = default = batches_per_epoch
             steps = max(1, round(self.epochs * unit))
         else:

@@ -1,11 +1,13 @@
-"""Data parallelism over the local devices: the state is replicated, the rows of a batch are divided."""
+"""Data parallelism over the devices of all processes: the state is replicated, the rows of a batch are divided."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from cssm.core.errors import DataError, UsageError
 
@@ -13,13 +15,27 @@ ROWS = "rows"
 
 
 def local_mesh() -> Mesh:
-    """One axis over all local devices. Raises UsageError in a multi-process run, which is not supported."""
-    if jax.process_count() > 1:
-        raise UsageError(
-            f"{jax.process_count()} JAX processes: training uses the devices of one, start it without jax.distributed"
-        )
-    devices = jax.local_devices()
+    """One axis over the devices of this process."""
+    return _mesh(jax.local_devices())
+
+
+def global_mesh() -> Mesh:
+    """One axis over the devices of all processes. Raises UsageError when one has more of them than another."""
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    counts = Counter(device.process_index for device in devices)
+    if len(set(counts.values())) > 1:
+        held = ", ".join(f"process {process}: {count}" for process, count in sorted(counts.items()))
+        raise UsageError(f"the processes have different numbers of devices ({held}): give each as many")
+    return _mesh(devices)
+
+
+def _mesh(devices: Sequence[jax.Device]) -> Mesh:
     return jax.make_mesh((len(devices),), (ROWS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def processes(mesh: Mesh) -> int:
+    """How many processes share a mesh; each gives as many rows of a batch."""
+    return len({device.process_index for device in mesh.devices.flat})
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -52,5 +68,29 @@ def pad_rows(batch: Mapping[str, Any], multiple: int) -> dict[str, np.ndarray]:
 
 
 def place(batch: Mapping[str, Any], mesh: Mesh, accumulate: int = 1) -> dict[str, jax.Array]:
-    """Pad the rows so that every device and micro-batch gets as many, and send them to the devices."""
-    return jax.device_put(pad_rows(batch, accumulate * mesh.size), by_rows(mesh))
+    """Pad the rows so that every device and micro-batch gets as many, and send them to the devices.
+
+    `batch` holds the rows of this process; those of process 0 come first in the arrays that result, and so on.
+    """
+    several, rows = processes(mesh), by_rows(mesh)
+    padded = pad_rows(batch, accumulate * mesh.size // several)
+    if several == 1:
+        return jax.device_put(padded, rows)
+    whole = {key: (several * len(value), *value.shape[1:]) for key, value in padded.items()}
+    return {key: jax.make_array_from_process_local_data(rows, value, whole[key]) for key, value in padded.items()}
+
+
+def put(value: Any, sharding: Sharding) -> jax.Array:
+    """`jax.device_put` onto devices that other processes may share; each of them holds the whole value."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(value, sharding)
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        data = put(jax.random.key_data(value), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(value))
+    host = np.asarray(value)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def own_copy(value: jax.Array) -> jax.Array:
+    """A copy of a replicated array that is this process's alone."""
+    return jnp.copy(value if value.is_fully_addressable else value.addressable_data(0))

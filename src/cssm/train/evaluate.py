@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from cssm.core.errors import DataError, UsageError
 from cssm.tasks.task import Figures, Sums, Task
 
-from .distributed import local_mesh, place, replicated
+from .distributed import global_mesh, place, put, replicated
 from .prefetch import Prefetch
 from .state import Blueprint, split
 from .step import StepBuilder
@@ -22,12 +23,19 @@ IN_FLIGHT = 4  # batches dispatched before the first result is fetched
 
 
 def evaluate(
-    model: nnx.Module, task: Task, data: Iterable[Mapping[str, Any]], *, compute_dtype: str = "float32"
+    model: nnx.Module,
+    task: Task,
+    data: Iterable[Mapping[str, Any]],
+    *,
+    compute_dtype: str = "float32",
+    mesh: Mesh | None = None,
 ) -> Figures:
     """The task's figures over one pass of `data`.
 
     `data` gives batches with the entries that the task reads and `valid` bool (b,), the tail padded with valid=False.
-    A loader is left where it stood. The local devices share each batch. Raises DataError when there is no valid row.
+    A loader is left where it stood. The devices of `mesh` share each batch: by default those of all processes, each of
+    which then calls this with its own rows of as many batches (`loader(process=...)`); `cssm.train.local_mesh()` makes
+    it the affair of one. Raises DataError when there is no valid row.
 
     >>> import numpy as np
     >>> from cssm.tasks import Classify
@@ -40,9 +48,9 @@ def evaluate(
     >>> figures["accuracy"], figures["count"]
     (1.0, 2.0)
     """
-    mesh = local_mesh()
+    mesh = mesh or global_mesh()
     builder = StepBuilder(task=task, blueprint=Blueprint.of(model), mesh=mesh, dtype=jnp.dtype(compute_dtype))
-    params, rest = jax.device_put(split(model), replicated(mesh))
+    params, rest = jax.tree.map(lambda value: put(value, replicated(mesh)), split(model))
     return run_evaluation(partial(builder.eval_step(), params, rest), task, Passes(data), partial(place, mesh=mesh))
 
 
@@ -75,8 +83,8 @@ class Passes:
     """Data to go through once, or again and again: an iterator with get_state and set_state can be rewound."""
 
     def __init__(self, data: Iterable[Any]):
-        self._data = data
-        self._state = data.get_state() if hasattr(data, "get_state") else None
+        self._data: Any = data
+        self._state = self._data.get_state() if hasattr(data, "get_state") else None
 
     @property
     def repeatable(self) -> bool:

@@ -64,7 +64,7 @@ class WandB:
 
     def __init__(self, run_dir: Path, step: int):
         try:
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise UsageError("logger wandb needs the wandb package: pip install 'cssm[wandb]'") from None
         path = run_dir / "wandb_id.txt"

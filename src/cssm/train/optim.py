@@ -1,56 +1,29 @@
 """AdamW with a warm-up and cosine schedule, clipped by global norm, weight decay masked by a rule on names."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import optax
-
-from cssm.core.errors import UsageError
 
 from .config import TrainConfig
 
 FINAL_FRACTION = 0.01  # of the peak learning rate, at the last step
 
 
-@dataclass(frozen=True, kw_only=True)
-class Optimizer:
-    """AdamW's options; see `TrainConfig`.
+def adamw(config: TrainConfig, steps: int) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
+    """AdamW for a dict of named parameters over `steps` updates, and its schedule (applied updates -> learning rate).
 
     >>> import jax.numpy as jnp
-    >>> transform, schedule = Optimizer(lr=0.1, warmup_steps=2).make(steps=10)
+    >>> transform, schedule = adamw(TrainConfig(steps=10, lr=0.1, warmup_steps=2), steps=10)
     >>> state = transform.init({"head/kernel": jnp.ones((2, 2))})
     >>> [round(float(schedule(step)), 4) for step in (0, 1, 2, 10)]
     [0.0, 0.05, 0.1, 0.001]
     """
-
-    lr: float = 1e-3
-    weight_decay: float = 1e-4
-    grad_clip: float | None = 1.0
-    warmup_steps: int = 500
-    b1: float = 0.9
-    b2: float = 0.999
-
-    @classmethod
-    def of(cls, config: TrainConfig) -> "Optimizer":
-        return cls(
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            grad_clip=config.grad_clip,
-            warmup_steps=config.warmup_steps,
-            b1=config.b1,
-            b2=config.b2,
-        )
-
-    def make(self, steps: int) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
-        """The transformation for a dict of named parameters, and its schedule (applied updates -> learning rate)."""
-        if steps < 1:
-            raise UsageError(f"steps is {steps}: give at least 1")
-        schedule = warmup_cosine(self.lr, steps, self.warmup_steps)
-        adamw = optax.adamw(schedule, b1=self.b1, b2=self.b2, weight_decay=self.weight_decay, mask=decay_mask)
-        if self.grad_clip is None:
-            return adamw, schedule
-        return optax.chain(optax.clip_by_global_norm(self.grad_clip), adamw), schedule
+    schedule = warmup_cosine(config.lr, steps, config.warmup_steps)
+    transform = optax.adamw(schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=decay_mask)
+    if config.grad_clip is None:
+        return transform, schedule
+    return optax.chain(optax.clip_by_global_norm(config.grad_clip), transform), schedule
 
 
 def warmup_cosine(peak: float, steps: int, warmup_steps: int = 500) -> Callable[[Any], Any]:

@@ -84,7 +84,7 @@ class Stream:
 
     def __init__(self, data: Iterable[Any], state: Any = None):
         self._data = data
-        self._iterator = iter(data)
+        self._iterator: Any = iter(data)
         for method in ("get_state", "set_state"):
             if not hasattr(self._iterator, method):
                 kind = type(self._iterator).__name__

@@ -9,6 +9,8 @@ from flax import nnx
 
 from .log import Record
 
+Kind = Literal["start", "log", "eval", "checkpoint", "end"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
@@ -18,7 +20,7 @@ class Event:
     which looks back at a finished step, these are of up to two steps later.
     """
 
-    kind: Literal["start", "log", "eval", "checkpoint", "end"]
+    kind: Kind
     step: int
     record: Record
     run_dir: Path

@@ -42,7 +42,7 @@ def loadable(cls: type) -> type:
     >>> decode(encode(Mine(width=4)))
     Mine(width=4)
     """
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen):
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and _frozen(cls)):
         raise UsageError(f"{cls!r} is no frozen dataclass: only those can be saved and read back")
     LOADABLE[_full_name(cls)] = cls
     return cls
@@ -57,8 +57,8 @@ def save_config(run_dir: str | os.PathLike, config: Any) -> Path:
     >>> from cssm.tasks import Classify
     >>> folder = tempfile.mkdtemp()
     >>> path = save_config(folder, {"task": Classify(num_classes=10)})
-    >>> load_config(folder)
-    {'task': Classify(num_classes=10, label_smoothing=0.0, normalization='imagenet')}
+    >>> load_config(folder) == {"task": Classify(num_classes=10)}
+    True
     """
     path = Path(run_dir) / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def _class_of(name: str) -> type | None:
     found = vars(module).get(match[2])
     if not (isinstance(found, type) and dataclasses.is_dataclass(found) and found.__module__ == match[1]):
         return None
-    return found if found.__dataclass_params__.frozen else None
+    return found if _frozen(found) else None
 
 
 def _build(cls: type, fields: dict[str, Any]) -> Any:
@@ -172,6 +172,10 @@ def _field_types(cls: type) -> dict[str, Any]:
         return get_type_hints(cls)
     except NameError:  # a name that is imported for type checkers only: the class judges its values itself
         return {}
+
+
+def _frozen(cls: Any) -> bool:
+    return cls.__dataclass_params__.frozen
 
 
 def _full_name(cls: type) -> str:

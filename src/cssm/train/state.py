@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from .distributed import put
+
 Arrays = dict[str, Any]  # "blocks/0/out/kernel" -> array
 
 
@@ -106,9 +108,9 @@ def to_host(arrays: Arrays) -> dict[str, np.ndarray]:
 
 
 def _placed(value: Any, leaf: jax.Array) -> jax.Array:
-    if not _is_key(leaf):
-        return jax.device_put(value, leaf.sharding)
-    return jax.device_put(jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(leaf)), leaf.sharding)
+    if _is_key(leaf):
+        value = jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(leaf))
+    return put(value, leaf.sharding)
 
 
 def _untyped(leaf: jax.Array) -> jax.Array:

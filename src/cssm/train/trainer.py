@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,20 @@ from flax import nnx
 from cssm.core.errors import CssmError, UsageError
 from cssm.tasks.task import Task
 
-from .checkpoint import CheckpointStore, check_leaves
+from .cluster import cluster
 from .config import TrainConfig
-from .distributed import local_mesh, pad_rows, place, replicated
+from .distributed import global_mesh, own_copy, pad_rows, place, put, replicated
 from .environment import write_environment
 from .evaluate import Passes, run_evaluation
 from .interrupt import Interrupted, Interrupts
 from .log import Record, RunLog, read_metrics
 from .memory import out_of_memory
-from .optim import Optimizer
+from .optim import adamw
 from .prefetch import Prefetch, Stream
 from .progress import ProgressBar, say
-from .report import Callback, Event, TrainResult
-from .state import Blueprint, TrainState, from_arrays, init_state, to_arrays
+from .report import Callback, Event, Kind, TrainResult
+from .run_store import Facts, RunStore
+from .state import Arrays, Blueprint, TrainState, init_state
 from .step import Augment, StepBuilder
 from .watch import Watch
 
@@ -37,6 +39,8 @@ SMALLEST_BATCH = 4  # rows of a micro-batch, when memory runs out
 
 class Trainer:
     """One run; `train` is its public face."""
+
+    state: TrainState
 
     def __init__(
         self,
@@ -58,20 +62,26 @@ class Trainer:
             )
         self.config, self.run_dir, self.callbacks = config, run_dir, callbacks
         self.augment, self.resume_hint = augment, resume_hint
-        self.plan = config.plan(len(train_data) if hasattr(train_data, "__len__") else None)
-        self.transform, self.schedule = Optimizer.of(config).make(self.plan.steps)
-        self.blueprint, self.mesh = Blueprint.of(model), local_mesh()
+        self.plan = config.plan(len(train_data) if isinstance(train_data, Sized) else None)
+        self.transform, self.schedule = adamw(config, self.plan.steps)
+        self.blueprint, self.mesh, self.cluster = Blueprint.of(model), global_mesh(), cluster()
+        if config.batch_size % self.cluster.count:
+            count = self.cluster.count
+            raise UsageError(
+                f"batch_size {config.batch_size} does not divide over {count} processes: choose a multiple"
+            )
         self.accumulate = config.accumulate
         self.best: tuple[float, int] | None = None  # score, step
         self.step = self.evaluated = 0
         self.earlier_seconds, self.started = 0.0, time.perf_counter()
 
     def run(self, *, resume: bool) -> TrainResult:
-        """Train to the last step, halving the micro-batch whenever memory runs out."""
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        with CheckpointStore(self.run_dir / "checkpoints", self.config.keep) as self.store:
+        """Train to the last step; in one process, halve the micro-batch whenever memory runs out."""
+        remedy = f"to go on from its last checkpoint, {self.resume_hint}"
+        store = RunStore(self.run_dir, self.config.keep, self.cluster)
+        with self.cluster.together(remedy, before_exit=store.close), store as self.store:
             self.start(resume)
-            with RunLog(self.run_dir, self.config.loggers, self.step) as self.log:
+            with RunLog(self.run_dir, self.config.loggers if self.cluster.writes else (), self.step) as self.log:
                 self.emit("start", {})
                 while (failure := self.attempt()) is not None:
                     self.halve(failure)
@@ -79,17 +89,14 @@ class Trainer:
 
     def start(self, resume: bool) -> None:
         """Step 0, or the newest whole checkpoint; there is always one on disk afterwards."""
-        newest = max(self.store.steps(), default=0)
-        if newest and not resume:  # a run that failed before its first save has nothing to lose
-            raise UsageError(f"{self.run_dir} holds a run at step {newest}: resume it, or choose another folder")
-        self.store.clean()
+        self.store.open(resume)
         if resume:
             self.restore()
         else:
-            self.state, self.data_state = self.fresh_state(), Stream(self.train_data).state()
-            self.save()
-            self.store.wait()
-        write_environment(self.run_dir)
+            self.data_state = Stream(self.train_data).state()
+            self.state = self.store.begin(self.fresh_state(), self.facts())
+        if self.cluster.writes:
+            write_environment(self.run_dir)
 
     def attempt(self) -> str | None:
         """Run to the last step; the message when memory ran out. Its frames, and their arrays, are gone by then."""
@@ -106,9 +113,11 @@ class Trainer:
         train_step, self.eval_step = self.compiled_steps()
         stream = Stream(self.train_data, self.data_state)
         self.watch = Watch(self.task, self.write, every=config.log_every, last=total, rows=config.batch_size)
+        shown = config.progress and self.cluster.writes
         with (
             Interrupts() as interrupts,
-            ProgressBar(total, self.step, enabled=config.progress) as self.bar,
+            closing(self.cluster.stop(self.step)) as stop,
+            ProgressBar(total, self.step, enabled=shown) as self.bar,
             Prefetch(stream, self.place_train, config.prefetch) as batches,
         ):
             if self.evaluated != self.step and self.plan.evaluates(self.step):  # stopped just before it
@@ -118,9 +127,9 @@ class Trainer:
                 self.state, metrics = train_step(self.state, batch)
                 self.step, self.data_state = self.step + 1, data_state
                 self.watch.add(self.step, metrics)
-                self.stop_if(interrupts.requested)
+                self.stop_if(stop.at(self.step, interrupts.requested))
                 self.evaluate_and_save()
-                self.stop_if(interrupts.requested)
+                self.stop_if(stop.at(self.step, interrupts.requested))
 
     def compiled_steps(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
         builder = StepBuilder(
@@ -135,10 +144,13 @@ class Trainer:
 
     def evaluate_and_save(self) -> None:
         """Whatever is due after this step."""
-        improved = self.plan.evaluates(self.step) and self.evaluate()
+        evaluates = self.plan.evaluates(self.step)
+        improved = evaluates and self.evaluate()
         if improved or self.plan.saves(self.step):
             self.save(best=improved)
             self.watch.pause()
+        if evaluates or self.plan.saves(self.step):
+            self.cluster.wait()  # for the writer, here rather than inside the next step's collective operations
 
     def evaluate(self) -> bool:
         """Evaluate on the validation data; whether it is the best so far."""
@@ -161,6 +173,8 @@ class Trainer:
         """Send one record everywhere."""
         record["seconds"] = round(self.seconds(), 3)
         self.log.write(record)
+        if not self.cluster.writes:
+            return
         if record["kind"] == "eval":
             figures = (f"{name} {record[name]:.4g}" for name in record if name not in ("kind", "step", "seconds"))
             say(f"step {record['step']}/{self.plan.steps}: validation {', '.join(figures)}")
@@ -173,21 +187,26 @@ class Trainer:
         """On a signal: save, say how to go on, leave."""
         if not requested:
             return
-        self.store.wait()
-        if self.store.steps()[-1] != self.step:
+        self.store.settle()
+        if not self.store.holds(self.step):
             self.save()
-            self.store.wait()
-        say(f"interrupted: step {self.step} is saved in {self.run_dir}; to go on, {self.resume_hint}")
+            self.store.settle()
+        if self.cluster.writes:
+            say(f"interrupted: step {self.step} is saved in {self.run_dir}; to go on, {self.resume_hint}")
+        self.cluster.wait()
         raise Interrupted(self.step)
 
     def halve(self, failure: str) -> None:
         """Half the micro-batch, twice as many of them, from the last checkpoint."""
         before = self.micro_rows()
+        if self.cluster.count > 1:  # the others have gone on, and wait inside the step for this process
+            remedy = f"repeat with --accumulate {2 * self.accumulate}, a smaller model or bfloat16"
+            raise CssmError(f"out of memory with {before} rows at a time ({failure}): {remedy}")
         self.accumulate *= 2
         rows = self.micro_rows()
         if rows < SMALLEST_BATCH or rows == before:
             raise CssmError(f"out of memory with {before} rows at a time ({failure}): use a smaller model or bfloat16")
-        self.state = None
+        del self.state
         self.restore(self.accumulate)
         self.log.rewind(self.step)
         say(
@@ -195,57 +214,57 @@ class Trainer:
         )
 
     def finish(self) -> TrainResult:
-        self.store.wait()
+        self.store.settle()
         self.blueprint.write(self.model, *self.copied())
         self.emit("end", {})
-        records = read_metrics(self.run_dir / "metrics.jsonl")
+        history, seconds = self.cluster.first(self.told_at_the_end)
         return TrainResult(
             best_score=self.best and self.best[0],
             best_step=self.best and self.best[1],
             final_step=self.step,
-            seconds=self.seconds(),
-            history=tuple(record for record in records if record["kind"] == "eval"),
+            seconds=seconds,
+            history=tuple(history),
             skipped_steps=int(self.state.skipped),
             accumulate=self.accumulate,
             run_dir=self.run_dir,
         )
 
+    def told_at_the_end(self) -> tuple[list[Record], float]:
+        records = read_metrics(self.run_dir / "metrics.jsonl")
+        return [record for record in records if record["kind"] == "eval"], self.seconds()
+
     def save(self, best: bool = False) -> None:
         """Everything an exact continuation needs; the metrics up to here are checked and written first."""
-        if self.step:
-            self.watch.look_back()
+        self.watch.look_back()
+        self.store.save(self.state, self.facts(), best)
+        self.emit("checkpoint", {})
+
+    def facts(self) -> Facts:
+        """What is saved beside the arrays, as JSON."""
         facts = {"step": self.step, "data": self.data_state, "best": self.best, "evaluated": self.evaluated}
-        facts |= {"accumulate": self.accumulate, "seconds": self.seconds(), "config": vars(self.config)}
-        self.store.save(self.step, to_arrays(self.state), facts, best=best)
-        if self.step:
-            self.emit("checkpoint", {})
+        return facts | {"accumulate": self.accumulate, "seconds": self.seconds(), "config": vars(self.config)}
 
     def restore(self, accumulate: int = 0) -> None:
         """Take up the newest whole checkpoint."""
-        self.store.wait()
-        arrays, facts = self.store.restore_newest()
-        like = self.fresh_state()
-        check_leaves(arrays, to_arrays(like), f"checkpoint step {facts['step']} of {self.run_dir}")
-        self.state = from_arrays(arrays, like)
+        self.state, facts = self.store.restore(self.fresh_state())
         self.step, self.data_state, self.evaluated = facts["step"], facts["data"], facts["evaluated"]
         self.best = facts["best"] and tuple(facts["best"])
         self.accumulate = accumulate or max(self.config.accumulate, facts["accumulate"])
         self.earlier_seconds, self.started = facts["seconds"], time.perf_counter()
-        self.store.set_aside_after(self.step)
-        self.store.mark_best(self.best and self.best[1])
-        if changes := self.config.changes_from(facts["config"]):
+        changes = self.config.changes_from(facts["config"])
+        if changes and self.cluster.writes:
             log.warning("resuming with another configuration: %s", ", ".join(changes))
 
     def fresh_state(self) -> TrainState:
         state = init_state(self.model, self.transform, seed=self.config.seed, ema=self.config.ema is not None)
-        return jax.device_put(state, replicated(self.mesh))
+        return jax.tree.map(lambda value: put(value, replicated(self.mesh)), state)
 
-    def eval_params(self) -> dict[str, Any]:
+    def eval_params(self) -> Arrays:
         return self.state.params if self.state.ema is None else self.state.ema
 
-    def copied(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def copied(self) -> tuple[Arrays, Arrays]:
         """(evaluation params, rest) that later steps do not donate."""
-        return jax.tree.map(jnp.copy, (self.eval_params(), self.state.rest))
+        return jax.tree.map(own_copy, (self.eval_params(), self.state.rest))
 
     def place(self, batch: Any) -> Any:
         return place(batch, self.mesh, self.accumulate)
@@ -253,7 +272,7 @@ class Trainer:
     def place_train(self, item: tuple[Any, Any]) -> tuple[Any, Any]:
         batch, data_state = item
         batch = pad_rows(batch, 1)
-        rows, want = len(batch["valid"]), self.config.batch_size
+        rows, want = len(batch["valid"]) * self.cluster.count, self.config.batch_size
         if rows != want:
             raise UsageError(f"a training batch has {rows} rows and batch_size is {want}: make them equal")
         return self.place(batch), data_state
@@ -264,8 +283,9 @@ class Trainer:
     def seconds(self) -> float:
         return self.earlier_seconds + time.perf_counter() - self.started
 
-    def emit(self, kind: str, record: Record) -> None:
-        for callback in self.callbacks:
+    def emit(self, kind: Kind, record: Record) -> None:
+        """Call the callbacks, on process 0."""
+        for callback in self.callbacks if self.cluster.writes else ():
             step = record.get("step", self.step)
             callback(Event(kind=kind, step=step, record=record, run_dir=self.run_dir, model=self.snapshot))
 

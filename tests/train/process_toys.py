@@ -1,0 +1,118 @@
+"""One process of several, to be started by test_distributed.py: `process_toys.py INDEX COUNT PORT FOLDER SCENE...`.
+
+INDEX, COUNT and PORT are "-" where the environment is that of a launcher.
+
+A scene is a run of the toy in FOLDER/SCENE; what a process has of it goes to FOLDER/SCENE-INDEX.json.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import jax
+from train_toys import TASK, Endless, config, parameters, tiny, validation
+
+from cssm.core.errors import CssmError, DataError
+from cssm.train import Interrupted, evaluate, join, load_model, train
+
+OPTIONS = {"ema": 0.9, "accumulate": 2}
+
+
+def part(batch, index, count):
+    """The rows of one process."""
+    rows = len(batch["valid"]) // count
+    return {key: value[index * rows : (index + 1) * rows] for key, value in batch.items()}
+
+
+class Rows:
+    """Process `index`'s rows of the toy data; `act(i)` happens before batch i of a process."""
+
+    def __init__(self, index, count, act=lambda i: None):
+        self.whole, self.index, self.count, self.act = Endless(), index, count, act
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.act(self.whole.i + 1)
+        return part(next(self.whole), self.index, self.count)
+
+    def get_state(self):
+        return self.whole.get_state()
+
+    def set_state(self, state):
+        self.whole.set_state(state)
+
+
+def fit(run_dir, index, count, act=lambda i: None, **kwargs):
+    """The toy run of `train_toys.fit`, as one process of several; a summary of the result."""
+    model = tiny()
+    val_data = [part(batch, index, count) for batch in validation()]
+    data, options = Rows(index, count, act), config(**OPTIONS)
+    try:
+        result = train(model, TASK, data, val_data, options, run_dir, resume_hint="run it again", **kwargs)
+    except Interrupted as stopped:
+        return {"stopped": stopped.step, "code": stopped.code}
+    load_model(run_dir if index == 0 else "nowhere", model, "best", together=True)
+    figures = evaluate(model, TASK, val_data)
+    weights = {name: value.tolist() for name, value in parameters(model).items()}
+    return {
+        "best": [result.best_score, result.best_step],
+        "history": result.history,
+        "final": result.final_step,
+        "figures": figures,
+        "weights": weights,
+    }
+
+
+def kill(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def raise_(error):
+    raise error
+
+
+def hang():
+    time.sleep(1000)
+
+
+SCENES = {  # scene: (process that acts, before which batch, what it does, options of train)
+    "whole": (None, None, None, {}),
+    "resumed": (None, None, None, {"resume": True}),
+    "stopped": (1, 7, kill(signal.SIGTERM), {}),
+    "killed": (1, 7, kill(signal.SIGKILL), {}),
+    "coordinator_killed": (0, 7, kill(signal.SIGKILL), {}),
+    "damaged_data": (1, 7, lambda: raise_(DataError("shard 3 is damaged")), {}),
+    "out_of_memory": (1, 7, lambda: raise_(MemoryError("4 GiB")), {}),
+    "full_disk": (0, 7, lambda: raise_(OSError(28, "No space left on device")), {}),
+}
+
+
+def play(folder, scene, index, count):
+    actor, when, what, options = SCENES[scene]
+    act = (lambda i: what() if i == when else None) if index == actor else lambda i: None
+    # only process 0 may look into the run folder
+    summary = fit(folder / scene if index == 0 else Path("nowhere"), index, count, act, **options)
+    (folder / f"{scene}-{index}.json").write_text(json.dumps(summary))
+
+
+def main(index, count, port, folder, *scenes):
+    where = () if port == "-" else (f"127.0.0.1:{port}", int(count), int(index))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    with join(*where, timeout=60) as processes:
+        assert jax.process_count() == processes.count
+        for scene in scenes:
+            play(Path(folder), scene, processes.index, processes.count)
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except CssmError as error:
+        print(f"cssm: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

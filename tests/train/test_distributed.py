@@ -1,0 +1,273 @@
+"""Several processes are one run: same curve as one process, one writer, one step to stop at, one message at the end.
+
+The processes talk over gloo on this machine. Each has a hard time limit.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from process_toys import OPTIONS
+from train_toys import curve, fit, parameters, tiny
+
+from cssm.core.errors import UsageError
+from cssm.train import Interrupted, cluster, join, load_model
+from cssm.train.agree import AgreedStop
+from cssm.train.checkpoint import CheckpointStore
+from cssm.train.cluster import Alone
+from cssm.train.distributed import global_mesh
+from cssm.train.peers import Peers
+
+LIMIT = 150  # seconds for any process; on an idle machine they need ten
+CHILD = str(Path(__file__).with_name("process_toys.py"))
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Ended:
+    """A process that has ended: its code, and what it printed."""
+
+    def __init__(self, child, out, err):
+        self.code, self.out, self.lines = child.returncode, out, err.splitlines()
+
+
+def finish(children):
+    """Wait for all, and leave none behind."""
+    until = time.monotonic() + LIMIT
+    try:
+        return [Ended(c, *c.communicate(timeout=max(until - time.monotonic(), 1))) for c in children]
+    finally:
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+
+
+def start(*command, **environment):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"} | environment
+    return subprocess.Popen([sys.executable, *map(str, command)], env=environment, **pipes)
+
+
+def play(folder, *scenes, **environment):
+    """Two processes that play the scenes."""
+    port = free_port()
+    return finish([start(CHILD, index, 2, port, folder, *scenes, **environment) for index in range(2)])
+
+
+def told(folder, scene):
+    """What each of two processes had of a scene."""
+    return [json.loads((folder / f"{scene}-{index}.json").read_text()) for index in range(2)]
+
+
+def assert_same_curve(run_dir, want_dir):
+    records, want = curve(run_dir), curve(want_dir)
+    assert [(r["kind"], r["step"]) for r in records] == [(r["kind"], r["step"]) for r in want]
+    for record, other in zip(records, want, strict=True):
+        assert record.pop("kind") == other.pop("kind")
+        assert record == pytest.approx(other, rel=1e-6, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run in one process: 12 steps, evaluations at 4, 8, 12, saves at 5, 10."""
+    run_dir = tmp_path_factory.mktemp("one") / "whole"
+    fit(run_dir, options=OPTIONS)
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two processes that play: a whole run, the rest of a run that one process began, a run stopped by a signal."""
+    folder = tmp_path_factory.mktemp("two")
+    stop = lambda event: os.kill(os.getpid(), signal.SIGTERM) if event.step == 5 and event.kind == "log" else None  # noqa: E731
+    with pytest.raises(Interrupted):
+        fit(folder / "resumed", options=OPTIONS, callbacks=[stop])
+    ended = play(folder, "whole", "resumed", "stopped")
+    assert [process.code for process in ended] == [0, 0], ended[0].lines + ended[1].lines
+    return folder, ended
+
+
+def test_two_processes_are_one_run(pair, whole):
+    folder, _ = pair
+    assert_same_curve(folder / "whole", whole)
+    stores = (CheckpointStore(run_dir / "checkpoints") for run_dir in (folder / "whole", whole))
+    two, one = (store.restore("last")[0] for store in stores)
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_every_process_has_the_same_figures_and_each_row_counts_once(pair, whole):
+    first, second = told(pair[0], "whole")
+    assert first == second
+    assert first["figures"]["count"] == 21 and {record["count"] for record in first["history"]} == {21}
+    best = tiny()
+    load_model(whole, best)
+    for name, value in parameters(best).items():
+        np.testing.assert_allclose(first["weights"][name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_process_0_alone_writes_and_speaks(pair):
+    folder, (first, second) = pair
+    assert not Path("nowhere").exists() and (folder / "whole" / "environment.json").exists()
+    steps = [(record["kind"], record["step"]) for record in curve(folder / "whole")]
+    assert len(steps) == len(set(steps)) == 12 + 3
+    assert second.lines == [] and second.out == first.out == ""
+    assert any(line.startswith("step 12/12: validation") for line in first.lines)
+    facts = json.loads((folder / "whole" / "environment.json").read_text())
+    assert facts["processes"] == 2 and len(facts["devices"]) == 2
+
+
+def test_two_processes_go_on_where_one_stopped(pair, whole):
+    assert_same_curve(pair[0] / "resumed", whole)
+
+
+def test_a_signal_to_one_process_stops_all_at_one_step_and_one_process_goes_on(pair, whole):
+    folder, (first, _) = pair
+    one, other = told(folder, "stopped")
+    assert one == other and one["code"] == 130 and 5 <= one["stopped"] < 12
+    step, run_dir = one["stopped"], folder / "stopped"
+    assert f"interrupted: step {step} is saved in {run_dir}; to go on, run it again" in first.lines
+    assert CheckpointStore(run_dir / "checkpoints").steps()[-1] == step
+    fit(run_dir, options=OPTIONS, resume=True)
+    assert_same_curve(run_dir, whole)
+
+
+def test_a_coordinator_that_does_not_answer_is_named(tmp_path):
+    port = free_port()
+    where = ["--coordinator", f"127.0.0.1:{port}", "--processes", 2, "--process-id", 1, "--join-timeout", 1]
+    (ended,) = finish([start("-m", "cssm.cli", "train", "demo", *where)])
+    assert ended.code == 1 and len(ended.lines) == 1, ended.lines
+    assert f"the coordinator 127.0.0.1:{port} does not answer within 1 s: start process 0" in ended.lines[0]
+
+
+def test_what_cannot_be_joined_is_told_at_once(monkeypatch):
+    assert cluster().count == 1 and cluster().first(lambda: (1, 2)) == (1, 2)
+    with pytest.raises(UsageError, match="belong together"), join(processes=2):
+        pass
+    with pytest.raises(UsageError, match="give HOST:PORT of process 0"), join("node1", 2, 0):
+        pass
+    with pytest.raises(UsageError, match="process_id is 2 of 2"), join("node1:1234", 2, 2):
+        pass
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path, monkeypatch):
+    class Three(Alone):
+        count = 3
+
+    monkeypatch.setattr("cssm.train.trainer.cluster", Three)
+    with pytest.raises(UsageError, match="batch_size 8 does not divide over 3 processes: choose a multiple"):
+        fit(tmp_path)
+
+
+def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
+    devices = [SimpleNamespace(process_index=process, id=i) for i, process in enumerate([0, 1, 1])]
+    monkeypatch.setattr("cssm.train.distributed.jax.devices", lambda: devices)
+    with pytest.raises(UsageError, match=r"process 0: 1, process 1: 2\): give each as many"):
+        global_mesh()
+
+
+class Store(dict):
+    """The key-value store of a coordinator, in this process."""
+
+    def key_value_set(self, key, value, allow_overwrite=False):
+        self[key] = value
+
+    def key_value_dir_get(self, key):
+        return [(name, value) for name, value in self.items() if name.startswith(f"{key}/")]
+
+    def blocking_key_value_get(self, key, _):
+        return self[key]
+
+
+def test_processes_at_different_steps_agree_on_one_that_none_has_passed():
+    store = Store()
+    peers = [Peers(index, 2, store) for index in range(2)]  # whose threads have not begun to look
+    behind, ahead = (AgreedStop(each, 0, 0) for each in peers)
+    assert not behind.at(3, asked=True) and not ahead.at(5, asked=False)  # nobody has answered yet
+    for each in peers:
+        each.look()
+    assert [behind.at(step, asked=True) for step in (4, 5, 6)] == [False, False, True]
+    assert ahead.at(6, asked=False)
+
+
+ENDINGS = {  # scene: what process 0 and process 1 say last
+    "killed": ["process 1 died", None],
+    "damaged_data": ["process 1 failed: shard 3 is damaged", "shard 3 is damaged"],
+    "out_of_memory": ["process 1 failed: out of memory with 4 rows at a time", "repeat with --accumulate 4"],
+    "coordinator_killed": [None, "JAX distributed service detected fatal errors"],  # in JAX's words: it is quicker
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scene", ENDINGS)
+def test_the_end_of_one_process_is_the_end_of_all_and_can_be_resumed(scene, tmp_path, whole):
+    began = time.monotonic()
+    for process, words in zip(play(tmp_path, scene), ENDINGS[scene], strict=True):
+        if words is None:
+            assert process.code == -signal.SIGKILL
+            continue
+        assert process.code != 0 and sum(words in line for line in process.lines) == 1, process.lines
+        if scene != "coordinator_killed":
+            assert [line for line in process.lines if not line.startswith("step ")] == process.lines[-1:]
+    assert time.monotonic() - began < LIMIT
+    assert CheckpointStore(tmp_path / scene / "checkpoints").steps()[-1] < 12
+    fit(tmp_path / scene, options=OPTIONS, resume=True)
+    assert_same_curve(tmp_path / scene, whole)
+
+
+def slurm(index, port):
+    """As srun sets it; the port follows from the job's number."""
+    job = {"SLURM_JOB_ID": str(4096 + port % 2**12), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    return job | {"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)}
+
+
+def open_mpi(index, port):
+    """As mpirun sets it."""
+    job = {"OMPI_MCA_orte_hnp_uri": f"{2**12 * (port % 2**12)}.0;tcp://127.0.0.1:34911", "OMPI_COMM_WORLD_SIZE": "2"}
+    return job | {"OMPI_COMM_WORLD_RANK": str(index), "OMPI_COMM_WORLD_LOCAL_RANK": str(index)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [slurm, open_mpi])
+def test_a_launcher_says_who_is_who(launcher, tmp_path, whole):
+    port = free_port()
+    ended = finish([start(CHILD, "-", "-", "-", tmp_path, "whole", **launcher(i, port)) for i in range(2)])
+    assert [process.code for process in ended] == [0, 0], ended[0].lines + ended[1].lines
+    assert_same_curve(tmp_path / "whole", whole)
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_are_one_run(tmp_path, whole):
+    ended = play(tmp_path, "whole", XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert [process.code for process in ended] == [0, 0], ended[0].lines + ended[1].lines
+    facts = json.loads((tmp_path / "whole" / "environment.json").read_text())
+    assert facts["processes"] == 2 and len(facts["devices"]) == 4
+    assert_same_curve(tmp_path / "whole", whole)
+
+
+@pytest.mark.slow
+def test_the_command_line_gives_the_run_of_one_process(tmp_path):
+    words = ["demo", "--steps", 6, "--batch-size", 8, "--train-size", 64, "--val-size", 21, "--log-every", 1]
+    train = ["-m", "cssm.cli", "train", *words, "--out"]
+    together = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", 2, "--process-id"]
+    ended = finish([start(*train, tmp_path / "two", *together, index) for index in range(2)])
+    ended += finish([start(*train, tmp_path / "one")])
+    assert [process.code for process in ended] == [0, 0, 0], [process.lines for process in ended]
+    assert_same_curve(tmp_path / "two", tmp_path / "one")
+    assert (tmp_path / "two" / "config.json").read_text() == (tmp_path / "one" / "config.json").read_text()
+    summaries = [json.loads(ended[i].out.splitlines()[-1]) for i in (0, 2)]
+    assert summaries[0]["val_accuracy"] == summaries[1]["val_accuracy"]
+    assert ended[1].out == "" and ended[1].lines == []
