@@ -12,7 +12,28 @@ from cssm.core.typing import Float, Frame, Grid, Int, Logits, Video
 from ..layer import Layer, check_state
 
 FRAMES = ("last", "mean", "all")
-POOLS = {"max": jnp.max, "mean": jnp.mean}
+
+
+def largest(x: Float[Any, "b *axes c"]) -> Float[Any, "b c"]:
+    """The maximum over all axes between; its gradient goes to the first place that holds it.
+
+    The gradient of jnp.max divides by the number of places equal to the maximum: none, and so nan, where the compiler
+    computes x a second time in another order.
+
+    >>> jax.grad(lambda x: largest(x).sum())(jnp.array([[[1.0], [3.0], [3.0]]])).ravel().tolist()
+    [0.0, 1.0, 0.0]
+    """
+    flat = x.reshape(x.shape[0], -1, x.shape[-1])
+    places = jnp.argmax(jax.lax.stop_gradient(flat), 1, keepdims=True)
+    return jnp.take_along_axis(flat, places, 1, mode="promise_in_bounds")[:, 0]
+
+
+def average(x: Float[Any, "b *axes c"]) -> Float[Any, "b c"]:
+    """The mean over all axes between."""
+    return x.mean(tuple(range(1, x.ndim - 1)))
+
+
+POOLS = {"max": largest, "mean": average}
 
 
 class Read(NamedTuple):
@@ -54,7 +75,7 @@ class Readout(Layer):
 
     def __call__(self, features: Float[Any, "b *axes c"]) -> Logits:
         """Logits of what is read of a clip, or of its one frame that is: all axes but batch and channels are pooled."""
-        return self.logits(POOLS[self.pool](features, tuple(range(1, features.ndim - 1))))
+        return self.logits(POOLS[self.pool](features))
 
     def logits(self, pooled: Float[Any, "b c"]) -> Logits:
         """Logits of features that are pooled already."""
@@ -85,8 +106,8 @@ class Readout(Layer):
         if self.frames == "last":
             return Read(count, ()), self(x[:, -1])
         if self.frames == "all" and self.pool == "max":
-            largest = jnp.maximum(state.held, wide.max((1, 2, 3)))
-            return Read(count, largest), self.logits(largest)
+            held = jnp.maximum(state.held, largest(wide))
+            return Read(count, held), self.logits(held)
         total = state.held + (wide.sum(1) if self.pool == "max" else wide.mean((2, 3)).sum(1))
         mean = total / count.reshape(-1, *[1] * (total.ndim - 1))
-        return Read(count, total), self.logits(mean.max((1, 2)) if self.pool == "max" else mean)
+        return Read(count, total), self.logits(largest(mean) if self.pool == "max" else mean)
