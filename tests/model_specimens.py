@@ -25,7 +25,8 @@ STREAMING = {  # options that change the path, of models that stream
     ),
 }  # fmt: skip
 VARIANTS = STREAMING | {"simple, attention": ("simple", {"mixer": "transformer", "depth": 1})}
-SPECIMENS = [*list_models(), *VARIANTS]
+REGISTERED = [name for name in list_models() if type(MODELS[name]).__module__.startswith("cssm.")]  # no toys of tests
+SPECIMENS = [*REGISTERED, *VARIANTS]
 
 
 def config(name, **overrides):

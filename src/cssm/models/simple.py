@@ -3,7 +3,7 @@
 x = act(stem(frames)), turned by its positions; for each block: x <- norm(act(x)), then x <- x + mixer(x) (no activation
 in front of the first), then x <- x + MLP(LayerNorm(x)) where there is an MLP; logits = Dense(LayerNorm(pool(x of the
 frames read))). A static image (B, H, W, C) stands for `seq_len` repeats of it, at time 0.
-Source: 003 Methods, section 1.2; MATH.md section 6.
+Source: 003 Methods, section 1.2; docs/math.md section 6.
 """
 
 import dataclasses

@@ -50,7 +50,7 @@ class Block(nnx.Module):
     Raises:
       UnknownNameError: no such mixer or norm. UsageError: an option out of range.
 
-    Source: MATH.md section 6; He et al. 2016 (identity mappings); Touvron et al. 2021 (LayerScale).
+    Source: docs/math.md section 6; He et al. 2016 (identity mappings); Touvron et al. 2021 (LayerScale).
 
     >>> block = Block("no_gate", 8, grid=(9, 9), stride=2, mlp_ratio=4.0, layer_scale=1e-4, rngs=nnx.Rngs(0))
     >>> x = jnp.ones((1, 4, 9, 9, 8))

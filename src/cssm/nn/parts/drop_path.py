@@ -17,7 +17,7 @@ def drop_path(y, rate: float, key: jax.Array | None = None):
     """y (B, ...) of a branch, m_b y_b / (1 - rate) with m_b ~ Bernoulli(1 - rate): its expectation is y.
 
     One draw a sample, shared by all its frames, pixels and channels. Without a key (evaluation) it is y itself.
-    Source: Huang et al. 2016, Deep networks with stochastic depth; MATH.md section 6.
+    Source: Huang et al. 2016, Deep networks with stochastic depth; docs/math.md section 6.
 
     >>> kept = drop_path(jnp.ones((6, 2)), 0.5, jax.random.key(0))
     >>> sorted({tuple(row) for row in kept.tolist()})

@@ -14,23 +14,36 @@ from ..layer import Layer, check_state
 FRAMES = ("last", "mean", "all")
 
 
+@jax.custom_jvp
 def largest(x: Float[Any, "b *axes c"]) -> Float[Any, "b c"]:
-    """The maximum over all axes between; its gradient goes to the first place that holds it.
+    """The maximum over all axes between; places within four roundings of it share its gradient equally.
 
-    The gradient of jnp.max divides by the number of places equal to the maximum: none, and so nan, where the compiler
-    computes x a second time in another order.
+    The gradient of jnp.max asks for places equal to the maximum. Where the compiler computes x a second time for it, in
+    another order, there may be none: 0 / 0.
 
     >>> jax.grad(lambda x: largest(x).sum())(jnp.array([[[1.0], [3.0], [3.0]]])).ravel().tolist()
-    [0.0, 1.0, 0.0]
+    [0.0, 0.5, 0.5]
     """
-    flat = x.reshape(x.shape[0], -1, x.shape[-1])
-    places = jnp.argmax(jax.lax.stop_gradient(flat), 1, keepdims=True)
-    return jnp.take_along_axis(flat, places, 1, mode="promise_in_bounds")[:, 0]
+    return x.max(_between(x))
+
+
+@largest.defjvp
+def _slope_of_largest(primals, tangents):
+    (x,), (slope,) = primals, tangents
+    top = x.max(_between(x), keepdims=True)
+    rounding = 4 * jnp.finfo(x.dtype).eps * jnp.abs(x).max(_between(x), keepdims=True)
+    near = x >= top - rounding
+    share = slope.sum(_between(x), where=near) / jnp.maximum(near.sum(_between(x)), 1)
+    return largest(x), share.astype(x.dtype)
+
+
+def _between(x) -> tuple[int, ...]:
+    return tuple(range(1, x.ndim - 1))
 
 
 def average(x: Float[Any, "b *axes c"]) -> Float[Any, "b c"]:
     """The mean over all axes between."""
-    return x.mean(tuple(range(1, x.ndim - 1)))
+    return x.mean(_between(x))
 
 
 POOLS = {"max": largest, "mean": average}
