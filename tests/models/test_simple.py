@@ -1,18 +1,24 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
 from flax import nnx
+from reference_simple import forward
 
 from cssm.core.errors import ShapeError, UnknownNameError, UsageError
-from cssm.models import create_model, list_models
+from cssm.models import SimpleCSSMConfig, create_model
 from cssm.nn import MIXERS, Mixer
+from cssm.nn.mixers.no_gate import NoGate
+from model_specimens import moved, slopes
 from tolerances import assert_close
 
 RECURRENT = [name for name in MIXERS.names() if issubclass(MIXERS[name], Mixer)]
+READOUTS = ("last", "mean", "all")
 KINDS = ["no_gate", "gated", "gdn_seq", "s4", "mingru"]  # in the model; alone, every mixer obeys the laws
-SMALL = {"embed_dim": 8, "stem": "pathtracker", "norm": "global_layer_causal"}
+SMALL = {"embed_dim": 8, "stem": "pixel", "norm": "global_layer_causal"}
 
 
 def build(**options):
@@ -37,7 +43,40 @@ def streamed(model, x):
     return logits
 
 
-READOUTS = ("last", "mean", "all")
+AFFINE = {"norm": "none", "act": "none", "position": "none"}
+WRITTEN_OUT = {  # as configured -> the path that a call takes
+    "defaults": {"stem": "conv", "norm": "global_layer"},
+    "two blocks": {"depth": 2, "norm": "global_layer", "act": "softplus"},
+    "causal, mean of frames": {"depth": 2, "readout": "mean"},
+    "affine: lifted": AFFINE,
+    "affine, mean of frames": AFFINE | {"readout": "mean", "pool": "mean"},
+    "pooled": {"readout": "all", "pool": "mean", "position": "none"},
+    "gates": {"mixer": "gated", "norm": "layer", "readout": "all"},
+    "attention": {"mixer": "transformer", "norm": "global_layer"},
+    "MLP": {"norm": "layer", "mlp_ratio": 2.0, "layer_scale": 0.5, "readout": "mean"},
+    "MLP, affine": AFFINE | {"mlp_ratio": 2.0},
+    "strides": {"depth": 2, "strides": (1, 2), "stem": "patch", "patch_size": 2, "pool": "mean"},
+    "by block": {"depth": 2, "unroll": "block", "act": "relu"},
+}
+
+
+@pytest.mark.parametrize("what", WRITTEN_OUT)
+@pytest.mark.parametrize("kind", ["clip", "image"])
+def test_every_path_equals_the_model_written_out(what, kind):
+    config = SimpleCSSMConfig(**SMALL | WRITTEN_OUT[what], seq_len=3)
+    model = moved(config.make(nnx.Rngs(0)))
+    x = clip(t=3, size=9) if kind == "clip" else clip(size=9)[:, 0]
+    actual, expected = (slopes(model, f, x) for f in (lambda m, x: m(x), lambda m, x: forward(m, config, x)))
+    assert_close(actual[0], expected[0], 1e-5)
+    assert_close(actual[1], expected[1], 5e-5)
+
+
+def test_unrolled_by_block_is_unrolled_as_a_network_at_depth_one_and_for_one_frame():
+    image = clip()[:, 0]
+    for options in ({"depth": 1, "seq_len": 4}, {"depth": 2, "seq_len": 1}):
+        assert_close(*(run(build(unroll=unroll, **options), image) for unroll in ("block", "network")), 1e-5)
+    two = {"depth": 2, "seq_len": 4}
+    assert not np.allclose(*(run(build(unroll=unroll, **two), image) for unroll in ("block", "network")), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +88,6 @@ def test_streaming_gives_the_logits_of_the_parallel_pass(mixer, readout, pool):
     logits = streamed(model, x)
     assert_close(logits[-1], run(model, x), 1e-5)
     assert_close(logits[2], run(model, x[:, :3]), 1e-5)
-
-
-AFFINE = {"norm": "none", "act": "none", "position": "none"}
 
 
 @pytest.mark.parametrize(
@@ -72,30 +108,27 @@ def test_irregular_times_stream_as_in_the_parallel_pass(mixer, options):
     assert not np.allclose(whole(model, x, dt), run(model, x), atol=1e-4)
 
 
-def test_streaming_an_affine_stem_and_a_pooling_stem():
-    for options in ({"norm": "none", "act": "none", "position": "none"}, {"stem": "default", "norm": "layer"}):
-        model, x = build(**options), clip()
-        assert_close(streamed(model, x)[-1], run(model, x), 1e-5)
-
-
-def test_affine_stem_takes_the_lifted_path_and_equals_the_plain_one():
-    options = {"norm": "none", "act": "none", "position": "none"}
-    model, x = build(**options), clip()
-    assert model.affine
-    slope = jax.jit(jax.grad(lambda m: jnp.square(m(x)).sum()))
-    gradients = [nnx.state(slope(model), nnx.Param)]
-    fast = run(model, x)
-    model.affine = False
-    gradients.append(nnx.state(slope(model), nnx.Param))
-    assert_close(fast, run(model, x), 1e-5)
-    assert_close(*map(jax.tree.leaves, gradients), 2e-5)
+def test_an_affine_stem_is_handed_to_the_mixer(monkeypatch):
+    """As lift, with last and mean readouts, where nothing else stands between."""
+    lifted = []
+    scan = NoGate.scan
+    monkeypatch.setattr(
+        NoGate, "scan", lambda *a, lift=None, **k: lifted.append(lift is not None) or scan(*a, lift=lift, **k)
+    )
+    for options in ({}, {"readout": "mean"}, {"mlp_ratio": 1.0}):
+        build(**AFFINE, **options)(clip())
+    assert lifted == [True] * 3
+    for options in ({"readout": "all"}, {"act": "gelu"}, {"stem": "patch"}, {"depth": 2}, {"strides": (2,)}):
+        build(**{**AFFINE, **options})(clip())
+    build(**AFFINE, readout="mean", mlp_ratio=1.0)(clip())
+    assert lifted[3:] == [False] * 7
 
 
 @pytest.mark.parametrize(
     ("mixer", "readout"), [(m, "last") for m in [*KINDS, "transformer"]] + [("no_gate", r) for r in READOUTS]
 )
 def test_a_static_image_equals_the_repeated_frame(mixer, readout):
-    model = build(mixer=mixer, readout=readout, position="none", seq_len=6, norm="global_layer", image_size=8)
+    model = build(mixer=mixer, readout=readout, position="none", seq_len=6, norm="global_layer", grid=(8, 8))
     image = clip()[:, 0]
     video = jnp.broadcast_to(image[:, None], (2, 6, 8, 8, 3))
     assert_close(run(model, image), run(model, video), 1e-5)
@@ -108,7 +141,7 @@ def test_static_image_stands_at_time_zero_under_mrope():
 
 @pytest.mark.parametrize("mixer", [*KINDS, "transformer", "spatial_attn"])
 def test_mrope_changes_the_output(mixer):
-    options = {"mixer": mixer, "embed_dim": 24, "image_size": 8, "readout": "all"}
+    options = {"mixer": mixer, "embed_dim": 24, "grid": (8, 8), "readout": "all"}
     options["mixer_options"] = {"layer_scale": None} if mixer in ("spatial_attn", "transformer") else {}
     turned, plain = (build(position=position, **options) for position in ("mrope", "none"))
     assert not np.allclose(run(turned, clip()), run(plain, clip()), atol=1e-4)
@@ -116,14 +149,14 @@ def test_mrope_changes_the_output(mixer):
 
 def test_global_layer_is_joint_over_time_at_depth_one():
     model, x = build(norm="global_layer", position="none", readout="all"), clip()
-    features = model.norms[0](model._embed(x))
+    features = model.stack.blocks[0].norm(model._embed(x))
     np.testing.assert_allclose(features.mean((1, 2, 3, 4)), 0, atol=1e-5)
     np.testing.assert_allclose(features.std((1, 2, 3, 4)), 1, atol=1e-3)
 
 
 @pytest.mark.parametrize("mixer", [*KINDS, "transformer", "spatial_attn"])
 def test_another_resolution_at_test_time(mixer):
-    assert run(build(mixer=mixer, image_size=8), clip(size=11)).shape == (2, 2)
+    assert run(build(mixer=mixer, grid=(8, 8)), clip(size=11)).shape == (2, 2)
 
 
 def test_drop_path_needs_a_key_and_changes_training_only():
@@ -132,11 +165,28 @@ def test_drop_path_needs_a_key_and_changes_training_only():
     assert not np.allclose(run(model, x, jax.random.key(0)), run(model, x, jax.random.key(3)))
 
 
-def test_every_model_has_a_forward_and_finite_gradients():
-    for name in list_models():
-        model = create_model(name, rngs=nnx.Rngs(0), embed_dim=8)
-        gradient = jax.jit(jax.grad(lambda m: jnp.square(m(clip(size=16))).sum()))(model)
-        assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(nnx.state(gradient, nnx.Param)))
+def test_strides_make_the_grid_coarser():
+    model = build(depth=3, strides=(1, 2, 2), stem="conv", stem_layers=1, grid=(20, 13))
+    assert [(layer.name, layer.grid, layer.channels) for layer in model.layers()] == [
+        ("layer 1: no_gate", (10, 7), 8), ("layer 2: no_gate", (5, 4), 8), ("layer 3: no_gate", (3, 2), 8),
+    ]  # fmt: skip
+    assert [y.shape[2:4] for y in model.intermediates(clip(size=9))] == [(5, 5), (3, 3), (2, 2)]
+    assert model.layers((40, 40))[0].grid == (20, 20)
+
+
+def test_intermediates_of_the_blocks_asked_for():
+    model = build(depth=3)
+    everything = model.intermediates(clip())
+    assert_close(model.intermediates(clip(), (-1, 0)), (everything[2], everything[0]), 1e-5)
+    for unroll, frames in (("network", (8,)), ("block", ())):
+        model = build(depth=2, unroll=unroll)
+        assert [y.shape for y in model.intermediates(clip()[:, 0])] == [(2, *frames, 8, 8, 8)] * 2
+
+
+def test_a_configuration_fits_itself_to_samples():
+    config = SimpleCSSMConfig(seq_len=5, embed_dim=16)
+    assert config.fitted((12, 7, 1), 4) == dataclasses.replace(config, grid=(12, 7), in_channels=1, num_classes=4)
+    assert config.fitted((9, 12, 7, 1), 4).seq_len == 9
 
 
 @pytest.mark.parametrize(
@@ -147,9 +197,20 @@ def test_every_model_has_a_forward_and_finite_gradients():
         (lambda: build(embed_dims=3), UsageError, "embed_dims"),
         (lambda: build(mixer="transformer", mixer_options={"kernel_size": 3}), UsageError, "cannot honour kernel_size"),
         (lambda: build(norm="batch"), UnknownNameError, "global_layer"),
+        (lambda: build(grid=(8, 0)), UsageError, "width of the grid is 0, expected at least 1"),
+        (lambda: build(strides=(1, 2)), UsageError, r"strides \(1, 2\) are not one for each of 1 blocks"),
+        (lambda: build(strides=(0,)), UsageError, "stride of a block is 0, expected at least 1"),
+        (lambda: build(stem_layers=2), UsageError, "stem 'pixel' cannot honour layers; it has no options"),
+        (lambda: build(stem="conv", patch_size=2), UsageError, "cannot honour patch_size; its options are layers"),
+        (lambda: build(stem="patch", patch_size=0), UsageError, "patch_size is 0"),
+        (lambda: build(unroll="time"), UsageError, "unknown unroll 'time': use network or block"),
+        (lambda: build(mlp_ratio=-1.0), UsageError, "mlp_ratio is -1.0"),
+        (lambda: build(mlp_ratio=0.01), UsageError, "mlp_ratio is 0.01, expected at least one hidden channel"),
+        (lambda: build(position="sine"), UsageError, "mrope or none"),
+        (lambda: build().intermediates(clip(), (1,)), UsageError, "no block 1: the model has blocks 0 to 0"),
         (lambda: build(pool="min"), UsageError, "max or mean"),
         (lambda: build(readout="first"), UsageError, "last, mean, all"),
-        (lambda: build(stem="big"), UsageError, "pathtracker or default"),
+        (lambda: build(stem="big"), UnknownNameError, "conv, default, patch, pathtracker, pixel"),
         (lambda: build(act="tanh"), UsageError, "softplus"),
         (lambda: build(depth=0), UsageError, "depth is 0, expected at least 1"),
         (lambda: build(num_classes=0), UsageError, "num_classes is 0, expected at least 1"),
@@ -175,6 +236,20 @@ def test_every_model_has_a_forward_and_finite_gradients():
 def test_bad_input_is_named(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"embed_dim": "8"}, "SimpleCSSMConfig.embed_dim is '8', expected int"),
+        ({"grid": (8, 8, 3)}, r"SimpleCSSMConfig.grid is \(8, 8, 3\), expected tuple\[int, int\]"),
+        ({"mixer_options": [3]}, r"SimpleCSSMConfig.mixer_options is \[3\], expected .*Mapping"),
+    ],
+)
+def test_values_of_another_type_are_named(options, says, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # past the type check that only tests have
+    with pytest.raises(UsageError, match=says):
+        build(**options)
 
 
 @pytest.mark.parametrize("mixer", RECURRENT)

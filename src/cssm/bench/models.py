@@ -35,7 +35,7 @@ def simple() -> Iterator[Comparison]:
 
 
 def _model(**options):
-    return nnx.split(create_model("simple", rngs=nnx.Rngs(0), embed_dim=32, stem="pathtracker", **options))
+    return nnx.split(create_model("simple", rngs=nnx.Rngs(0), embed_dim=32, stem="pixel", **options))
 
 
 def _stepped(model, clip):

@@ -1,14 +1,15 @@
 """Models by name: a registry of frozen configs whose `make(rngs)` builds the module."""
 
 import dataclasses
-from typing import Any
 
 from flax import nnx
 
 from cssm.core.errors import UsageError
 from cssm.core.registry import Registry
 
-MODELS: Registry[Any] = Registry("model")
+from .model import Model, ModelConfig
+
+MODELS: Registry[ModelConfig] = Registry("model")
 
 
 def list_models() -> list[str]:
@@ -16,15 +17,15 @@ def list_models() -> list[str]:
     return MODELS.names()
 
 
-def create_model(name: str, *, rngs: nnx.Rngs, **overrides):
+def create_model(name: str, *, rngs: nnx.Rngs, **overrides) -> Model:
     """Build a registered model, with fields of its config overridden.
 
     Raises:
-      UnknownNameError: no such model. UsageError: a field its config does not have.
+      UnknownNameError: no such model. UsageError: a field its config does not have, or a value the config refuses.
 
     >>> from flax import nnx
     >>> import jax.numpy as jnp
-    >>> model = create_model("simple", rngs=nnx.Rngs(0), embed_dim=8, stem="pathtracker")
+    >>> model = create_model("simple", rngs=nnx.Rngs(0), embed_dim=8, stem="pixel")
     >>> model(jnp.zeros((1, 4, 16, 16, 3))).shape
     (1, 2)
     """

@@ -1,29 +1,32 @@
 """SimpleCSSM: stem, positions, norm, mixer blocks, readout. The model of the sCSSM paper, with a real residual.
 
-x = norm(act(stem(frames))); for each block: x <- x + mixer(x) (norm and activation between blocks); logits =
-Dense(LayerNorm(pool(x of the frames read))). The last block computes only what is read. A static image (B, H, W, C)
-stands for `seq_len` repeats of it: stem, position (at time 0) and norm run once, and the mixer uses its closed form.
+x = act(stem(frames)), turned by its positions; for each block: x <- norm(act(x)), then x <- x + mixer(x) (no activation
+in front of the first), then x <- x + MLP(LayerNorm(x)) where there is an MLP; logits = Dense(LayerNorm(pool(x of the
+frames read))). A static image (B, H, W, C) stands for `seq_len` repeats of it, at time 0.
 Source: 003 Methods, section 1.2; docs/math.md section 6.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from cssm.core.errors import ShapeError, UsageError
-from cssm.core.typing import Grid, Logits, RawFrame, RawVideo, Video
-from cssm.nn.layer import check_state, require_streaming
-from cssm.nn.mixer import MIXERS, Control, Mixer, create_mixer, repeat_frame, require_dt, select
-from cssm.nn.parts.norm import create_norm
-from cssm.nn.parts.position import rotary_angles, rotate
+from cssm.core.typing import Float, Grid, Int, Logits, RawFrame, RawVideo
+from cssm.nn.block import Block
+from cssm.nn.mixer import MIXERS, repeat_frame, require_dt
+from cssm.nn.parts.activation import activation
+from cssm.nn.parts.drop_path import check_rate
+from cssm.nn.parts.position import frame_times, rotary_angles, rotate
 from cssm.nn.parts.readout import Readout
-from cssm.nn.parts.stem import Stem, activation
+from cssm.nn.parts.stem import create_stem
+from cssm.nn.stack import LayerFacts, Stack, check_unroll
 from cssm.ops.spectral import check_dt
+from cssm.shared.annotations import check_fields
 
+from .model import Model, check_input
 from .registry import MODELS
 
 POSITIONS = ("mrope", "none")
@@ -31,7 +34,10 @@ POSITIONS = ("mrope", "none")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SimpleCSSMConfig:
-    """Options of SimpleCSSM. `make(rngs)` builds it."""
+    """Options of SimpleCSSM. `make(rngs)` builds it.
+
+    Raises UsageError for a value of another type, or out of range.
+    """
 
     mixer: str = "no_gate"
     """Mixer registry key; see `cssm list`."""
@@ -43,79 +49,103 @@ class SimpleCSSMConfig:
     """Mixer blocks."""
     seq_len: int = 8
     """Frames that a static image stands for."""
-    image_size: int = 32
-    """Training frames are image_size x image_size; mixers with a position table interpolate it elsewhere."""
+    grid: Grid = (32, 32)
+    """(H, W) of the training frames, in pixels; mixers with a position table interpolate it elsewhere."""
     stem: str = "default"
-    """pathtracker (one 1x1 convolution) or default (3x3 convolutions with pooling)."""
-    stem_layers: int = 2
-    """Layers of the default stem, which each halve the resolution; the pathtracker stem has none."""
+    """pixel (one 1x1 convolution; also pathtracker), conv (3x3 convolutions with pooling; also default) or patch."""
+    stem_layers: int | None = None
+    """Layers of the conv stem, which each halve the resolution; None for 2."""
+    patch_size: int | None = None
+    """Pixels along each side of a patch of the patch stem; None for 4."""
+    strides: tuple[int, ...] = ()
+    """Of each block: above 1, it downsamples (LayerNorm and a strided convolution) first. () for 1 everywhere."""
     position: str = "mrope"
     """mrope (rotary over time, height, width) or none."""
     norm: str = "global_layer"
     """global_layer, global_layer_causal (streams), layer or none."""
     act: str = "gelu"
     """Activation after the stem and between blocks: gelu, softplus, relu or none."""
+    layer_scale: float | None = None
+    """Initial value of a learned factor per channel on what a block adds; None for no factor."""
+    mlp_ratio: float = 0.0
+    """Hidden channels, per channel, of an MLP after each mixer; 0 for no MLP."""
+    drop_path: float = 0.0
+    """Probability of skipping what a block adds, for a sample, in training."""
+    unroll: str = "network"
+    """What a static image means: network (the frame repeated) or block (every block repeats its own input from no past
+    and passes its last output on; no cost in seq_len at any depth). Clips and streams carry their states either way."""
     pool: str = "max"
     """max or mean over space."""
     readout: str = "last"
     """Frames read: last, mean or all."""
-    drop_path: float = 0.0
-    """Probability of skipping a block for a sample, in training."""
     num_classes: int = 2
+    """Logits."""
     in_channels: int = 3
+    """Channels of the frames."""
 
-    def fitted(self, input_shape, outputs):
-        seq_len = input_shape[0] if len(input_shape) == 4 else self.seq_len
-        return dataclasses.replace(
-            self, image_size=input_shape[-2], in_channels=input_shape[-1], num_classes=outputs, seq_len=seq_len
-        )
+    def __post_init__(self):
+        check_fields(self)
+        sizes = {"height of the grid": self.grid[0], "width of the grid": self.grid[1]}
+        names = ("embed_dim", "depth", "seq_len", "num_classes", "in_channels")
+        for name, size in (sizes | {name: getattr(self, name) for name in names}).items():
+            if size < 1:
+                raise UsageError(f"{name} is {size}, expected at least 1")
+        if self.position not in POSITIONS:
+            raise UsageError(f"unknown position {self.position!r}: use {' or '.join(POSITIONS)}")
+        if self.strides and len(self.strides) != self.depth:
+            raise UsageError(f"strides {self.strides} are not one for each of {self.depth} blocks (depth)")
+        activation(self.act)
+        check_rate(self.drop_path)
+        check_unroll(self.unroll)
 
     def make(self, rngs: nnx.Rngs) -> "SimpleCSSM":
-        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return SimpleCSSM(**options, rngs=rngs)
+        """The model with its initial parameters."""
+        return SimpleCSSM(self, rngs=rngs)
+
+    def fitted(self, input_shape: tuple[int, ...], outputs: int) -> "SimpleCSSMConfig":
+        """The configuration for images (H, W, C) or clips (T, H, W, C), and that many classes.
+
+        >>> fitted = SimpleCSSMConfig().fitted((16, 64, 96, 3), 10)
+        >>> fitted.seq_len, fitted.grid, fitted.num_classes
+        (16, (64, 96), 10)
+        """
+        *frames, height, width, channels = input_shape
+        new = {"grid": (height, width), "in_channels": channels, "num_classes": outputs}
+        return dataclasses.replace(self, **new, **({"seq_len": frames[0]} if frames else {}))
 
 
 MODELS.register("simple")(SimpleCSSMConfig())
 
 
 class SimpleState(NamedTuple):
-    frame: jax.Array  # how many there were
-    time: jax.Array  # (B,) of the last one, in frames of the training data
-    norms: tuple
-    mixers: tuple
+    frames: Int[Any, "b"]  # how many there were
+    time: Float[Any, "b"]  # of the last one, in frames of the training data
+    stack: tuple
     readout: Any
 
 
-class SimpleCSSM(nnx.Module):
-    """Arguments as `SimpleCSSMConfig`."""
+class SimpleCSSM(Model):
+    """The model of a `SimpleCSSMConfig`.
 
-    def __init__(
-        self, *, mixer, mixer_options, embed_dim, depth, seq_len, image_size, stem, stem_layers, position, norm, act,
-        pool, readout, drop_path, num_classes, in_channels, rngs: nnx.Rngs,
-    ):  # fmt: skip
-        if position not in POSITIONS:
-            raise UsageError(f"unknown position {position!r}: use {' or '.join(POSITIONS)}")
-        sizes = {"embed_dim": embed_dim, "depth": depth, "seq_len": seq_len, "image_size": image_size}
-        for name, size in (sizes | {"num_classes": num_classes, "in_channels": in_channels}).items():
-            if size < 1:
-                raise UsageError(f"{name} is {size}, expected at least 1")
-        if not 0 <= drop_path < 1:
-            raise UsageError(f"drop_path is {drop_path}, expected a probability 0 <= drop_path < 1")
-        self.stem = Stem(stem, in_channels, embed_dim, layers=stem_layers, act=act, rngs=rngs)
-        grid = (-(-image_size // self.stem.stride),) * 2
-        # attention turns its own q and k; every other mixer gets features turned before it
-        inside = position == "mrope" and MIXERS[mixer].turns_inside
-        if inside and "rotary" in mixer_options:
+    >>> model = SimpleCSSMConfig(embed_dim=8, stem="patch").make(nnx.Rngs(0))
+    >>> clip = jnp.zeros((2, 4, 33, 17, 3))
+    >>> model(clip).shape, model.features(clip).shape
+    ((2, 2), (2, 9, 5, 8))
+    """
+
+    def __init__(self, config: SimpleCSSMConfig, *, rngs: nnx.Rngs):
+        sizes = {"layers": config.stem_layers, "patch_size": config.patch_size}
+        self.stem = create_stem(config.stem, config.in_channels, config.embed_dim, act=config.act, rngs=rngs, **sizes)
+        # a mixer that turns its own q and k does; every other one gets features turned before it
+        inside = config.position == "mrope" and MIXERS[config.mixer].turns_inside
+        if inside and "rotary" in config.mixer_options:
             raise UsageError("rotary in mixer_options: position decides, leave rotary out")
-        options = {**mixer_options, "rotary": True} if inside else mixer_options
-        build = lambda: create_mixer(mixer, channels=embed_dim, grid=grid, rngs=rngs, **options)  # noqa: E731
-        self.mixers: nnx.List[Mixer | Control] = nnx.List([build() for _ in range(depth)])
-        self.norms = nnx.List([create_norm(norm, embed_dim) for _ in range(depth)])
-        self.head = Readout(embed_dim, num_classes, readout, pool, rngs=rngs)
-        self.act, self.norm_name, self.rotary = act, norm, position == "mrope" and not inside
-        plain_stem = act == norm == "none" and not self.rotary and not self.stem.pools
-        self.affine = plain_stem and depth == 1 and self.mixers[0].takes_lift
-        self.drop_path, self.seq_len, self.in_channels, self.mixer_name = drop_path, seq_len, in_channels, mixer
+        self.rotary = config.position == "mrope" and not inside
+        self.stack = Stack(_blocks(config, self.stem.grid(config.grid), inside, rngs))
+        self.head = Readout(config.embed_dim, config.num_classes, config.readout, config.pool, rngs=rngs)
+        self.affine = config.act == "none" and not self.rotary and self.stem.affine_in_pixels
+        self.act, self.seq_len, self.unroll = config.act, config.seq_len, config.unroll
+        self.grid: Grid = (config.grid[0], config.grid[1])
 
     def __call__(self, x: RawVideo | RawFrame, *, dt=None, key=None) -> Logits:
         """Logits of clips (B, T, H, W, C), or of static images (B, H, W, C).
@@ -127,74 +157,43 @@ class SimpleCSSM(nnx.Module):
           ShapeError: not a clip or image of the model's channels, zero frames, or frames below the stride; dt that does
             not fit. UsageError: dt for a mixer without a fixed transition, for an image, or not positive.
         """
-        self._check(x)
-        static, frames, mixer = x.ndim == 4, self.head.frames, self.mixers[0]
-        self._check_dt(x, dt)
-        if self.affine and not static and frames != "all":
-            return self._affine_clip(x, mixer, frames, dt, key)
-        x = self.norms[0](self._embed(x[:, None] if static else x, None if dt is None else _times(dt)))
-        if static and len(self.mixers) == 1 and isinstance(mixer, Mixer) and frames != "all":
-            state = mixer.init_state(x.shape[0], x.shape[2:4])
-            y = mixer.static(state, x[:, 0], self.seq_len, readout=frames)[1]
-            return self.head(x[:, 0] + self._drop(y, key, 0))
-        return self._blocks(repeat_frame(x[:, 0], self.seq_len) if static else x, dt, key)
+        self._check(x, dt)
+        frames = self.head.frames
+        if self.head.pool == "max":
+            return self.head(self._features(x, frames, dt, key))
+        return self.head.logits(self._pooled(x, "mean" if frames == "all" else frames, dt, key))
 
-    def _affine_clip(self, x: RawVideo, mixer, frames, dt, key) -> Logits:
-        """Nothing but an affine map stands before the mixer: it is handed over, and the pixels are transformed."""
-        x, lift = jnp.pad(x, [(0, 0)] * 4 + [(0, 1)], constant_values=1), self.stem.affine()
-        y = mixer.scan(mixer.init_state(x.shape[0], x.shape[2:4]), x, readout=frames, lift=lift, **_spans(dt))[1]
-        return self.head(select(x, frames) @ lift + self._drop(y, key, 0))
+    def features(self, x: RawVideo | RawFrame, *, dt=None, key=None) -> Float[Any, "b *t h w c"]:
+        """What is read: (B, H', W', C) of the last frame or the mean over frames, (B, T, H', W', C) with readout="all".
 
-    def _blocks(self, x: Video, dt, key) -> Logits:
-        for i, mixer in enumerate(self.mixers):
-            x = self.norms[i](activation(self.act)(x)) if i else x
-            if i < len(self.mixers) - 1:
-                x = x + self._drop(mixer(x, **_spans(dt)), key, i)
-        return self._last_block(x, mixer, dt, key)
+        Arguments and errors as in a call; `head` gives its logits.
+        """
+        self._check(x, dt)
+        return self._features(x, self.head.frames, dt, key)
 
-    def _last_block(self, x: Video, mixer, dt, key) -> Logits:
-        """The last block and the readout: nothing is computed that is not read."""
-        frames, block = self.head.frames, len(self.mixers) - 1
-        if isinstance(mixer, Control):
-            return self.head(select(x + self._drop(mixer(x), key, block), frames))
-        state = mixer.init_state(x.shape[0], x.shape[2:4])
-        if self.head.pool == "mean" and mixer.pools and dt is None:
-            frames = "mean" if frames == "all" else frames
-            y = mixer.pooled(state, x, readout=frames)
-            return self.head.logits(select(x, frames).mean((1, 2)) + self._drop(y, key, block))
-        y = mixer.scan(state, x, readout=frames, **_spans(dt))[1]
-        return self.head(select(x, frames) + self._drop(y, key, block))
+    def intermediates(
+        self, x: RawVideo | RawFrame, blocks: Sequence[int] | None = None, *, dt=None, key=None
+    ) -> tuple[Any, ...]:
+        """After the blocks of those indices (-1 is the last; all when omitted): every frame, (B, T, H', W', C).
 
-    def _embed(self, x: RawVideo, times=None) -> Video:
-        """Stem, activation and positions of a clip whose frames are at times (B, T), or at 0, 1, 2, ..."""
-        y = self.stem(x.reshape(-1, *x.shape[2:]))
-        y = activation(self.act)(y) if not self.stem.pools else y
-        y = y.reshape(*x.shape[:2], *y.shape[1:])
-        return rotate(y, rotary_angles(*y.shape[1:], times=times)) if self.rotary else y
+        An image gives its seq_len frames, or with unroll="block" the frame passed on, (B, H', W', C).
 
-    def _drop(self, y, key, block: int):
-        if key is None or not self.drop_path:
-            return y
-        keep = jax.random.bernoulli(jax.random.fold_in(key, block), 1 - self.drop_path, (y.shape[0],))
-        return jnp.where(keep.reshape(-1, *(1,) * (y.ndim - 1)), y / (1 - self.drop_path), 0)
+        Raises:
+          As in a call; UsageError: an index of no block.
+        """
+        self._check(x, dt)
+        if x.ndim == 5:
+            return self.stack.intermediates(self._embed(x, dt), blocks, dt=dt, key=key)
+        options = {"unroll": self.unroll, "key": key}
+        return self.stack.static_intermediates(self._embed(x), self.seq_len, blocks, **options)
 
-    def _check(self, x) -> None:
-        if x.ndim not in (4, 5) or x.shape[-1] != self.in_channels:
-            raise ShapeError(
-                f"the model takes clips (B, T, H, W, {self.in_channels}) or images (B, H, W, {self.in_channels}), "
-                f"got shape {x.shape}"
-            )
-        if 0 in x.shape[1:]:
-            raise ShapeError(f"the input of shape {x.shape} has zero frames or pixels: give at least one")
+    def layers(self, grid: Grid | None = None) -> tuple[LayerFacts, ...]:
+        """Its mixers and the grid each works on, for frames of (H, W) pixels or those of the configuration."""
+        return self.stack.layers(self.stem.grid(grid or self.grid))
 
-    def _check_dt(self, x, dt) -> None:
-        if dt is None:
-            return
-        if x.ndim == 4:
-            raise UsageError("dt is for clips: a static image has no frames between which time passes; leave dt out")
-        for mixer in self.mixers:
-            require_dt(mixer)
-        check_dt(dt, x.shape[:2])
+    def reset_classifier(self, outputs: int, rngs: nnx.Rngs) -> None:
+        """A new readout, with new parameters and that many classes."""
+        self.head = Readout(self.head.channels, outputs, self.head.frames, self.head.pool, rngs=rngs)
 
     # Streaming: frame by frame, constant memory, the logits of the parallel pass.
 
@@ -204,17 +203,9 @@ class SimpleCSSM(nnx.Module):
         Raises:
           UsageError: the mixer is not recurrent, or the norm looks at the whole clip.
         """
-        inner = tuple(-(-n // self.stem.stride) for n in grid)
-        for mixer, norm in zip(self.mixers, self.norms, strict=True):
-            require_streaming(mixer, self.mixer_name)
-            require_streaming(norm, self.norm_name)
-        return SimpleState(
-            jnp.zeros((), jnp.int32),
-            jnp.zeros((batch,)),
-            tuple(norm.init_state(batch, inner) for norm in self.norms),
-            tuple(mixer.init_state(batch, inner) for mixer in self.mixers),
-            self.head.init_state(batch, inner),
-        )
+        inner = self.stem.grid(grid)
+        stack, readout = self.stack.init_state(batch, inner), self.head.init_state(batch, self.stack.grid(inner))
+        return SimpleState(jnp.zeros((batch,), jnp.int32), jnp.zeros((batch,)), stack, readout)
 
     def step(self, state: SimpleState, x: RawFrame, dt=None) -> tuple[SimpleState, Logits]:
         """One more frame (B, H, W, C), dt (B,) after the last one: the new state, and the logits of the clip so far.
@@ -224,30 +215,94 @@ class SimpleCSSM(nnx.Module):
           ShapeError, UsageError: dt, as in a call.
         """
         if x.ndim != 4:
-            raise ShapeError(f"step takes one frame (B, H, W, {self.in_channels}), got shape {x.shape}: give x[:, t]")
-        self._check(x)
-        self._check_dt(x[:, None], None if dt is None else jnp.asarray(dt)[..., None])
+            raise ShapeError(
+                f"step takes one frame (B, H, W, {self.stem.in_channels}), got shape {x.shape}: give x[:, t]"
+            )
+        features, time = self._arrive(state, x[:, None], None if dt is None else jnp.asarray(dt)[..., None])
+        stack, features = self.stack.step(state.stack, features[:, 0], dt)
+        readout, logits = self.head.step(state.readout, features)
+        return SimpleState(state.frames + 1, time, stack, readout), logits
+
+    def scan(self, state: SimpleState, x: RawVideo, dt=None) -> tuple[SimpleState, Logits]:
+        """More frames (B, T, H, W, C) at once: the new state, and the logits of the clip so far.
+
+        dt (B, T): as in a call, for the first frame from the last one of the state.
+
+        Raises:
+          ShapeError: not a clip, or one whose channels, batch or grid are not those of the state.
+          ShapeError, UsageError: dt, as in a call.
+        """
+        if x.ndim != 5:
+            raise ShapeError(f"scan takes clips (B, T, H, W, {self.stem.in_channels}), got shape {x.shape}")
+        features, time = self._arrive(state, x, dt)
+        frames = "last" if self.head.frames == "last" else "all"
+        stack, features = self.stack.scan(state.stack, features, readout=frames, dt=dt)
+        clip = features if frames == "all" else repeat_frame(features, x.shape[1])  # of which the last one is read
+        readout, logits = self.head.scan(state.readout, clip)
+        return SimpleState(state.frames + x.shape[1], time, stack, readout), logits
+
+    def _arrive(self, state: SimpleState, x: RawVideo, dt):
+        """(embedded clip, time of its last frame)."""
+        self._check(x, dt)
         if state.time.shape != x.shape[:1]:
             raise ShapeError(f"state shapes are those of {state.time.shape[0]} clips and do not fit frames {x.shape}")
-        time = jnp.where(state.frame == 0, 0, state.time + (1 if dt is None else dt))  # the first frame is at 0
-        x = self._embed(x[:, None], time[:, None])[:, 0]
-        check_state(state.mixers[0], x, self.mixers[0])  # before a norm broadcasts
-        norms, mixers = [], []
-        for i, (norm, mixer) in enumerate(zip(self.norms, self.mixers, strict=True)):
-            norm_state, x = norm.step(state.norms[i], activation(self.act)(x) if i else x)
-            mixer_state, y = mixer.step(state.mixers[i], x, **_spans(dt))
-            x = x + y
-            norms.append(norm_state)
-            mixers.append(mixer_state)
-        readout, logits = self.head.step(state.readout, x)
-        return SimpleState(state.frame + 1, time, tuple(norms), tuple(mixers), readout), logits
+        times = frame_times(jnp.ones(x.shape[:2]) if dt is None else dt, state.time, state.frames > 0)
+        return self._embed(x, times=times), times[:, -1]
+
+    def _pooled(self, x, frames: str, dt, key) -> Float[Any, "b c"]:
+        """The mean over space of `_features`, without them where that is cheaper."""
+        if x.ndim == 4:
+            return self._static(x, frames, key, pooled=True)
+        if self._lifts(frames):
+            return self._features(x, frames, dt, key).mean((1, 2))
+        return self.stack.pooled(self._embed(x, dt), readout=frames, dt=dt, key=key)
+
+    def _features(self, x, frames: str, dt, key):
+        """By the cheapest exact path: a repeated frame, pixels lifted inside the mixer, or the plain clip."""
+        if x.ndim == 4:
+            return self._static(x, frames, key)
+        if self._lifts(frames):
+            pixels = jnp.pad(x, [(0, 0)] * 4 + [(0, 1)], constant_values=1)
+            return self.stack(pixels, readout=frames, lift=self.stem.affine(), dt=dt, key=key)
+        return self.stack(self._embed(x, dt), readout=frames, dt=dt, key=key)
+
+    def _static(self, x: RawFrame, frames: str, key, pooled: bool = False):
+        options = {"readout": frames, "unroll": self.unroll, "pooled": pooled, "key": key}
+        return self.stack.static(self._embed(x), self.seq_len, **options)
+
+    def _lifts(self, frames: str) -> bool:
+        """Nothing but an affine map stands before the mixer: it is handed over, and the pixels are transformed."""
+        return self.affine and self.stack.lifts(frames)
+
+    def _embed(self, x, dt=None, *, times=None):
+        """Stem, activation and positions of a clip whose frames are at times (B, T), or of an image, at time 0."""
+        y = self.stem(x)
+        y = y if self.stem.activated else activation(self.act)(y)
+        if not self.rotary:
+            return y
+        times = frame_times(dt) if times is None and dt is not None else times
+        angles = rotary_angles(1 if x.ndim == 4 else x.shape[1], *y.shape[-3:], times=times)
+        return rotate(y, angles[0] if x.ndim == 4 else angles)
+
+    def _check(self, x, dt) -> None:
+        check_input(x, self.stem.in_channels)
+        if dt is None:
+            return
+        if x.ndim == 4:
+            raise UsageError("dt is for clips: a static image has no frames between which time passes; leave dt out")
+        for block in self.stack.blocks:
+            require_dt(block.mixer)
+        check_dt(dt, x.shape[:2])
 
 
-def _spans(dt):
-    """Keyword arguments of a mixer: those without irregular time are not asked for it."""
-    return {} if dt is None else {"dt": dt}
-
-
-def _times(dt):
-    """(B, T) of each frame, the first at 0."""
-    return jnp.cumsum(jnp.asarray(dt, jnp.float32).at[:, 0].set(0), 1)
+def _blocks(config: SimpleCSSMConfig, grid: Grid, rotary: bool, rngs: nnx.Rngs):
+    """The blocks, each on the grid that the strides so far leave of that of the stem."""
+    options = {**config.mixer_options, "rotary": True} if rotary else config.mixer_options
+    shared = {f: getattr(config, f) for f in ("norm", "layer_scale", "drop_path", "mlp_ratio")}
+    for i in range(config.depth):
+        block = Block(
+            config.mixer, config.embed_dim, grid=grid, mixer_options=options, trunk="normalised",
+            act=config.act if i else "none", stride=config.strides[i] if config.strides else 1, rngs=rngs, **shared,
+        )  # fmt: skip
+        grid = block.grid(grid)
+        yield block

@@ -1,9 +1,12 @@
 """Whether a plain value is of an annotated type: for options and configurations that come from text."""
 
 import collections.abc
+import dataclasses
 import types
 from numbers import Integral, Real
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from cssm.core.errors import UsageError
 
 
 def fits(value: Any, expected: Any) -> bool:
@@ -37,6 +40,16 @@ def describe(expected: Any) -> str:
     ('int', 'float | None')
     """
     return expected.__name__ if isinstance(expected, type) and not get_args(expected) else str(expected)
+
+
+def check_fields(config: Any) -> None:
+    """Raise UsageError unless every field of a dataclass is of the type it is annotated with."""
+    hints = get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value, expected = getattr(config, field.name), hints[field.name]
+        if not fits(value, expected):
+            name = f"{type(config).__name__}.{field.name}"
+            raise UsageError(f"{name} is {value!r}, expected {describe(expected)}")
 
 
 def _fits_items(value: Any, origin: type, args: tuple) -> bool:

@@ -32,6 +32,19 @@ def rotary_angles(frames: int, height: int, width: int, channels: int, *, times=
     return jnp.stack([place.astype(jnp.float32) for place in places], -1)[..., axis] * frequency
 
 
+def frame_times(dt, time=0.0, begun=False):
+    """(B, T): when each frame is, t_i = t_{i-1} + dt_i; the very first frame of a video is at 0, whatever its dt.
+
+    dt (B, T): from each frame's predecessor to it. time (B,): of the last frame so far; begun (B,): there was one.
+
+    >>> frame_times([[3.0, 1, 2]]).tolist(), frame_times([[3.0, 1, 2]], jnp.ones(1), jnp.array([True])).tolist()
+    ([[0.0, 1.0, 3.0]], [[4.0, 5.0, 7.0]])
+    """
+    dt = jnp.asarray(dt, jnp.float32)
+    first = jnp.where(begun, time + dt[:, 0], 0)
+    return jnp.cumsum(dt.at[:, 0].set(first), 1)
+
+
 def rotate(x, angles):
     """Turn channel pairs (2j, 2j+1) of x "... c" by angles "... c/2". Keeps norms."""
     even, odd = x[..., 0::2], x[..., 1::2]

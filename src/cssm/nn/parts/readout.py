@@ -12,7 +12,41 @@ from cssm.core.typing import Float, Frame, Grid, Int, Logits, Video
 from ..layer import Layer, check_state
 
 FRAMES = ("last", "mean", "all")
-POOLS = {"max": jnp.max, "mean": jnp.mean}
+
+
+@jax.custom_jvp
+def largest(x: Float[Any, "b *axes c"]) -> Float[Any, "b c"]:
+    """The maximum over all axes between; places within four roundings of it share its gradient equally.
+
+    The gradient of jnp.max asks for places equal to the maximum. Where the compiler computes x a second time for it, in
+    another order, there may be none: 0 / 0.
+
+    >>> jax.grad(lambda x: largest(x).sum())(jnp.array([[[1.0], [3.0], [3.0]]])).ravel().tolist()
+    [0.0, 0.5, 0.5]
+    """
+    return x.max(_between(x))
+
+
+@largest.defjvp
+def _slope_of_largest(primals, tangents):
+    (x,), (slope,) = primals, tangents
+    top = x.max(_between(x), keepdims=True)
+    rounding = 4 * jnp.finfo(x.dtype).eps * jnp.abs(x).max(_between(x), keepdims=True)
+    near = x >= top - rounding
+    share = slope.sum(_between(x), where=near) / jnp.maximum(near.sum(_between(x)), 1)
+    return largest(x), share.astype(x.dtype)
+
+
+def _between(x) -> tuple[int, ...]:
+    return tuple(range(1, x.ndim - 1))
+
+
+def average(x: Float[Any, "b *axes c"]) -> Float[Any, "b c"]:
+    """The mean over all axes between."""
+    return x.mean(_between(x))
+
+
+POOLS = {"max": largest, "mean": average}
 
 
 class Read(NamedTuple):
@@ -54,7 +88,7 @@ class Readout(Layer):
 
     def __call__(self, features: Float[Any, "b *axes c"]) -> Logits:
         """Logits of what is read of a clip, or of its one frame that is: all axes but batch and channels are pooled."""
-        return self.logits(POOLS[self.pool](features, tuple(range(1, features.ndim - 1))))
+        return self.logits(POOLS[self.pool](features))
 
     def logits(self, pooled: Float[Any, "b c"]) -> Logits:
         """Logits of features that are pooled already."""
@@ -85,8 +119,8 @@ class Readout(Layer):
         if self.frames == "last":
             return Read(count, ()), self(x[:, -1])
         if self.frames == "all" and self.pool == "max":
-            largest = jnp.maximum(state.held, wide.max((1, 2, 3)))
-            return Read(count, largest), self.logits(largest)
+            held = jnp.maximum(state.held, largest(wide))
+            return Read(count, held), self.logits(held)
         total = state.held + (wide.sum(1) if self.pool == "max" else wide.mean((2, 3)).sum(1))
         mean = total / count.reshape(-1, *[1] * (total.ndim - 1))
-        return Read(count, total), self.logits(mean.max((1, 2)) if self.pool == "max" else mean)
+        return Read(count, total), self.logits(largest(mean) if self.pool == "max" else mean)

@@ -1,0 +1,200 @@
+"""A block: what stands around a mixer. x + mixer(norm(x)), with layer scale, drop path and an MLP."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cssm.core.errors import UsageError
+from cssm.core.typing import Float, Frame, Grid, Video
+
+from .layer import require_streaming
+from .mixer import READOUTS, create_mixer, repeat_frame, require_dt, select
+from .parts.activation import activation
+from .parts.downsample import Downsample, strided
+from .parts.drop_path import check_rate, drop_path
+from .parts.mlp import MLP
+from .parts.norm import create_norm
+
+TRUNKS = ("input", "normalised")
+# what arrives: of other channels and another grid than what leaves, where a block downsamples
+Arriving = Float[Any, "b t height width r"]
+ArrivingFrame = Float[Any, "b height width r"]
+
+
+class BlockState(NamedTuple):
+    norm: Any
+    mixer: Any
+
+
+class Block(nnx.Module):
+    """One mixer with its norm and residual connection, and an MLP after it. It streams where mixer and norm do.
+
+        x <- act(downsample(x));    s = norm(x)
+        x <- r + drop_path(gamma * mixer(s)),                  r = x, or r = s with trunk="normalised"
+        x <- x + drop_path(gamma' * MLP(LayerNorm(x)))         with mlp_ratio > 0
+
+    trunk="input" is the pre-norm block of ViT, DeiT and ConvNeXt; trunk="normalised" is that of SimpleCSSM, where
+    activation and norm stand on the trunk itself. One drop-path draw a sample and branch, shared by all frames.
+
+    Args:
+      mixer: registry name. channels: C. grid: (H, W) of the training grid, as it arrives. mixer_options: keyword
+        arguments of the mixer.
+      norm: registry name of the norm before the mixer; the MLP's is a LayerNorm. act: activation on the trunk.
+      layer_scale: initial gamma and gamma' (C,), or None for none. drop_path: probability of skipping a branch.
+      mlp_ratio: hidden channels of the MLP per channel; 0 for no MLP.
+      stride: above 1, or with in_channels other than C, a Downsample stands in front. rngs: nnx.Rngs.
+
+    Raises:
+      UnknownNameError: no such mixer or norm. UsageError: an option out of range.
+
+    Source: docs/math.md section 6; He et al. 2016 (identity mappings); Touvron et al. 2021 (LayerScale).
+
+    >>> block = Block("no_gate", 8, grid=(9, 9), stride=2, mlp_ratio=4.0, layer_scale=1e-4, rngs=nnx.Rngs(0))
+    >>> x = jnp.ones((1, 4, 9, 9, 8))
+    >>> block(x).shape, block(x, readout="last").shape
+    ((1, 4, 5, 5, 8), (1, 5, 5, 8))
+    """
+
+    def __init__(
+        self, mixer: str, channels: int, *, grid: Grid, mixer_options: Mapping[str, Any] | None = None,
+        norm: str = "layer", trunk: str = "input", act: str = "none", layer_scale: float | None = None,
+        drop_path: float = 0.0, mlp_ratio: float = 0.0, stride: int = 1, in_channels: int | None = None,
+        rngs: nnx.Rngs,
+    ):  # fmt: skip
+        if trunk not in TRUNKS:
+            raise UsageError(f"unknown trunk {trunk!r}: use {' or '.join(TRUNKS)}")
+        if mlp_ratio < 0:
+            raise UsageError(f"mlp_ratio is {mlp_ratio}, expected 0 (no MLP) or more")
+        activation(act)
+        self.channels, self.mixer_name, self.norm_name, self.stride = channels, mixer, norm, stride
+        self.trunk, self.act, self.drop_path = trunk, act, check_rate(drop_path)
+        arriving = in_channels or channels
+        sampled = stride != 1 or arriving != channels
+        self.downsample = Downsample(arriving, channels, stride, rngs=rngs) if sampled else None
+        self.mixer = create_mixer(mixer, channels=channels, grid=self.grid(grid), rngs=rngs, **(mixer_options or {}))
+        self.norm = create_norm(norm, channels)
+        self.layer_scale = _scale(layer_scale, channels)
+        self.mlp = MLP(channels, mlp_ratio, rngs=rngs) if mlp_ratio else None
+        self.mlp_norm = nnx.LayerNorm(channels, rngs=rngs) if mlp_ratio else None
+        self.mlp_layer_scale = _scale(layer_scale, channels) if mlp_ratio else None
+
+    def grid(self, grid: Grid) -> Grid:
+        """The grid of the mixer and of the output, for input of (H, W)."""
+        return strided(grid, self.stride)
+
+    def lifts(self, readout: str) -> bool:
+        """Whether a call with that readout takes lift: only the mixer stands between input and output."""
+        plain = self.downsample is None and self.act == self.norm_name == "none"
+        return plain and self.mixer.takes_lift and self._before_mlp(readout) != "all"
+
+    def __call__(self, x: Arriving, *, readout: str = "all", lift=None, dt=None, key=None):
+        """A clip with no past -> (B, T, H', W', C), or (B, H', W', C) for readout "last" and "mean" (over frames).
+
+        lift (R, C), where `lifts(readout)`: x of R channels stands for x @ lift.
+        dt (B, T): step lengths, for mixers that take them. key: randomness of drop-path, in training.
+        """
+        return self.scan(self._no_past(x), x, readout=readout, lift=lift, dt=dt, key=key)[1]
+
+    def pooled(self, x: Arriving, *, readout: str = "all", dt=None, key=None) -> Float[Any, "b c"]:
+        """The mean over space of a call, and over frames unless readout is "last", without the call if possible."""
+        readout = "mean" if readout == "all" else readout
+        if self.mlp is not None or dt is not None or not self.mixer.pools:
+            return self(x, readout=readout, dt=dt, key=key).mean((1, 2))
+        state = self._no_past(x)
+        _, trunk, seen = self._enter(state.norm, x)
+        return self._leave(
+            select(trunk, readout).mean((1, 2)), self.mixer.pooled(state.mixer, seen, readout=readout), key
+        )
+
+    def static(self, x: ArrivingFrame, steps: int, *, readout: str = "last", key=None):
+        """One frame (B, H, W, C) repeated `steps` times: what a call gives, in closed form where there is one."""
+        x = self._arrive(x)
+        seen = self.norm.static(x)
+        trunk = seen if self.trunk == "normalised" else x
+        if self.mixer.recurrent and self._before_mlp(readout) != "all":
+            state = self.mixer.init_state(x.shape[0], x.shape[1:3])
+            return self._leave(trunk, self.mixer.static(state, seen, steps, readout=readout)[1], key)
+        state, clip, trunk = self._no_past(x, arrived=True), repeat_frame(seen, steps), repeat_frame(trunk, steps)
+        return self._mixed(state.mixer, trunk, clip, readout, key=key)[1]
+
+    # Streaming
+
+    def init_state(self, batch: int, grid: Grid) -> BlockState:
+        """No past, for input of grid (H, W).
+
+        Raises:
+          UsageError: the mixer is not recurrent, or the norm looks at the whole clip.
+        """
+        require_streaming(self.mixer, self.mixer_name)
+        require_streaming(self.norm, self.norm_name)
+        return self._fresh(batch, self.grid(grid))
+
+    def step(self, state: BlockState, x: ArrivingFrame, dt=None) -> tuple[BlockState, Frame]:
+        """One frame (B, H, W, C), dt (B,) after the last one: the state after it, and its output."""
+        x = self._arrive(x)
+        norm, seen = self.norm.step(state.norm, x)
+        mixer, y = self.mixer.step(state.mixer, seen, dt)
+        return BlockState(norm, mixer), self._leave(seen if self.trunk == "normalised" else x, y)
+
+    def scan(self, state: BlockState, x: Arriving, *, readout: str = "all", lift=None, dt=None, key=None):
+        """A call, from a carried state: the state after it, and what a call gives."""
+        norm, trunk, seen = self._enter(state.norm, x)
+        mixer, y = self._mixed(state.mixer, trunk, seen, readout, lift=lift, dt=dt, key=key)
+        return BlockState(norm, mixer), y
+
+    # The parts: before the mixer, the mixer, after it
+
+    def _arrive(self, x):
+        return activation(self.act)(x if self.downsample is None else self.downsample(x))
+
+    def _enter(self, norm_state, x: Arriving):
+        """(norm state, what is added to, what the mixer sees)."""
+        x = self._arrive(x)
+        norm_state, seen = self.norm.scan(norm_state, x)
+        return norm_state, seen if self.trunk == "normalised" else x, seen
+
+    def _mixed(self, state, trunk: Video, seen: Video, readout, *, lift=None, dt=None, key=None):
+        """The mixer and what follows on the frames that are read: (mixer state, output)."""
+        read = self._before_mlp(readout)
+        if self.mixer.recurrent:
+            state, y = self.mixer.scan(state, seen, readout=read, dt=dt, lift=lift)
+        else:
+            if dt is not None:
+                require_dt(self.mixer)
+            y = select(self.mixer(seen), read)
+        trunk = select(trunk, read)
+        y = self._leave(trunk if lift is None else trunk @ lift, y, key)
+        return state, y if read == readout else select(y, readout)
+
+    def _before_mlp(self, readout: str) -> str:
+        """What the MLP must see for it: the mean over frames of its output is not that of their mean."""
+        if readout not in READOUTS:
+            raise UsageError(f"unknown readout {readout!r}: use {', '.join(READOUTS)}")
+        return "all" if self.mlp is not None and readout == "mean" else readout
+
+    def _leave(self, trunk, y, key=None):
+        keys = (None, None) if key is None else jax.random.split(key)
+        x = trunk + drop_path(_scaled(y, self.layer_scale), self.drop_path, keys[0])
+        if self.mlp is None or self.mlp_norm is None:
+            return x
+        y = self.mlp(self.mlp_norm(x))
+        return x + drop_path(_scaled(y, self.mlp_layer_scale), self.drop_path, keys[1])
+
+    def _no_past(self, x, *, arrived: bool = False) -> BlockState:
+        grid = x.shape[-3:-1]
+        return self._fresh(x.shape[0], grid if arrived else self.grid(grid))
+
+    def _fresh(self, batch: int, grid: Grid) -> BlockState:
+        mixer = self.mixer.init_state(batch, grid) if self.mixer.recurrent else ()
+        return BlockState(self.norm.init_state(batch, grid), mixer)
+
+
+def _scale(initial: float | None, channels: int):
+    return None if initial is None else nnx.Param(jnp.full((channels,), initial, jnp.float32))
+
+
+def _scaled(y, scale):
+    return y if scale is None else y * scale[...]

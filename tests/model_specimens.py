@@ -1,0 +1,92 @@
+"""Models under test: every registered one, made small, and some with options that take other paths."""
+
+import dataclasses
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from cssm.core.errors import UsageError
+from cssm.models import MODELS, list_models
+
+B, T, GRID, CHANNELS, OUTPUTS = 2, 4, (9, 7), 3, 3
+SMALL = {"embed_dim": 8, "depth": 2}  # of a configuration that has fields of these names
+CAUSAL = {"norm": "global_layer_causal", "stem": "pixel"}
+STREAMING = {  # options that change the path, of models that stream
+    "simple, causal": ("simple", CAUSAL),
+    "simple, gates": ("simple", CAUSAL | {"mixer": "mingru", "readout": "all", "pool": "mean", "depth": 1}),
+    "simple, affine": ("simple", {"stem": "pixel", "norm": "none", "act": "none", "position": "none", "depth": 1}),
+    "simple, as in a host": (
+        "simple",
+        {"stem": "patch", "patch_size": 2, "strides": (1, 2), "norm": "layer", "mlp_ratio": 2.0, "layer_scale": 0.5,
+         "readout": "mean", "act": "none"},
+    ),
+}  # fmt: skip
+VARIANTS = STREAMING | {"simple, attention": ("simple", {"mixer": "transformer", "depth": 1})}
+REGISTERED = [name for name in list_models() if type(MODELS[name]).__module__.startswith("cssm.")]  # no toys of tests
+SPECIMENS = [*REGISTERED, *VARIANTS]
+
+
+def config(name, **overrides):
+    """Its configuration for clips of T frames; overrides of fields that it does not have are left out."""
+    registered, options = VARIANTS.get(name, (name, {}))
+    base = MODELS[registered]
+    fields = {field.name for field in dataclasses.fields(base)}
+    given = {field: value for field, value in (SMALL | options | overrides).items() if field in fields}
+    return dataclasses.replace(base, **given).fitted((T, *GRID, CHANNELS), OUTPUTS)
+
+
+def moved(model, seed=1):
+    """The model with every parameter moved away from its initial value."""
+    graph, params = nnx.split(model)
+    chance = np.random.default_rng(seed)
+    move = lambda p: p + 0.1 * chance.normal(size=p.shape).astype(p.dtype)  # noqa: E731
+    return nnx.merge(graph, jax.tree.map(move, params))
+
+
+@cache
+def build(name):
+    return moved(config(name).make(nnx.Rngs(0)))
+
+
+@cache
+def streams(name):
+    try:
+        build(name).init_state(B, GRID)
+    except UsageError:
+        return False
+    return True
+
+
+def takes_dt(name):
+    return all(layer.mixer.takes_dt for layer in build(name).layers())
+
+
+def clip(t=T, grid=GRID, seed=2):
+    return np.random.default_rng(seed).normal(size=(B, t, *grid, CHANNELS)).astype(np.float32)
+
+
+def weighted(outputs):
+    """A number that every output moves differently."""
+    flat = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(outputs)])
+    return jnp.sum(jnp.cos(jnp.arange(flat.size)) * flat)
+
+
+def slopes(model, function, *arrays):
+    """function(model, *arrays), and the gradients of its weighted sum by parameters, compiled as one."""
+    graph, params = nnx.split(model)
+
+    def scalar(params, *arrays):
+        outputs = function(nnx.merge(graph, params), *arrays)
+        return weighted(outputs), outputs
+
+    (_, outputs), gradients = jax.jit(jax.value_and_grad(scalar, has_aux=True))(params, *arrays)
+    return outputs, gradients
+
+
+@cache
+def parallel(name):
+    """The outputs for two frames and for the clip, and their gradients."""
+    return slopes(build(name), lambda m, x: (m(x[:, :2]), m(x)), clip())
