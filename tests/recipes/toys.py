@@ -18,7 +18,7 @@ from cssm.data import DATASETS, DataSet, Source, Spec
 from cssm.data.baselines import Baseline
 from cssm.data.dataset import check_split
 from cssm.data.source import checked_indices
-from cssm.models import MODELS
+from cssm.models import MODELS, Model
 from cssm.recipes import RECIPES, Run
 from cssm.tasks import Loss, Monitor
 from cssm.tasks.picture import draw_stimuli
@@ -133,14 +133,17 @@ class MeanState(NamedTuple):
     count: Any
 
 
-class Averager(nnx.Module):
+class Averager(Model):
     """Dense(mean over frames and pixels): the smallest model that streams."""
 
     def __init__(self, channels, outputs, rngs):
         self.head = nnx.Linear(channels, outputs, rngs=rngs)
 
+    def features(self, x, *, dt=None, key=None):
+        return x.mean((1, 2, 3))
+
     def __call__(self, x, *, dt=None, key=None):
-        return self.head(x.mean((1, 2, 3)))
+        return self.head(self.features(x))
 
     def init_state(self, batch, grid):
         return MeanState(jnp.zeros((batch, self.head.in_features)), jnp.zeros((), jnp.int32))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tyro
 
+from cssm.core.errors import UsageError
+
 from .common import enable_compilation_cache, parse
 
 
@@ -47,15 +49,13 @@ def main(argv: list[str]) -> int:
     from cssm.recipes import load_run
     from cssm.viz.inspect import draw_gains, inspect_layer
 
-    run, model = load_run(flags.run)
-    size = -(-run.model.image_size // model.stem.stride)
-    layers = [
-        inspect_layer(f"layer {i + 1}: {run.model.mixer}", mixer, (size, size), run.model.embed_dim)
-        for i, mixer in enumerate(model.mixers)
-    ]
-    table = Table(
-        "", *(layer.name for layer in layers), title=f"{flags.run}: {size}x{size}, {run.model.embed_dim} channels"
-    )
+    model = load_run(flags.run)[1]
+    places = model.layers()
+    if not places:
+        raise UsageError(f"{type(model).__name__} names no layers: there is nothing to inspect")
+    layers = [inspect_layer(place.name, place.mixer, place.grid, place.channels) for place in places]
+    table = Table("", *(layer.name for layer in layers), title=str(flags.run))
+    table.add_row("grid, channels", *(f"{p.grid[0]}x{p.grid[1]}, {p.channels}" for p in places))
     for field, title, show in ROWS:
         table.add_row(title, *(show(getattr(layer, field)) for layer in layers))
     Console().print(table)
@@ -63,5 +63,5 @@ def main(argv: list[str]) -> int:
     print("spectral radius: largest gain per frame. horizon: frames until the slowest mode has decayed to 1/1000.")
     print("FLOPs and bytes: XLA's own count for one frame of one video.")
     path = flags.output or flags.run / "gains.png"
-    print(f"gains: {path}" if draw_gains(model.mixers, (size, size), path) else "no layer has a fixed gain to draw")
+    print(f"gains: {path}" if draw_gains(places, path) else "no layer has a fixed gain to draw")
     return 0

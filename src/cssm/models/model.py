@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from flax import nnx
 
@@ -11,6 +11,7 @@ from cssm.core.typing import Grid
 from cssm.nn.stack import LayerFacts
 
 
+@runtime_checkable
 class ModelConfig(Protocol):
     """A frozen dataclass of plain values that describes a model."""
 

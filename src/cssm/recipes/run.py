@@ -15,7 +15,7 @@ from cssm.core.errors import UsageError
 from cssm.data import DataSet, Source, loader
 from cssm.data.augment import Augment
 from cssm.data.baselines import Baseline
-from cssm.models import ModelConfig
+from cssm.models import Model, ModelConfig
 from cssm.tasks import Task
 from cssm.train import (
     Callback,
@@ -71,7 +71,7 @@ class Run:
         task = self.task.fitted(self.data)
         return replace(self, task=task, model=self.model.fitted(self.data.sample_spec["input"].shape, task.outputs))
 
-    def build(self) -> nnx.Module:
+    def build(self) -> Model:
         """The model with its initial parameters."""
         return self.model.make(nnx.Rngs(self.train.seed))
 
@@ -177,7 +177,7 @@ def load_saved(run_dir: Path) -> Run:
     return run
 
 
-def load_run(run_dir: Path) -> tuple[Run, nnx.Module]:
+def load_run(run_dir: Path) -> tuple[Run, Model]:
     """The run of a folder, and its model with the best parameters.
 
     Raises DataError when the folder holds no run, CheckpointError when no whole checkpoint fits.

@@ -1,5 +1,6 @@
 """What a model has learned and costs: spectral radius, memory in frames, gain over frequency, FLOPs, bytes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from cssm.core.typing import Grid
+from cssm.nn.stack import LayerFacts
 from cssm.shared.palette import BLUE
 
 from .figure import figure, plain
@@ -72,12 +74,13 @@ def step_cost(function, *args) -> dict[str, float]:
     return dict(analysis or {})
 
 
-def draw_gains(mixers, grid: Grid, path: Path) -> bool:
+def draw_gains(layers: Sequence[LayerFacts], path: Path) -> bool:
     """Gain |K| per frame over spatial frequency: one row per layer, sorted by memory. False where no layer has one."""
-    rows = [(i, np.abs(np.asarray(m.transition(grid)))) for i, m in enumerate(mixers) if m.time_invariant]
+    fixed = [(i, layer) for i, layer in enumerate(layers) if layer.mixer.time_invariant]
+    rows = [(i, np.abs(np.asarray(layer.mixer.transition(layer.grid)))) for i, layer in fixed]
     if not rows:
         return False
-    shown = min(8, rows[0][1].shape[0])
+    shown = min([8, *(len(gain) for _, gain in rows)])
     with figure(path, figsize=(1.6 * shown + 3.4, 1.9 * len(rows) + 0.3)) as fig:
         axes = fig.subplots(len(rows), shown + 1, squeeze=False, width_ratios=[1] * shown + [1.8])
         for row, (layer, gain) in zip(axes, rows, strict=True):
