@@ -159,6 +159,19 @@ def test_the_reference_works_under_torch_func():
     assert torch.allclose(torch.func.grad(loss)(v), expected)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", ["spectral", "many_tokens"])
+def test_cuda_gives_the_numbers_of_the_cpu(name):
+    arrays, reset = arguments(cases.TESTS[name])
+
+    def on(device):
+        function = partial(call_delta, partial(delta_rule, reset=torch.tensor(reset, device=device)))
+        moved = lambda *a: [v.cpu() for v in function(*(None if x is None else x.to(device) for x in a))]  # noqa: E731
+        return torch_outputs_and_gradients(moved, arrays)
+
+    assert_close(on("cuda"), on("cpu"), 1e-11)
+
+
 SLOW = [("aot_eager", "spectral"), ("inductor", "tokens")]
 
 
