@@ -203,6 +203,15 @@ def test_processes_at_different_steps_agree_on_one_that_none_has_passed():
     assert ahead.at(6, asked=False)
 
 
+def test_a_process_without_a_sign_of_life_is_seen_and_one_that_said_goodbye_is_not_missed():
+    store = Store({f"cssm/life/{process}": "0" for process in range(4)})
+    peers = Peers(0, 4, store)
+    assert peers._silent(0.0) == []  # seen for the first time
+    time.sleep(0.01)
+    store |= {"cssm/life/1": "1", "cssm/life/2": "away"}
+    assert peers._silent(0.005) == [3]
+
+
 ENDINGS = {  # scene: what process 0 and process 1 say last
     "killed": ["process 1 died", None],
     "damaged_data": ["process 1 failed: shard 3 is damaged", "shard 3 is damaged"],
