@@ -5,6 +5,7 @@ import numpy as np
 from flax import nnx
 
 from cssm.nn import create_mixer
+from cssm.nn.stack import LayerFacts
 from cssm.viz.inspect import decay_horizon, draw_gains, inspect_layer
 
 
@@ -28,4 +29,5 @@ def test_controls_have_no_radius_and_nothing_to_draw(tmp_path):
     mixer = create_mixer("spatial_attn", channels=8, grid=(4, 4), rngs=nnx.Rngs(0))
     layer = inspect_layer("layer", mixer, (4, 4), 8)
     assert layer.spectral_radius is None and layer.state_bytes == 0
-    assert not draw_gains([mixer], (4, 4), tmp_path / "gains.png") and not (tmp_path / "gains.png").exists()
+    place = LayerFacts(name="layer", mixer=mixer, grid=(4, 4), channels=8)
+    assert not draw_gains([place], tmp_path / "gains.png") and not (tmp_path / "gains.png").exists()

@@ -16,9 +16,9 @@ from flax import nnx
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.registry import Registry
 from cssm.core.typing import Float, Frame, Grid, Video
-from cssm.ops.reset import check_reset
 from cssm.ops.spectral import given_dt
 from cssm.shared.annotations import describe, fits
+from cssm.shared.reset import check_reset
 
 from .layer import Layer, check_state
 

@@ -13,10 +13,10 @@ from jaxtyping import Shaped
 
 from cssm.core.errors import ShapeError
 from cssm.core.typing import Complex, Float
-from cssm.ops.reset import check_reset
 from cssm.ops.s4 import cauchy, diagonal, dplr
 from cssm.shared.fft_plan import fast_length
 from cssm.shared.hippo import initial_parameters
+from cssm.shared.reset import check_reset
 from cssm.shared.s4_options import LayerOptions, check_rate, kernel_options
 
 FAMILIES = {"s4": dplr, "s4d": diagonal}
