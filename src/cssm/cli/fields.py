@@ -47,7 +47,7 @@ def field_docs(cls: type) -> dict[str, str]:
 
     >>> from cssm.train import TrainConfig
     >>> field_docs(TrainConfig)["batch_size"]
-    'Rows per update; the training data must deliver exactly this many.'
+    'Rows per update, over all devices and processes; the training data must deliver exactly this many.'
     """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
