@@ -142,7 +142,8 @@ CASES = [
 
 
 def test_every_dataset_has_a_case():
-    assert {DATASETS.canonical(case.name) for case in CASES} | {"pathfinder_files"} == set(DATASETS.names())
+    ours = {name for name in DATASETS.names() if DATASETS[name].__module__.startswith("cssm.")}  # tests add their own
+    assert {DATASETS.canonical(case.name) for case in CASES} | {"pathfinder_files"} == ours
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """A model, a task and data of one's own (toys.py) through the recipes, the training and the commands as they are."""
 
 import dataclasses
+import importlib
 import json
 import re
 import signal
@@ -126,15 +127,14 @@ def test_the_parameters_are_those_of_the_best_step(trained):
     assert len(jax.tree.leaves(nnx.state(model, nnx.Param))) == 2
 
 
-def test_the_file_of_contributing_is_a_command_line(tmp_path):
-    """As pasted: it trains, evaluates, and a file of its own is found again by the classes it declares."""
+def test_the_file_of_contributing_is_a_recipe(tmp_path, monkeypatch, capsys):
+    """As pasted: it trains and evaluates; a saved run finds its classes again because the file declares them."""
     text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
     block = next(b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "class Bars" in b)
     (tmp_path / "bars.py").write_text(block)
-    run = lambda *argv: subprocess.run(  # noqa: E731
-        [sys.executable, "bars.py", *argv], cwd=tmp_path, capture_output=True, text=True, timeout=200
-    )
-    done = run("train", "bars", "--steps", "4", "--train-size", "64", "--frames", "4", "--out", "run")
-    assert done.returncode == 0, done.stderr
-    done = run("eval", "run")
-    assert done.returncode == 0 and json.loads(done.stdout.splitlines()[-1])["count"] == 300, done.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    bars = importlib.import_module("bars")
+    tiny = ["--steps", "2", "--batch-size", "8", "--train-size", "16", "--frames", "4", "--logger", "jsonl"]
+    assert bars.main(["train", "bars", *tiny, "--out", str(tmp_path / "run")]) == 0
+    assert bars.main(["eval", str(tmp_path / "run")]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["count"] == 300
