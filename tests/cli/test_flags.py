@@ -1,29 +1,20 @@
 """From a command line to a run: every field can be set, under every name; published command lines work as pasted."""
 
 import dataclasses
-import shlex
 
 import pytest
+from command_lines import run_of
 
 from cssm.cli import vocabulary
 from cssm.cli.fields import field_docs, fields_of
 from cssm.cli.flags import run_fields
-from cssm.cli.train import _new, _recipe_of, main
+from cssm.cli.train import _new, main
 from cssm.cli.words import options_of
 from cssm.core.errors import DataError, UsageError
 from cssm.data import DATASETS
 from cssm.data.augment import AUGMENTS
 from cssm.models import MODELS
 from cssm.recipes import RECIPES
-
-
-def run_of(line: str):
-    """The run of a command line of `cssm train`."""
-    words = shlex.split(line)
-    name = words.pop(0) if not words[0].startswith("-") else None
-    options = options_of(words)
-    name = name or _recipe_of(options)
-    return _new(RECIPES[name](), options, name)
 
 
 @pytest.mark.parametrize("name", RECIPES.names())

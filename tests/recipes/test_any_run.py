@@ -18,8 +18,9 @@ from flax import nnx
 from PIL import Image
 
 from cssm.cli import main
-from cssm.core.errors import DataError, UsageError
-from cssm.recipes import RECIPES, execute, load_run, load_saved
+from cssm.core.errors import DataError, ShapeError, UsageError
+from cssm.recipes import RECIPES, execute, load_run, load_saved, prepare
+from cssm.tasks import Classify
 from cssm.train import loadable, read_metrics, saved_config
 from tolerances import assert_close
 
@@ -111,12 +112,35 @@ def test_augmentation_of_the_run_reaches_the_step_and_validation_stays_plain(tra
     assert load_saved(tmp_path / "dark").augment == toys.Darken()
 
 
+def test_parts_that_do_not_fit_are_told_before_anything_is_written(tmp_path):
+    """The task's entries, the width of the model's output, the classes: each by its own error, from shapes alone."""
+    demo, own = RECIPES["demo"]().fitted(), toys.blobs().fitted()
+    wrong_head = dataclasses.replace(own, model=dataclasses.replace(own.model, outputs=3))
+    for run, error, says in (
+        (dataclasses.replace(own, data=demo.data), UsageError, "needs samples with 'target', PathTracker has input"),
+        (wrong_head, TypeError, "shapes"),
+        (dataclasses.replace(demo, task=Classify(num_classes=5)), UsageError, "has 2 classes, the task 5"),
+        (dataclasses.replace(demo, model=dataclasses.replace(demo.model, num_classes=5)), ShapeError, r"\(1, 5\)"),
+    ):
+        with pytest.raises(error, match=says):
+            prepare(run, tmp_path / "run", resume=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_class_that_was_not_declared_is_not_built(trained, monkeypatch):
     monkeypatch.delitem(saved_config.LOADABLE, "toys.Regress")
     with pytest.raises(DataError, match=r"'toys\.Regress' is no frozen dataclass of cssm, nor declared loadable"):
         load_saved(trained)
     with pytest.raises(UsageError, match="no frozen dataclass"):
         loadable(toys.Averager)
+
+
+def test_training_rows_come_in_another_order(trained):
+    """The first step is not on the first rows; validation is on all of its own, see below."""
+    run = load_saved(trained)
+    batch = {**run.source("train").batch(range(8)), "valid": np.ones(8, bool)}
+    first = run.task.summarise(run.task.evaluate(run.build(), run.task.prepare(batch)))["error"]
+    assert errors(trained, "train")[0] != pytest.approx(first, rel=1e-3)
 
 
 def test_the_parameters_are_those_of_the_best_step(trained):

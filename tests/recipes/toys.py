@@ -22,6 +22,7 @@ from cssm.models import MODELS, Model
 from cssm.recipes import RECIPES, Run
 from cssm.tasks import Loss, Monitor
 from cssm.tasks.picture import draw_stimuli
+from cssm.tasks.task import check_parts
 from cssm.train import TrainConfig, loadable
 
 
@@ -85,8 +86,8 @@ class Regress:
     def fitted(self, data):
         return dataclasses.replace(self, targets=data.sample_spec["target"].shape[0])
 
-    def check(self, data):
-        assert set(self.keys) <= set(data.sample_spec)
+    def check(self, data, model):
+        check_parts(self, data, model)
 
     def prepare(self, batch, dtype=None):
         assert batch["input"].dtype == jnp.uint8, "prepared twice"

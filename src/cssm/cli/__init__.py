@@ -7,8 +7,8 @@ import sys
 from cssm.core.errors import CssmError, UnknownNameError
 
 COMMANDS = {
-    "train": "train a model by recipe, with any option overridden; --resume continues",
-    "eval": "accuracy of a trained run on its test split, beside the markers-only baseline",
+    "train": "train a recipe, or your own data, any value overridden; --resume continues",
+    "eval": "figures of a trained run on its test split, beside the shortcut baseline",
     "stream": "run a trained model frame by frame over a clip: constant memory, same logits",
     "inspect": "what a trained run has learned and what it costs, layer by layer",
     "data": "make, preview and check data sets; cut a clip to stream",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
 from cssm.core.errors import UsageError
@@ -97,13 +96,12 @@ class Report:
 
 def prepare(run: Run, run_dir: Path, resume: bool) -> nnx.Module:
     """The model with its initial parameters. UsageError where the run cannot start, before anything is written."""
-    run.task.check(run.data)
     if not resume and _has_run(run_dir):
         raise UsageError(f"{run_dir} holds a run already: continue it with --resume, or choose another --out")
     model = run.build()
-    example = run.source("train").batch([0])
-    batch = {key: example[key] for key in run.task.keys} | {"valid": np.ones(1, bool)}
-    jax.eval_shape(lambda: run.task.loss(model, run.task.prepare(batch), None).value)  # what does not fit is told now
+    run.task.check(run.data, model)
+    for split in ("train", "val"):
+        run.source(split)  # files that are not there, splits, sizes
     return model
 
 

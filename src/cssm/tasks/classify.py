@@ -13,7 +13,7 @@ from cssm.data import IMAGENET_MEAN, IMAGENET_STD, DataSet, Source
 from cssm.data.baselines import Baseline, shortcut
 
 from .picture import draw_classes
-from .task import Batch, Figures, Loss, Model, Monitor, Sums, check_keys
+from .task import Batch, Figures, Loss, Model, Monitor, Sums, check_parts
 
 Targets = Int[Any, "b"] | Float[Any, "b p"]
 NORMALIZATIONS = ("imagenet", "unit", "symmetric", "none")
@@ -75,8 +75,7 @@ class Classify:
     def fitted(self, data: DataSet) -> "Classify":
         return replace(self, num_classes=data.num_classes, class_names=tuple(data.class_names))
 
-    def check(self, data: DataSet) -> None:
-        check_keys(self, data)
+    def check(self, data: DataSet, model: Model) -> None:
         if data.num_classes != self.num_classes:
             raise UsageError(
                 f"the data set has {data.num_classes} classes, the task {self.num_classes}: make them equal"
@@ -86,6 +85,7 @@ class Classify:
         channels = data.sample_spec["input"].shape[-1]
         if self.normalization == "imagenet" and channels != 3:
             raise UsageError(f"imagenet normalization needs 3 channels, the data set has {channels}: use unit")
+        check_parts(self, data, model)
 
     def prepare(self, batch: Batch, dtype: Any = None) -> dict[str, Any]:
         """The batch with `input` normalised, float input left as it is; then cast to `dtype` if one is given."""

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 
+from cssm.core.errors import UsageError
 from cssm.data import DataSet, Source
 from cssm.data.baselines import Baseline
 
@@ -72,8 +74,8 @@ class Task(Protocol):
         """This task for that data set: what follows from it, such as the number of classes, filled in."""
         ...
 
-    def check(self, data: DataSet) -> None:
-        """UsageError unless the data set's samples are what the task needs."""
+    def check(self, data: DataSet, model: Model) -> None:
+        """UsageError or ShapeError unless data, task and model fit together; nothing is computed (`check_parts`)."""
         ...
 
     def prepare(self, batch: Batch, dtype: Any = None) -> dict[str, Any]:
@@ -113,13 +115,17 @@ class Task(Protocol):
         ...
 
 
-def check_keys(task: Task, data: DataSet) -> None:
-    """UsageError naming the first entry that the task reads and the data set's samples lack."""
-    from cssm.core.errors import UsageError
-
+def check_parts(task: Task, data: DataSet, model: Model) -> None:
+    """UsageError naming the first entry that the task reads and the data set's samples lack; then the loss of a batch
+    is traced, in shapes alone, so that what does not fit is told before a step.
+    """
     for key in task.keys:
         if key not in data.sample_spec:
             raise UsageError(
                 f"{type(task).__name__} needs samples with {key!r}, {type(data).__name__} has "
                 f"{', '.join(data.sample_spec)}: choose another data set or task"
             )
+    specs = {key: data.sample_spec[key] for key in task.keys}
+    shapes = {key: jax.ShapeDtypeStruct((1, *spec.shape), np.dtype(spec.dtype)) for key, spec in specs.items()}
+    shapes["valid"] = jax.ShapeDtypeStruct((1,), np.bool_)
+    jax.eval_shape(lambda batch: task.loss(model, task.prepare(batch), None).value, shapes)
