@@ -75,9 +75,11 @@ def _mixers_with_costs(markdown: bool) -> int:
 def _models():
     from cssm.models import MODELS
 
-    table = _table("models", "name", "config")
+    table = _table("models", "name", "what", "mixer, channels, depth")
     for name in MODELS.names():
-        table.add_row(name, type(MODELS[name]).__name__)
+        config = MODELS[name]
+        sizes = (getattr(config, field, "-") for field in ("mixer", "embed_dim", "depth"))
+        table.add_row(name, _first_line(type(config)), ", ".join(map(str, sizes)))
     return table
 
 
