@@ -23,7 +23,7 @@ from model_specimens import (
     build,
     clip,
     config,
-    moved,
+    make,
     parallel,
     slopes,
     streams,
@@ -92,7 +92,7 @@ def test_3_another_grid(name):
     model, x = build(name), clip(grid=(11, 14))
     y = np.asarray(jax.jit(lambda m, x: m(x))(model, x))
     assert y.shape == (B, OUTPUTS) and np.isfinite(y).all()
-    other = moved(dataclasses.replace(config(name), grid=(11, 14)).make(nnx.Rngs(0)))
+    other = make(dataclasses.replace(config(name), grid=(11, 14)))
     shapes = [[p.shape for p in jax.tree.leaves(m)] for m in (model, other)]
     tables = any(layer.mixer.learns_grid for layer in model.layers())
     assert tables or shapes[0] == shapes[1]
@@ -111,10 +111,10 @@ def test_4_every_parameter_has_a_gradient(name):
 def test_5_an_image_is_its_repeated_frame(name):
     """With no position in time; one frame alone is one at time 0."""
     image = clip()[:, 0]
-    model = moved(config(name).fitted((1, *image.shape[1:]), OUTPUTS).make(nnx.Rngs(0)))
+    model = make(config(name).fitted((1, *image.shape[1:]), OUTPUTS))
     run = jax.jit(lambda m, x: m(x))
     assert_close(run(model, image), run(model, image[:, None]), VALUES)
-    still = moved(config(name, position="none", unroll="network").make(nnx.Rngs(0)))
+    still = make(config(name, position="none", unroll="network"))
     repeated = np.repeat(image[:, None], T, 1)
     expected, actual = (slopes(still, lambda m, x: m(x), x) for x in (repeated, image))
     assert_close(actual[0], expected[0], VALUES)
@@ -126,7 +126,7 @@ def test_6_drop_path_keeps_the_expectation(name):
     """Features over many keys have the mean of those without; without 1 / (1 - p) it is off by their deviation."""
     if not hasattr(config(name), "drop_path"):
         pytest.skip("it has no drop path")
-    model = moved(config(name, drop_path=0.5, depth=1, strides=(), layer_scale=0.05).make(nnx.Rngs(0)))
+    model = make(config(name, drop_path=0.5, depth=1, strides=(), layer_scale=0.05))
     keys = jax.random.split(jax.random.key(0), 512)
     drawn = jax.jit(lambda m, x: jax.vmap(lambda key: m.features(x, key=key))(keys))(model, clip())
     mean, plain = drawn.mean(0), jax.jit(lambda m, x: m.features(x))(model, clip())

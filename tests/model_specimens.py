@@ -3,11 +3,10 @@
 import dataclasses
 from functools import cache
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+import made
 from cssm.core.errors import UsageError
 from cssm.models import MODELS, list_models
 
@@ -38,17 +37,14 @@ def config(name, **overrides):
     return dataclasses.replace(base, **given).fitted((T, *GRID, CHANNELS), OUTPUTS)
 
 
-def moved(model, seed=1):
-    """The model with every parameter moved away from its initial value."""
-    graph, params = nnx.split(model)
-    chance = np.random.default_rng(seed)
-    move = lambda p: p + 0.1 * chance.normal(size=p.shape).astype(p.dtype)  # noqa: E731
-    return nnx.merge(graph, jax.tree.map(move, params))
+def make(config):
+    """The model of a configuration, moved away from its initial values."""
+    return made.moved(config.make(nnx.Rngs(0)), 0.1)
 
 
 @cache
 def build(name):
-    return moved(config(name).make(nnx.Rngs(0)))
+    return make(config(name))
 
 
 @cache
@@ -65,24 +61,12 @@ def takes_dt(name):
 
 
 def clip(t=T, grid=GRID, seed=2):
-    return np.random.default_rng(seed).normal(size=(B, t, *grid, CHANNELS)).astype(np.float32)
-
-
-def weighted(outputs):
-    """A number that every output moves differently."""
-    flat = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(outputs)])
-    return jnp.sum(jnp.cos(jnp.arange(flat.size)) * flat)
+    return np.asarray(made.clip(t=t, grid=grid, channels=CHANNELS, batch=B, seed=seed))
 
 
 def slopes(model, function, *arrays):
     """function(model, *arrays), and the gradients of its weighted sum by parameters, compiled as one."""
-    graph, params = nnx.split(model)
-
-    def scalar(params, *arrays):
-        outputs = function(nnx.merge(graph, params), *arrays)
-        return weighted(outputs), outputs
-
-    (_, outputs), gradients = jax.jit(jax.value_and_grad(scalar, has_aux=True))(params, *arrays)
+    outputs, (gradients,) = made.with_gradients(function, model, *arrays, by=(0,))
     return outputs, gradients
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from cssm.nn import MIXERS, create_mixer
+import made
+from cssm.nn import MIXERS
 from tolerances import assert_close
 
 RECURRENT = [name for name in MIXERS.names() if MIXERS[name].recurrent]
@@ -30,12 +31,8 @@ GRADIENT_LIMIT = 2e-5  # float32 sums over all pixels and frames
 def build(name, seed=0):
     """The graph and parameters of a mixer, moved away from their initial values."""
     registered, options = VARIANTS.get(name, (name, {}))
-    mixer = create_mixer(registered, channels=CHANNELS, grid=GRID, rngs=nnx.Rngs(seed), **options)
-    graph, params = nnx.split(mixer)
-    leaves, tree = jax.tree.flatten(params)
-    chance = np.random.default_rng(seed + 1)
-    moved = [p + 0.2 * chance.normal(size=p.shape).astype(p.dtype) for p in leaves]
-    return graph, jax.tree.unflatten(tree, moved)
+    mixer = made.mixer(registered, CHANNELS, grid=GRID, seed=seed, **options)
+    return nnx.split(made.moved(mixer, 0.2, seed + 1))
 
 
 def merged(name):
@@ -43,7 +40,7 @@ def merged(name):
 
 
 def clip(t=T, grid=GRID, seed=2, batch=B):
-    return np.random.default_rng(seed).normal(size=(batch, t, *grid, CHANNELS)).astype(np.float32)
+    return np.asarray(made.clip(t=t, grid=grid, channels=CHANNELS, batch=batch, seed=seed))
 
 
 @cache
@@ -171,16 +168,3 @@ def compare(actual, expected):
     """(outputs, gradients) twice."""
     assert_close(actual[0], expected[0], what="values")
     assert_close(actual[1], expected[1], GRADIENT_LIMIT, what="gradients")
-
-
-def weighted(tree):
-    """A real number that depends on every output."""
-    total = 0.0
-    for leaf in jax.tree.leaves(tree):
-        weight = jnp.cos(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape)
-        total += (
-            jnp.sum(weight * leaf.real)
-            + jnp.sum(jnp.sin(3 * weight) * leaf.imag)
-            + 0.1 * (leaf * leaf.conj()).real.sum()
-        )
-    return total

@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,12 @@ import pytest
 from flax import nnx
 from reference_simple import forward
 
+import made
 from cssm.core.errors import ShapeError, UnknownNameError, UsageError
 from cssm.models import SimpleCSSMConfig, create_model
 from cssm.nn import MIXERS, Mixer
 from cssm.nn.mixers.no_gate import NoGate
-from model_specimens import moved, slopes
+from model_specimens import make, slopes
 from tolerances import assert_close
 
 RECURRENT = [name for name in MIXERS.names() if issubclass(MIXERS[name], Mixer)]
@@ -25,8 +27,7 @@ def build(**options):
     return create_model("simple", rngs=nnx.Rngs(0), **{**SMALL, **options})
 
 
-def clip(t=5, size=8, seed=1):
-    return jax.random.normal(jax.random.key(seed), (2, t, size, size, 3))
+clip = partial(made.clip, grid=(8, 8), channels=3)
 
 
 @jax.jit
@@ -64,8 +65,8 @@ WRITTEN_OUT = {  # as configured -> the path that a call takes
 @pytest.mark.parametrize("kind", ["clip", "image"])
 def test_every_path_equals_the_model_written_out(what, kind):
     config = SimpleCSSMConfig(**SMALL | WRITTEN_OUT[what], seq_len=3)
-    model = moved(config.make(nnx.Rngs(0)))
-    x = clip(t=3, size=9) if kind == "clip" else clip(size=9)[:, 0]
+    model = make(config)
+    x = clip(t=3, grid=(9, 9)) if kind == "clip" else clip(grid=(9, 9))[:, 0]
     actual, expected = (slopes(model, f, x) for f in (lambda m, x: m(x), lambda m, x: forward(m, config, x)))
     assert_close(actual[0], expected[0], 1e-5)
     assert_close(actual[1], expected[1], 5e-5)
@@ -156,7 +157,7 @@ def test_global_layer_is_joint_over_time_at_depth_one():
 
 @pytest.mark.parametrize("mixer", [*KINDS, "transformer", "spatial_attn"])
 def test_another_resolution_at_test_time(mixer):
-    assert run(build(mixer=mixer, grid=(8, 8)), clip(size=11)).shape == (2, 2)
+    assert run(build(mixer=mixer, grid=(8, 8)), clip(grid=(11, 11))).shape == (2, 2)
 
 
 def test_drop_path_needs_a_key_and_changes_training_only():
@@ -170,7 +171,7 @@ def test_strides_make_the_grid_coarser():
     assert [(layer.name, layer.grid, layer.channels) for layer in model.layers()] == [
         ("layer 1: no_gate", (10, 7), 8), ("layer 2: no_gate", (5, 4), 8), ("layer 3: no_gate", (3, 2), 8),
     ]  # fmt: skip
-    assert [y.shape[2:4] for y in model.intermediates(clip(size=9))] == [(5, 5), (3, 3), (2, 2)]
+    assert [y.shape[2:4] for y in model.intermediates(clip(grid=(9, 9)))] == [(5, 5), (3, 3), (2, 2)]
     assert model.layers((40, 40))[0].grid == (20, 20)
 
 
@@ -220,7 +221,7 @@ def test_a_configuration_fits_itself_to_samples():
         (lambda: build(embed_dim=7)(clip()), ShapeError, "7 is odd"),
         (lambda: build()(clip()[..., :2]), ShapeError, "clips"),
         (lambda: build()(clip(t=0)), ShapeError, "zero frames"),
-        (lambda: build(stem="default")(clip(size=3)), ShapeError, "at least 4x4"),
+        (lambda: build(stem="default")(clip(grid=(3, 3))), ShapeError, "at least 4x4"),
         (lambda: build(norm="global_layer").init_state(1, (8, 8)), UsageError, "global_layer_causal"),
         (lambda: build(mixer="transformer").init_state(1, (8, 8)), UsageError, "not recurrent"),
         (lambda: build(mixer_options={"boundary": "open"}), UsageError, "circular or zero"),
@@ -257,7 +258,7 @@ def test_step_refuses_what_does_not_fit_the_state(mixer, monkeypatch):
     model, x = build(mixer=mixer), clip()
     state = model.init_state(2, (8, 8))
     shapes = [[v.shape for v in jax.tree.leaves(model.init_state(2, grid))] for grid in ((8, 8), (6, 6))]
-    another_grid = [] if shapes[0] == shapes[1] else [clip(size=6)[:, 0]]  # a state over tokens fits every grid
+    another_grid = [] if shapes[0] == shapes[1] else [clip(grid=(6, 6))[:, 0]]  # a state over tokens fits every grid
     for wrong in (*another_grid, x[:1, 0]):
         with pytest.raises(ShapeError, match=r"state shapes .* do not fit"):
             model.step(state, wrong)

@@ -1,11 +1,14 @@
 """Blocks, stacks of them, and the small parts they are made of."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+import made
 from cssm.core.errors import ShapeError, UnknownNameError, UsageError
 from cssm.nn.block import Block
 from cssm.nn.parts.drop_path import drop_path
@@ -21,8 +24,7 @@ def build(mixer="no_gate", seed=0, **options):
     return Block(mixer, 8, grid=GRID, rngs=nnx.Rngs(seed), **options)
 
 
-def clip(t=3, batch=2, channels=8):
-    return jax.random.normal(jax.random.key(1), (batch, t, *GRID, channels))
+clip = partial(made.clip, t=3, grid=GRID, channels=8)
 
 
 def run(module, *args, **options):

@@ -1,27 +1,25 @@
 """mingru, conv3d, the recurrence in space, and the attention controls, each against an independent witness."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+import made
 from cssm.core.errors import UsageError
-from cssm.nn import create_mixer
 from cssm.nn.shared.in_space import convolve, folded, in_space_parallel, in_space_sequential
 from cssm.ops import kernel_spectrum, spectral_scan
-from specimens import weighted
+from made import with_gradients
 from tolerances import assert_close
 
 B, T, GRID, CHANNELS = 2, 5, (4, 6), 4
 
 
-def build(name, seed=0, **options):
-    return create_mixer(name, channels=CHANNELS, rngs=nnx.Rngs(seed), **options)
-
-
-def clip(seed=1, t=T, grid=GRID):
-    return jax.random.normal(jax.random.key(seed), (B, t, *grid, CHANNELS))
+build = partial(made.mixer, channels=CHANNELS)
+clip = partial(made.clip, t=T, grid=GRID, channels=CHANNELS, batch=B)
 
 
 def scanned(mixer, x, state=None, **options):
@@ -29,11 +27,6 @@ def scanned(mixer, x, state=None, **options):
     graph, params = nnx.split(mixer)
     state = mixer.init_state(B, x.shape[2:4]) if state is None else state
     return jax.jit(lambda p, s, x: nnx.merge(graph, p).scan(s, x, **options))(params, state, x)
-
-
-def values_and_gradients(call, *args):
-    run = lambda *a: (call(*a), jax.grad(lambda *a: weighted(call(*a)), tuple(range(len(args))))(*a))  # noqa: E731
-    return jax.jit(run)(*args)
 
 
 def double(array):
@@ -60,7 +53,7 @@ def test_mingru_equals_the_sequential_equation_in_float64(numerics, kernel_size)
     z = 1 / (1 + np.exp(-spatial_dense_by_hand(mixer.gate, double(x))))
     v = spatial_dense_by_hand(mixer.candidate, double(x))
     candidate = np.where(v >= 0, v + 0.5, 1 / (1 + np.exp(-v)))
-    start = mixer.init_state(B, GRID)._replace(memory=jnp.abs(clip(3)[:, 0]))
+    start = mixer.init_state(B, GRID)._replace(memory=jnp.abs(clip(seed=3)[:, 0]))
     h, expected = double(start.memory), []
     for t in range(T):
         h = (1 - z[:, t]) * h + z[:, t] * candidate[:, t]
@@ -75,14 +68,11 @@ def test_mingru_in_logarithms_equals_direct_with_every_gradient():
     reset = jnp.zeros((B, T), bool).at[0, 3].set(True).at[1, 0].set(True)
 
     def run(numerics):
-        graph, params = nnx.split(mixers[numerics])
-
-        def call(params, x):
-            mixer = nnx.merge(graph, params)
+        def call(mixer, x):
             state = mixer.scan(mixer.init_state(B, GRID), x[:, :2])[0]  # from zeros: no log of h_0
             return mixer.scan(state, x, reset=reset)
 
-        return values_and_gradients(call, params, clip())
+        return with_gradients(call, mixers[numerics], clip())
 
     (value, gradient), (expected, expected_gradient) = run("log"), run("direct")
     assert_close(value, expected)
@@ -130,7 +120,7 @@ def test_conv3d_with_a_unit_kernel_of_one_frame_is_no_gate():
 def test_conv3d_equals_its_inner_steps_one_by_one_in_float64():
     mixer = build("conv3d", frames=3, iterations=3, kernel_size=3, init_scale=0.3)
     reset = jnp.zeros((B, T), bool).at[0, 2].set(True).at[1, 0].set(True)
-    x, past = double(clip()), double(clip(3))
+    x, past = double(clip()), double(clip(seed=3))
     z = double_spectrum(mixer.recurrence_kernel)
     gain = mixer.rho * z / (1 + np.abs(z))
     filters = [double_spectrum(mixer.input_kernel[...][:, j]) for j in range(3)]
@@ -146,7 +136,7 @@ def test_conv3d_equals_its_inner_steps_one_by_one_in_float64():
             if t >= T:
                 expected[b, t - T] = np.moveaxis(np.fft.irfft2(spectrum, s=GRID), 0, -1)
     expected = expected @ double(mixer.out.kernel) + double(mixer.out.bias)
-    state = scanned(mixer, clip(3))[0]
+    state = scanned(mixer, clip(seed=3))[0]
     assert_close(double(scanned(mixer, clip(), state, reset=reset)[1]), expected, 3e-6)
 
 
@@ -165,7 +155,7 @@ def double_spectrum(kernel):
 
 @pytest.mark.parametrize(("size", "grid"), [(4, (5, 9)), (7, (3, 8))])
 def test_the_recurrence_in_space_equals_the_spectral_one(size, grid):
-    x, past = clip(grid=grid), clip(5, grid=grid)[:, 0]
+    x, past = clip(grid=grid), clip(seed=5, grid=grid)[:, 0]
     kernel = jax.random.normal(jax.random.key(2), (CHANNELS, size, size))
     kernel = 0.9 * kernel / jnp.abs(kernel).sum((1, 2), keepdims=True)
 
@@ -173,9 +163,9 @@ def test_the_recurrence_in_space_equals_the_spectral_one(size, grid):
         state = jnp.fft.rfft2(jnp.moveaxis(past, -1, 1))
         return spectral_scan(x, kernel_spectrum(kernel, grid), state=state)[1]
 
-    value, gradient = values_and_gradients(spectral, x, kernel, past)
+    value, gradient = with_gradients(spectral, x, kernel, past)
     for recurrence in (in_space_sequential, in_space_parallel):
-        result, slopes = values_and_gradients(recurrence, x, kernel, past)
+        result, slopes = with_gradients(recurrence, x, kernel, past)
         assert_close(result, value)
         assert_close(slopes, gradient, 1e-5)
 
@@ -265,18 +255,16 @@ def test_attention_equals_flax_with_the_same_weights(name):
     mixer.position.table[...] = 50 * mixer.position.table[...]
     turn = turned_by_position((T, *GRID)) if name == "transformer" else None
     attention, split = flax_attention(mixer.space.layer, turn), T if name == "spatial_attn" else 1
-    graph, params = nnx.split((mixer, attention))
 
-    def ours(params, x):
-        return x + nnx.merge(graph, params)[0](x)
+    def ours(mixer, attention, x):
+        return x + mixer(x)
 
-    def flax(params, x):
-        mixer, attention = nnx.merge(graph, params)
+    def flax(mixer, attention, x):
         tokens = x + mixer.position.table[...]
         sequences = tokens.reshape(B * split, -1, CHANNELS)
         return transformer_block(mixer, sequences, attention).reshape(x.shape)
 
-    (value, (_, slope)), (expected, (_, expected_slope)) = (values_and_gradients(f, params, x) for f in (ours, flax))
+    (value, slope), (expected, expected_slope) = (with_gradients(f, mixer, attention, x, by=(2,)) for f in (ours, flax))
     assert_close(value, expected)
     assert_close(slope, expected_slope, 1e-5)
 

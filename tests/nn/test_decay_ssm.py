@@ -7,6 +7,7 @@ from flax import nnx
 from cssm.core.errors import ShapeError, UsageError
 from cssm.nn.layers.decay_ssm import DecaySSM
 from cssm.shared.decay import DECAY_SSM_FORMS
+from made import with_gradients
 from tolerances import assert_close
 
 D, R, C = 5, 3, 4
@@ -27,23 +28,13 @@ def by_steps(layer, state, u):
     return state, jnp.moveaxis(y, 0, 1)
 
 
-def gradients_and_values(layer, state, u, scan=DecaySSM.scan):
-    graph, params = nnx.split(layer)
-
-    def loss(params, state, u):
-        values = scan(nnx.merge(graph, params), state, u)
-        return sum(jnp.sum(jnp.sin(jnp.arange(v.size)).reshape(v.shape) * v) for v in values), values
-
-    return jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(params, state, u)
-
-
 @pytest.mark.parametrize("steps", [1, 11])
 def test_all_forms_are_equal_with_every_gradient(x64, steps):
     state, u = inputs(steps)
-    expected = gradients_and_values(build(), state, u, by_steps)
+    expected = with_gradients(by_steps, build(), state, u)
     forms = [{"chunk": 3, "implementation": "chunked"}, *({"implementation": name} for name in DECAY_SSM_FORMS)]
     for options in forms:
-        found = gradients_and_values(build(**options), state, u)
+        found = with_gradients(DecaySSM.scan, build(**options), state, u)
         assert_close(jax.tree.leaves(found), jax.tree.leaves(expected), what=f"{options}")
 
 
@@ -102,11 +93,11 @@ def test_torch_gives_the_same_numbers(implementation):
             target.weight.copy_(torch.from_numpy(np.array(source.kernel[...]).T))
             target.bias.copy_(torch.from_numpy(np.array(source.bias[...])))
     state, u = (np.array(v, np.float32) for v in inputs(21))
-    gradients, (end, y) = gradients_and_values(layer, state, u)
+    (end, y), gradients = with_gradients(DecaySSM.scan, layer, state, u)
     state, u = torch.from_numpy(state).requires_grad_(), torch.from_numpy(u).requires_grad_()
     found_end, found_y = other.scan(state, u)
-    weight = lambda v: torch.sin(torch.arange(v.numel())).reshape(v.shape)  # noqa: E731
-    sum((weight(v) * v).sum() for v in (found_end, found_y)).backward()
+    weight = lambda v: torch.cos(torch.arange(v.numel())).reshape(v.shape)  # noqa: E731
+    sum((weight(v) * v + 0.1 * v**2).sum() for v in (found_end, found_y)).backward()  # as made.weighted
     assert_close([found_end.detach().numpy(), found_y.detach().numpy()], [end, y], limit=1e-6)
     assert_close([state.grad.numpy(), u.grad.numpy()], list(gradients[1:]), limit=1e-6)
     for name in parts:

@@ -10,46 +10,21 @@ from flax import nnx
 from jax import lax
 from jax.extend.core import jaxprs_in_params
 
+import made
 from cssm.bench.mixers_plain import gated_goom, opponent_goom
 from cssm.core.errors import UsageError
-from cssm.nn import create_mixer
 from cssm.nn.mixers.opponent import transition
 from cssm.nn.shared.causal_conv import CausalConv, DepthwiseConv
 from cssm.nn.shared.gates import Clock, FactoredGates, interpolation, outer
+from made import with_gradients
 from tolerances import assert_close
 
 CHANNELS, GRID = 2, (4, 6)
 
 
-def build(name, **options):
-    return create_mixer(name, channels=CHANNELS, rngs=nnx.Rngs(0), **options)
-
-
-def clip(steps=5, grid=GRID, batch=2, channels=CHANNELS):
-    return jax.random.normal(jax.random.key(1), (batch, steps, *grid, channels))
-
-
-def shaken(mixer, scale=0.3):
-    """The mixer with parameters moved away from their initial values."""
-    graph, params = nnx.split(mixer)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(3), len(leaves))
-    leaves = [p + scale * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
-    return nnx.merge(graph, jax.tree.unflatten(tree, leaves))
-
-
-def with_gradients(mixer, function, *inputs):
-    """function(mixer, *inputs), and the gradients of a weighted sum of it to parameters and inputs."""
-    graph, params = nnx.split(mixer)
-
-    def loss(params, *inputs):
-        out = function(nnx.merge(graph, params), *inputs)
-        return sum(
-            jnp.sum(jnp.cos(jnp.arange(v.size)).reshape(v.shape) * (v.real + 2 * v.imag)) for v in jax.tree.leaves(out)
-        ), out
-
-    gradient, out = jax.jit(jax.grad(loss, tuple(range(1 + len(inputs))), has_aux=True))(params, *inputs)
-    return out, gradient
+build = partial(made.mixer, channels=CHANNELS)
+clip = partial(made.clip, grid=GRID, channels=CHANNELS)
+shaken = partial(made.moved, scale=0.3)
 
 
 def frozen_gates(mixer, **offsets):
@@ -86,7 +61,7 @@ def test_opponent_without_couplings_is_two_standard_recurrences():
     frozen_gates(mixer, excite=2.0, inhibit=1.0, to_excitation=4.0, to_inhibition=4.0, write=100.0)
     decay, _, _ = mixer.transition_parts(GRID)
     start = jax.tree.map(lambda s: s, mixer.init_state(2, GRID))
-    spectra = jnp.fft.rfft2(jnp.moveaxis(clip(2), -1, -3))
+    spectra = jnp.fft.rfft2(jnp.moveaxis(clip(t=2), -1, -3))
     state, _ = mixer.scan(start._replace(excitation=spectra[:, 0], inhibition=spectra[:, 1]), x)
     for logit, begin, frames, final in (
         (2.0, spectra[:, 0], x, state.excitation),
@@ -102,8 +77,8 @@ def test_opponent_without_couplings_is_two_standard_recurrences():
 @pytest.mark.parametrize(("name", "plain"), [("gated", gated_goom), ("opponent", opponent_goom)])
 def test_equals_goom_over_materialised_gates(name, plain):
     mixer, x = shaken(build(name)), clip()
-    fast = with_gradients(mixer, lambda m, x: m(x), x)
-    assert_close(fast, with_gradients(mixer, plain, x), 2e-5)
+    fast = with_gradients(lambda m, x: m(x), mixer, x)
+    assert_close(fast, with_gradients(plain, mixer, x), 2e-5)
     sequential = jax.jit(lambda x: plain(mixer, x, implementation="sequential"))(x)
     assert_close(fast[0], sequential, 1e-5)
 
@@ -112,9 +87,9 @@ def test_equals_goom_over_materialised_gates(name, plain):
 def test_opponent_on_logarithms_equals_direct(readout):
     x, reset = clip(), jnp.zeros((2, 5), bool).at[0, 2].set(True).at[1, 0].set(True)
     direct, goom = (shaken(build("opponent", numerics=numerics)) for numerics in ("direct", "goom"))
-    past = jax.jit(lambda x: direct.scan(direct.init_state(2, GRID), x)[0])(clip(3))
+    past = jax.jit(lambda x: direct.scan(direct.init_state(2, GRID), x)[0])(clip(t=3))
     run = lambda m, s, x: m.scan(s, x, reset=reset, readout=readout)  # noqa: E731
-    expected, actual = (with_gradients(mixer, run, past, x) for mixer in (direct, goom))
+    expected, actual = (with_gradients(run, mixer, past, x) for mixer in (direct, goom))
     assert_close(actual, jax.tree.unflatten(jax.tree.structure(actual), jax.tree.leaves(expected)), 2e-5)
     if readout == "all":
         steps = [jax.jit(lambda x, m=m: m.step(past, x))(x[:, 0]) for m in (goom, direct)]
@@ -125,7 +100,7 @@ def test_opponent_on_logarithms_equals_direct(readout):
 
 
 def test_opponent_rows_are_scaled_where_they_must_be():
-    mixer = shaken(build("opponent", kernel_size=3), 3.0)
+    mixer = shaken(build("opponent", kernel_size=3), scale=3.0)
     frozen_gates(mixer, excite=9.0, inhibit=9.0, to_excitation=9.0, to_inhibition=9.0, write=0.0)
     mixer.decay_logit[...] = jnp.full((CHANNELS,), 9.0)
     gates = mixer.factors(clip()[:, 0], jnp.zeros((2, 1)))
@@ -146,14 +121,14 @@ def test_opponent_rows_are_scaled_where_they_must_be():
 @pytest.mark.parametrize("logit", [-6.0, 1.0, 6.0])
 def test_the_state_bound_holds_over_4096_frames(name, logit):
     """Gates held at their extremes, gains near one, and every pixel at its limit."""
-    mixer, grid = shaken(build(name, **({} if name == "no_fft" else {"kernel_size": 3})), 1.0), (4, 4)
+    mixer, grid = shaken(build(name, **({} if name == "no_fft" else {"kernel_size": 3})), scale=1.0), (4, 4)
     opened = {"step": logit, "excite": 9.0, "inhibit": 9.0, "to_excitation": logit, "to_inhibition": logit}
     frozen_gates(mixer, **{gate: opened.get(gate, 3.0) for gate in mixer.gates.names})
     for leaf in ("recurrence_kernel", "excitation_kernel", "inhibition_kernel"):
         if hasattr(mixer, leaf):
             getattr(mixer, leaf)[...] = getattr(mixer, leaf)[...].at[:, 1, 1].add(300.0)
     mixer.decay_logit = nnx.Param(jnp.full((CHANNELS,), 9.0))
-    signs = jnp.sign(clip(8, grid))
+    signs = jnp.sign(clip(t=8, grid=grid))
 
     def run(state, _):
         state = mixer.scan(state, signs, readout="last")[0]
@@ -198,7 +173,7 @@ def test_the_clock_is_exact_for_ever():
 
 
 def test_convolutions_equal_their_sums(x64):
-    x, reset = np.asarray(clip(6), np.float64), np.zeros((2, 6), bool)
+    x, reset = np.asarray(clip(t=6), np.float64), np.zeros((2, 6), bool)
     reset[0, 3] = True
     conv = shaken(CausalConv(CHANNELS, 4, rngs=nnx.Rngs(0)))
     kernel, bias = (np.asarray(p[...], np.float64) for p in (conv.kernel, conv.bias))
@@ -218,7 +193,7 @@ def test_convolutions_equal_their_sums(x64):
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_depthwise_gradients_are_those_of_the_grouped_convolution(x64, size):
-    conv, x = shaken(DepthwiseConv(CHANNELS, size, rngs=nnx.Rngs(0))), clip(2).astype("float64")
+    conv, x = shaken(DepthwiseConv(CHANNELS, size, rngs=nnx.Rngs(0))), clip(t=2).astype("float64")
 
     def grouped(conv, x):
         around = [(size // 2, size - 1 - size // 2)] * 2
@@ -227,21 +202,21 @@ def test_depthwise_gradients_are_those_of_the_grouped_convolution(x64, size):
         y = lax.conv_general_dilated(frames, conv.kernel[...][:, :, None].astype(x.dtype), (1, 1), around, **options)
         return y.reshape(x.shape) + conv.bias[...]
 
-    got, expected = (with_gradients(conv, call, x) for call in (lambda conv, x: conv(x), grouped))
+    got, expected = (with_gradients(call, conv, x) for call in (lambda conv, x: conv(x), grouped))
     assert_close(got, expected, 1e-6)  # parameters and their gradients are float32
 
 
 def test_causal_gradients_are_those_of_the_masked_sum():
-    conv, x, past = shaken(CausalConv(CHANNELS, 4, rngs=nnx.Rngs(0))), clip(6), clip(3)
+    conv, x, past = shaken(CausalConv(CHANNELS, 4, rngs=nnx.Rngs(0))), clip(t=6), clip(t=3)
     call = lambda conv, x, past, reset: conv.scan(past, x, reset)  # noqa: E731
-    got = with_gradients(conv, partial(call, reset=None), x, past)
-    assert_close(got, with_gradients(conv, partial(call, reset=jnp.zeros((2, 6), bool)), x, past))
+    got = with_gradients(partial(call, reset=None), conv, x, past)
+    assert_close(got, with_gradients(partial(call, reset=jnp.zeros((2, 6), bool)), conv, x, past))
 
 
 @pytest.mark.parametrize("name", ["gated", "opponent"])
 @pytest.mark.parametrize("readout", ["last", "mean"])
 def test_no_gate_exists_per_frame_channel_and_frequency(name, readout):
-    mixer, x, (height, width) = build(name), clip(9), GRID
+    mixer, x, (height, width) = build(name), clip(t=9), GRID
     limit = x.shape[0] * CHANNELS * height * (width // 2 + 1)  # one frame
 
     def sizes(jaxpr):

@@ -1,28 +1,24 @@
-import jax
+from functools import partial
+
 import jax.numpy as jnp
 import pytest
-from flax import nnx
 
+import made
 from cssm.core.errors import UsageError
-from cssm.nn import MIXERS, Mixer, create_mixer
+from cssm.nn import MIXERS, Mixer
 from cssm.nn.mixer import repeat_frame
 from tolerances import assert_close
 
 RECURRENT = [name for name in MIXERS.names() if issubclass(MIXERS[name], Mixer)]
 
 
-def build(name, **options):
-    return create_mixer(name, channels=4, rngs=nnx.Rngs(0), **options)
-
-
-def frame(size=5, batch=2):
-    return jax.random.normal(jax.random.key(1), (batch, size, size, 4))
+build = partial(made.mixer, channels=4)
 
 
 @pytest.mark.parametrize("readout", ["last", "mean"])
 @pytest.mark.parametrize("logit", [17.0, 100.0])
 def test_static_conv_ssm_with_a_saturated_decay_equals_the_repeated_frame(readout, logit):
-    mixer, x = build("conv_ssm"), frame()
+    mixer, x = build("conv_ssm"), made.clip(grid=(5, 5), channels=4)[:, 0]
     mixer.decay_logit[...] = jnp.full((4,), logit)  # the sigmoid rounds to 1
     state = mixer.step(mixer.init_state(2, (5, 5)), x + 1)[0]
     after, shown = mixer.static(state, x, 7, readout=readout)

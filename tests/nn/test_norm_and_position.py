@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import made
 from cssm.core.errors import ShapeError, UnknownNameError, UsageError
 from cssm.nn.layer import require_streaming
 from cssm.nn.parts.norm import NORMS, create_norm
@@ -11,7 +12,7 @@ from tolerances import assert_close
 
 
 def clip(t=5):
-    return 3 + 2 * jax.random.normal(jax.random.key(0), (2, t, 4, 3, 6))
+    return 3 + 2 * made.clip(t=t, grid=(4, 3), channels=6)
 
 
 def moved(name):

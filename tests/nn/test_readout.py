@@ -1,11 +1,13 @@
 """The readout: what a clip gives at once, in pieces, and frame by frame."""
 
-import jax
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+import made
 from cssm.core.errors import ShapeError, UsageError
 from cssm.nn.layer import require_streaming
 from cssm.nn.mixer import select
@@ -17,8 +19,7 @@ def build(frames, pool):
     return Readout(6, 3, frames, pool, rngs=nnx.Rngs(0))
 
 
-def clip(t=5):
-    return jax.random.normal(jax.random.key(0), (2, t, 4, 3, 6))
+clip = partial(made.clip, grid=(4, 3), channels=6)
 
 
 @pytest.mark.parametrize("pool", POOLS)

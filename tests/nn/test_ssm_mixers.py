@@ -1,11 +1,14 @@
 """State-space mixers against explicit state spaces in float64, their bounds, irregular steps, and bad input."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+import made
 from cssm.core.errors import UsageError
 from cssm.nn import create_mixer
 from cssm.nn.mixer import repeat_frame
@@ -18,16 +21,10 @@ NAMES = [*SIZES, "s4nd", "s4nd_full"]
 
 
 def build(name, channels=CHANNELS, **options):
-    mixer = create_mixer(name, channels=channels, d_state=SIZES.get(name, 6), rngs=nnx.Rngs(3), **options)
-    graph, params = nnx.split(mixer)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(4), len(leaves))
-    leaves = [p + 0.2 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
-    return nnx.merge(graph, jax.tree.unflatten(tree, leaves))
+    return made.moved(made.mixer(name, channels, d_state=SIZES.get(name, 6), seed=3, **options), 0.2)
 
 
-def clip(t=9, grid=(2, 4), channels=CHANNELS, batch=2):
-    return jax.random.normal(jax.random.key(5), (batch, t, *grid, channels))
+clip = partial(made.clip, t=9, grid=(2, 4), channels=CHANNELS)
 
 
 def value(parameter):
@@ -112,7 +109,7 @@ def dense_output(mixer, y):
 @pytest.mark.parametrize("steps", [9, 70])
 def test_one_state_space_per_channel_equals_dense_matrices(name, steps):
     """70 frames: a short chunk, then a whole one."""
-    mixer, x = build(name), clip(steps)
+    mixer, x = build(name), clip(t=steps)
     A_bar, B_bar, C = discretised(mixer, name)
     state, y, u = np.zeros((2, 2, 4, CHANNELS, A_bar.shape[-1]), complex), [], np.float64(x)
     for t in range(steps):
@@ -125,7 +122,7 @@ def test_one_state_space_per_channel_equals_dense_matrices(name, steps):
 
 
 def test_convs5_equals_an_explicit_state_space():
-    mixer, x = build("convs5"), np.float64(clip(4))
+    mixer, x = build("convs5"), np.float64(clip(t=4))
     A = -np.exp(value(mixer.log_A_real)) + 1j * value(mixer.A_imag)
     z = np.exp(value(mixer.log_step)) * A
 
@@ -145,7 +142,7 @@ def test_convs5_equals_an_explicit_state_space():
 
 @pytest.mark.parametrize("name", ["s4nd", "s4nd_full"])
 def test_s4nd_equals_the_sum_over_four_quadrants(name):
-    mixer, x = build(name, channels=2), np.float64(clip(1, (4, 5), 2, 1))[0, 0]
+    mixer, x = build(name, channels=2), np.float64(clip(t=1, grid=(4, 5), channels=2, batch=1))[0, 0]
     A_bar, B_bar, C = discretised(mixer, name)
     taps, vector = [], B_bar
     for _ in range(5):
@@ -164,7 +161,7 @@ def test_s4nd_equals_the_sum_over_four_quadrants(name):
 def test_the_state_bound_holds_for_4096_adversarial_frames(name):
     """Inputs at the bound, with the signs that push the slowest mode of the first channel furthest."""
     mixer, steps = build(name, dt_min=0.05) if name not in ("lru",) else build(name), 4096
-    x = repeat_frame(jnp.sign(clip(1, (2, 2), batch=1)[:, 0]), steps)
+    x = repeat_frame(jnp.sign(clip(t=1, grid=(2, 2), batch=1)[:, 0]), steps)
     z = np.log(np.asarray(mixer.transition((2, 2)))[:, 0, 0]) if mixer.time_invariant else np.array([-0.02 + 0.3j])
     beat = np.sign(np.cos(z[np.argmax(z.real)].imag * np.arange(steps)[::-1]) + 1e-9)
     x = x * jnp.asarray(beat, jnp.float32)[None, :, None, None, None]
@@ -188,7 +185,7 @@ def test_the_bilinear_rule_makes_s4_a_contraction():
 @pytest.mark.parametrize("readout", ["all", "last"])
 def test_irregular_steps(name, readout):
     """dt = 1 is the default; dt = 2 is a zero frame in between; halves compose; scan equals step."""
-    mixer, x = build(name), clip(5, (2, 3))
+    mixer, x = build(name), clip(t=5, grid=(2, 3))
     dt = jnp.ones((2, 5)).at[0, 2].set(2.0).at[1, 3].set(0.5)
 
     @jax.jit
@@ -215,7 +212,7 @@ def test_irregular_steps(name, readout):
 
 @pytest.mark.parametrize("name", ["s4", "s4d"])
 def test_resets_frame_by_frame_equal_the_chunks(name):
-    mixer, x = build(name), clip(6)
+    mixer, x = build(name), clip(t=6)
     none = jnp.zeros((2, 6), bool)
     assert_close(run(mixer, x), run(mixer, x, reset=none), 1e-5)
 

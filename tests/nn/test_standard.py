@@ -1,21 +1,20 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+import made
 from cssm.core.errors import UsageError
-from cssm.nn import create_mixer
-from specimens import weighted
+from made import values_and_gradients
 from tolerances import assert_close
 
 B, T, GRID, CHANNELS = 2, 6, (5, 6), 3
 NUMERICS = ("goom", "direct")
 
 
-def build(**options):
-    return create_mixer("standard", channels=CHANNELS, kernel_size=5, init_scale=0.3, rngs=nnx.Rngs(0), **options)
-
-
+build = partial(made.mixer, "standard", CHANNELS, kernel_size=5, init_scale=0.3)
 MIXERS = {numerics: nnx.split(build(numerics=numerics)) for numerics in NUMERICS}
 
 
@@ -24,15 +23,13 @@ def both(call, *args):
 
     def run(numerics, args):
         graph, params = MIXERS[numerics]
-        function = lambda params, *a: call(nnx.merge(graph, params), *a)  # noqa: E731
-        arguments = tuple(range(len(args) + 1))
-        return function(params, *args), jax.grad(lambda *a: weighted(function(*a)), arguments)(params, *args)
+        return values_and_gradients(lambda params, *a: call(nnx.merge(graph, params), *a), params, *args)
 
     return jax.jit(lambda args: [run(numerics, args) for numerics in NUMERICS])(args)
 
 
 def clip():
-    x = jax.random.normal(jax.random.key(1), (B, T, *GRID, CHANNELS))
+    x = made.clip(t=T, grid=GRID, channels=CHANNELS, batch=B)
     return x.at[:, 2].set(0.0).at[1, 0].set(1.0)  # a black frame, and a flat one: zeros in space, zeros in the spectrum
 
 

@@ -13,6 +13,7 @@ from cssm.core.errors import ShapeError, UsageError
 from cssm.ops import goom, spectral_scan
 from cssm.ops.goom import cases, from_goom, reference, to_goom
 from cssm.ops.scan import linear_scan_reference
+from made import values_and_gradients
 from tolerances import assert_close
 
 ZERO = complex(-math.inf, 0)
@@ -24,16 +25,6 @@ def draw(shape, is_complex=True, seed=0):
     phase = 2 * np.pi * rng.random(shape) if is_complex else np.pi * rng.integers(0, 2, shape)
     value = np.exp(rng.normal(size=shape)) * np.exp(1j * phase)
     return jnp.asarray(value if is_complex else value.real)
-
-
-def loss_of(x):
-    """A real number that depends on every entry, on real and imaginary parts, unevenly."""
-    weight = jnp.cos(jnp.arange(x.size, dtype=x.real.dtype)).reshape(x.shape)
-    return jnp.sum(weight * x.real + jnp.sin(3 * weight) * x.imag) + 0.1 * jnp.sum(jnp.square(jnp.abs(x)))
-
-
-def values_and_gradients(function, *args):
-    return function(*args), jax.grad(lambda *v: loss_of(function(*v)), tuple(range(len(args))))(*args)
 
 
 OPERATIONS = {  # on GOOMs, on ordinary numbers, shapes

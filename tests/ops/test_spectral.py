@@ -19,6 +19,7 @@ from cssm.ops.spectral import (
     spectral_static,
     stable_spectrum,
 )
+from made import values_and_gradients
 from tolerances import assert_close
 
 FAST = ("stream", "clip", "parallel")
@@ -31,19 +32,6 @@ def arguments(shape, seed=0):
     spectrum = stable_spectrum(kernel_spectrum(kernel, (h, w)))
     state = spectral.to_spectrum(jnp.asarray(rng.normal(size=(b, h, w, c))))
     return jnp.asarray(rng.normal(size=shape)), spectrum, state, jnp.asarray(rng.random((b, t)) < 0.3)
-
-
-def loss_of(outputs):
-    """A real number that depends on every output, complex parts included, unevenly."""
-    total = 0.0
-    for leaf in jax.tree.leaves(outputs):
-        weight = jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape)
-        total += jnp.sum(weight * leaf.real) + jnp.sum(jnp.sin(weight) * leaf.imag) + 0.1 * jnp.sum(jnp.abs(leaf) ** 2)
-    return total
-
-
-def values_and_gradients(function, *args):
-    return function(*args), jax.grad(lambda *v: loss_of(function(*v)), tuple(range(len(args))))(*args)
 
 
 @pytest.mark.parametrize("name", cases.TESTS)
