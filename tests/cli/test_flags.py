@@ -8,7 +8,7 @@ from command_lines import run_of
 from cssm.cli import vocabulary
 from cssm.cli.fields import field_docs, fields_of
 from cssm.cli.flags import run_fields
-from cssm.cli.train import _new, main
+from cssm.cli.train import Command, _new, _run_dir, main
 from cssm.cli.words import options_of
 from cssm.core.errors import DataError, UsageError
 from cssm.data import DATASETS
@@ -145,6 +145,26 @@ def test_options_that_the_data_decides_are_told_not_dropped():
     for line, says in (("demo --task.num-classes 3", "the data says 2"), ("demo --model.in-channels 1", "says 3")):
         with pytest.raises(UsageError, match=says):
             run_of(line)
+
+
+def test_the_last_of_two_equal_options_wins():
+    assert run_of("demo --lr 1 --train.lr 2").train.lr == 2
+    assert type(run_of("demo --dataset digits --dataset featuretracker").data) is DATASETS["featuretracker"]
+
+
+def test_augmentation_is_chosen_by_name():
+    own = RECIPES["images"]().augment
+    assert run_of("digits --augment none").augment is None
+    assert run_of("digits --augment flip_shift").augment == RECIPES["digits"]().augment != own
+    assert run_of("demo --augment flip_shift").augment == AUGMENTS["flip_shift"]()
+
+
+def test_resume_takes_the_newest_run_of_the_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo-20260102-000000", "demo-20260103-000000", "demo-20260101-000000", "digits-20260104-000000"):
+        (tmp_path / "runs" / name / "checkpoints").mkdir(parents=True)
+    (tmp_path / "runs" / "demo-20260105-000000").mkdir()  # it never began
+    assert _run_dir("demo", Command(resume=True)).name == "demo-20260103-000000"
 
 
 def test_help_is_short_and_help_all_is_whole(capsys):

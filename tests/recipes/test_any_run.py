@@ -53,6 +53,25 @@ def test_the_lowest_error_is_the_best_and_is_what_is_reported(trained):
     assert best == min(records, key=lambda r: r["error"])["step"] != 12, "the last step must not be the best here"
 
 
+def mean_target(split):
+    """The error of the mean target of the training rows on a split."""
+    train, rows = (toys.blobs().source(name) for name in ("train", split))
+    known, asked = (source.batch(range(len(source)))["target"] for source in (train, rows))
+    return float(np.square(asked - known.mean(0)).mean())
+
+
+def test_the_baseline_is_of_the_split_that_is_reported(trained, capsys):
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["mean_target"] == pytest.approx(mean_target("val"), abs=1e-4)
+    for split in ("val", "test"):
+        assert main(["eval", str(trained), "--split", split]) == 0
+        record = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+        assert record["mean_target"] == pytest.approx(mean_target(split), rel=1e-5)
+        if split == "val":
+            assert record["error"] == pytest.approx(min(errors(trained)), rel=1e-5)
+    assert mean_target("val") != pytest.approx(mean_target("test"), rel=1e-3)
+
+
 def test_every_picture_is_drawn(trained):
     for name in ("curves.png", "predictions.png"):
         assert Image.open(trained / name).size[0] > 300

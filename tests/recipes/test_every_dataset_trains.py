@@ -44,6 +44,8 @@ def test_a_command_line_makes_a_run_that_can_start(name, tmp_path):
     prepare(run, tmp_path / "run", resume=False)
     assert run.model.num_classes == run.task.num_classes == run.data.num_classes
     assert run.model.grid == run.data.sample_spec["input"].shape[-3:-1]
+    sizes = (run.train_size, run.val_size, run.test_size)
+    assert (sizes == (None, None, None)) == (SETS[name][1] is not None or name == "digits")  # all that files hold
     assert not (tmp_path / "run").exists()
 
 
