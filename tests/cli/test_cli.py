@@ -140,6 +140,17 @@ def test_import_is_lazy():
         (["train", "demo", "--dataset", "imagenette"], ["imagenette is read from files", "--data-dir"]),
         (["train", "images"], ["read from files", "--data-dir"]),
         (["train", "--lr", "3"], ["name a recipe first"]),
+        (["train", "pathfinder", "--dataset", "pathfinder", "--difficulty", "abc"], ["--difficulty abc: expected INT"]),
+        (["train", "demo", "--data-dir", ".", "--data.difficulty", "abc"], ["--data.difficulty abc: expected INT"]),
+        (["train", "demo", "--flip", "0.3"], ["--flip does nothing", "add --augment flip_shift"]),
+        (["train", "--dataset", "imagenet", "--data-dir", "."], ["'imagenet' has no recipe of its own", "imagenette"]),
+        (["train", "demo", "--recipe", "pathtracker"], ["--recipe is pathtracker", "says demo"]),
+        (["eval"], ["Missing from cssm eval: PATH", "cssm eval --help"]),
+        (["eval", "a", "b"], ["Unrecognized options: b"]),
+        (["eval", "a", "--batchsize", "3"], ["--batchsize", "Perhaps you meant: --batch-size"]),
+        (["eval", "a", "--split", "train"], ["invalid choice 'train' for argument '--split'"]),
+        (["stream", "a"], ["--input PATH"]),
+        (["data", "check", "pathtracker", "--frames", "x"], ["--frames", "'x'"]),
         (["data", "clip", "pathtracker", "--output", "c.npz", "--index", "-1"], ["--index is -1"]),
         (["data", "check", "pathtracker", "--samples", "3"], ["--samples is 3"]),
         (["data", "preview", "pathtracker", "--output", "p.foo"], [".png"]),
@@ -236,6 +247,49 @@ def test_resume_refuses_another_run_and_changes_nothing(trained, tmp_path, flags
     before = files(run_dir)
     fails(capsys, ["train", "demo", "--out", run_dir, "--resume", *flags], 2, "continues the run as it was", *says)
     assert files(run_dir) == before
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags", "says"),
+    [
+        ("pathfinder", [], ["holds a run of 'demo', not 'pathfinder'"]),
+        ("demo", ["--seed", "1"], ["seed 42", "use the same"]),
+        ("demo", ["--batch-size", "7"], ["48", "a batch size that divides it"]),
+    ],
+)
+def test_a_refused_resume_leaves_a_run_that_resumes(trained, tmp_path, recipe, flags, says, capsys):
+    run_dir = copied(trained, tmp_path)
+    before = files(run_dir)
+    fails(capsys, ["train", recipe, "--out", run_dir, "--resume", "--steps", "8", *flags], 2, *says)
+    assert {path: data for path, data in files(run_dir).items() if path in before} == before
+    assert main(["train", "demo", "--out", str(run_dir), "--resume", "--steps", "7"]) == 0
+
+
+def test_resume_takes_the_run_that_was_written_last(trained, tmp_path, monkeypatch):
+    import os
+    import shutil
+
+    monkeypatch.chdir(tmp_path)
+    for name, age in (("demo-mine", 0), ("demo-zzz", 100)):
+        folder = shutil.copytree(trained, tmp_path / "runs" / name)
+        then = time.time() - age
+        os.utime(folder / "checkpoints", (then, then))
+    assert main(["train", "demo", "--resume", "--steps", "7"]) == 0
+    assert [path.parts[-3] for path in (tmp_path / "runs").glob("*/checkpoints/step_7")] == ["demo-mine"]
+
+
+def test_a_file_names_the_recipe_and_its_run_is_resumed_by_the_printed_command(trained, tmp_path, capsys):
+    run_dir = copied(trained, tmp_path)
+    (tmp_path / "run.toml").write_text(f'recipe = "demo"\nout = "{run_dir}"\nsteps = 7\n')
+    assert main(["train", "demo", "--config", str(tmp_path / "run.toml"), "--resume"]) == 0
+    capsys.readouterr()
+    fails(capsys, ["train", "images", "--config", tmp_path / "run.toml"], 2, "recipe in", "is demo", "says images")
+
+
+def test_one_class_is_told_by_its_folder(tmp_path, capsys):
+    (tmp_path / "photos" / "cats").mkdir(parents=True)
+    says = ["ImageFolder has one class, 'cats'", "at least 2"]
+    fails(capsys, ["train", "images", "--data-dir", tmp_path / "photos", "--out", tmp_path / "run"], 2, *says)
 
 
 def test_resume_takes_the_runs_own_values_and_can_go_further(trained, tmp_path, capsys):

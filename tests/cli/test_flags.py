@@ -67,6 +67,7 @@ def test_every_registered_configuration_documents_its_fields(kind):
         ("demo --augment flip_shift --shift 2", "augment.shift", 2),
         ("demo --kernel-size 7", "model.mixer_options", {"memory": 8.0, "init_scale": 0.1, "kernel_size": 7}),
         ("demo --mixer-options rho=0.5 memory=1", "model.mixer_options", {"memory": 1, "init_scale": 0.1, "rho": 0.5}),
+        ("demo --mixer-options", "model.mixer_options", {}),
         ("demo --cssm gdn --kernel-size 7", "model.mixer_options", {"kernel_size": 7}),
         ("demo --cssm no_gate", "model.mixer_options", {"memory": 8.0, "init_scale": 0.1}),
         ("digits --augment none", "model.num_classes", 10),
@@ -131,6 +132,10 @@ def test_a_file_of_options_and_the_command_line_wins(tmp_path):
     run = run_of(f"--config {path} --train.seed 8")
     assert (run.recipe, run.train.lr, run.train.seed, run.train.progress) == ("demo", 0.5, 8, False)
     assert (run.model.mixer, run.model.mixer_options) == ("gdn", {"kernel_size": 5})
+    more = tmp_path / "more.toml"
+    more.write_text("lr = 0.25\n")
+    run = run_of(f"--config {path} --config {more}")
+    assert (run.train.lr, run.train.seed) == (0.25, 7)
     path.write_text("[model]\ndepht = 2\n")
     with pytest.raises(UsageError, match=r"model\.depht in .*did you mean --model\.depth"):
         run_of(f"demo --config {path}")

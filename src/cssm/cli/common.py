@@ -1,23 +1,44 @@
 """Shared by the commands: the compilation cache, parsing, reading clips."""
 
+import contextlib
 import inspect
+import io
 import os
 import zipfile
 import zlib
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cssm.core.errors import DataError
+from cssm.core.errors import DataError, UsageError
 
 T = TypeVar("T")
 MAX_CLIP_BYTES = 2**31
 
 
 def parse(kind: type[T] | Any, argv: list[str], command: str, description: str) -> T:
-    """Parse flags into a frozen dataclass with tyro; a mistake prints what is wrong and exits with 2."""
+    """Parse flags into a frozen dataclass with tyro. UsageError, in one line, for a mistake in them."""
     import tyro
 
-    return tyro.cli(kind, args=argv, prog=f"cssm {command}", description=inspect.cleandoc(description))
+    heard = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(heard):
+            return tyro.cli(kind, args=argv, prog=f"cssm {command}", description=inspect.cleandoc(description))
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        raise UsageError(f"{_sentence(heard.getvalue())}; cssm {command} --help lists the options") from None
+
+
+def _sentence(box: str) -> str:
+    """What the framed text of tyro says, without its frame and its help.
+
+    >>> _sentence("+- Oh --+\\n| Missing: |\\n|   --out  |\\n| ------ |\\n| For full helptext, run |\\n+-------+")
+    'Missing: --out'
+    """
+    lines = [line.strip("|│ ") for line in box.splitlines()[1:-1]]
+    said = takewhile(lambda line: not line.startswith(("For full helptext", "Argument helptext")), lines)
+    return " ".join(line for line in said if line.strip("-─"))
 
 
 def enable_compilation_cache() -> None:

@@ -44,7 +44,7 @@ def overridden(run: Any, given: Mapping[str, Option]) -> Any:
     if {"train.steps", "train.epochs"} <= given.keys():
         raise UsageError("give --steps or --epochs, not both")
     undone = _undone(run, changes)
-    if "model.mixer_options" in changes:
+    if changes.get("model.mixer_options"):  # none given: those of the recipe go
         kept = undone.get("model.mixer_options", run.model.mixer_options)
         changes["model.mixer_options"] = {**kept, **changes["model.mixer_options"]}
     return replaced(run, undone | changes)
@@ -93,6 +93,8 @@ def _path(name: str, option: Option, known: Mapping[str, Field], command: str, k
             return known[candidate].path
     if _exists_elsewhere(vocabulary.plain_name(own)):
         raise UsageError(f"{option.typed} does not apply to {kinds}: leave it out")
+    if augment := _augment_with(own):
+        raise UsageError(f"{option.typed} does nothing without an augmentation that has it: add --augment {augment}")
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean --{close[0].replace('_', '-')}? " if close else ""
     raise UsageError(f"{command} has no option {option.typed}: {hint}{command} --help-all lists them all")
@@ -104,6 +106,14 @@ def _exists_elsewhere(name: str) -> bool:
 
     kinds = [DATASETS[each] for each in DATASETS.names()] + [type(MODELS[each]) for each in MODELS.names()]
     return any(name in {field.name for field in dataclasses.fields(kind)} for kind in kinds)
+
+
+def _augment_with(name: str) -> str | None:
+    """An augmentation that has a field of that name."""
+    from cssm.data.augment import AUGMENTS
+
+    having = (each for each in AUGMENTS.names() if name in {f.name for f in dataclasses.fields(AUGMENTS[each])})
+    return next(having, None)
 
 
 def _undone(run: Any, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from cssm.core.errors import UsageError
 
 from . import vocabulary
+from .values import parse_value
 from .words import Option, take
 
 SIZES = ("train_size", "val_size", "test_size")
@@ -22,7 +23,8 @@ def with_parts(run: Any, options: list[Option]) -> Any:
     if augment is not None:
         run = dataclasses.replace(run, augment=_augment(run.augment, augment.value()))
     if dataset is not None or folder is not None:
-        difficulty = next((int(o.value()) for o in options if vocabulary.plain_name(o.name) == "difficulty"), None)
+        asked = [o for o in options if vocabulary.plain_name(o.name.rpartition(".")[2]) == "difficulty"]
+        difficulty = parse_value(asked[-1], int) if asked else None
         run = _with_data(run, dataset and dataset.value(), folder and Path(folder.value()), difficulty)
     return run
 

@@ -49,9 +49,10 @@ def main(argv: list[str]) -> int:
     words = [word for word in argv if word not in asked_help]
     name = words.pop(0) if words and not words[0].startswith("-") else None
     options = options_of(words)
-    name = name or _recipe_of(options)
+    name = _recipe_of(options, name)
     if name is None:
-        print(recipes_help(RECIPES), end="")
+        if asked_help or not argv:
+            print(recipes_help(RECIPES), end="")
         if asked_help:
             return 0
         raise UsageError(f"cssm train: name a recipe first: {', '.join(RECIPES.names())}")
@@ -78,16 +79,24 @@ def _processes(command: Command) -> Any:
     return join(command.coordinator, command.processes, command.process_id, timeout=command.join_timeout)
 
 
-def _recipe_of(options: list[Option]) -> str | None:
-    """The recipe that a file or a data set names: command lines of published code have none."""
+def _recipe_of(options: list[Option], name: str | None = None) -> str | None:
+    """`name`, or the recipe that a file or a data set names: command lines of published code have none."""
     from cssm.data import DATASETS
+    from cssm.recipes import RECIPES
 
     named = take(options, ("recipe",))
-    dataset = next((option for option in options if option.name == "dataset"), None)
     if named is not None:
+        if name not in (None, named.value()):
+            raise UsageError(f"{named.typed} is {named.value()}, the command line says {name}: leave one of them out")
         return named.value()
-    if dataset is not None:
-        return DATASETS.canonical(dataset.value())
+    dataset = next((option for option in options if option.name == "dataset"), None)
+    if name is None and dataset is not None:
+        name = DATASETS.canonical(dataset.value())
+        if name not in RECIPES:
+            known = ", ".join(RECIPES.names())
+            raise UsageError(f"data set {name!r} has no recipe of its own: name one of {known} before the options")
+    if name is not None:
+        return name
     return "imagenette" if any(option.name == "arch" for option in options) else None
 
 
@@ -123,6 +132,8 @@ def _resumed(run_dir: Path, options: list[Option], name: str) -> Any:
     from .parts import with_parts
 
     run = decode(cluster().first(lambda: encode(load_saved(run_dir))))
+    if run.recipe != name:
+        raise UsageError(f"{run_dir} holds a run of {run.recipe!r}, not {name!r}: name that recipe, or another --out")
     chosen = with_parts(run, options)
     for part in ("model", "data", "augment"):
         if getattr(chosen, part) != getattr(run, part):
@@ -137,10 +148,10 @@ def _run_dir(recipe: str, command: Command) -> Path:
         return command.out
     if not command.resume:
         return Path("runs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
-    runs = sorted(p for p in Path("runs").glob(f"{recipe}-*") if (p / "checkpoints").is_dir())
+    runs = [path.parent for path in Path("runs").glob(f"{recipe}-*/checkpoints")]
     if not runs:
         raise UsageError(f"--resume: no run of {recipe!r} in runs/; name its folder with --out")
-    return runs[-1]
+    return max(runs, key=lambda path: (path / "checkpoints").stat().st_mtime)
 
 
 def _train(run: Any, run_dir: Path, resume: bool, argv: list[str]) -> int:

@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ class Option(NamedTuple):
 
 
 def options_of(argv: list[str]) -> list[Option]:
-    """The options of a command line, those of `--config FILE` first. UsageError for a word that belongs to none.
+    """The options of a command line, those of every `--config FILE` first. UsageError for a word that belongs to none.
 
     >>> options_of(["--embed_dim", "8", "--lr=0.1"])[0]
     Option(name='embed_dim', values=('8',), typed='--embed_dim')
@@ -38,8 +39,8 @@ def options_of(argv: list[str]) -> list[Option]:
             options[-1] = options[-1]._replace(values=(*options[-1].values, word))
         else:
             raise UsageError(f"{word!r} belongs to no option: options begin with --, such as --lr 0.001")
-    file = take(options, ("config",))
-    return [*(read_config(Path(file.value())) if file else []), *options]
+    files = [read_config(Path(option.value())) for option in options if option.name == "config"]
+    return [*chain(*files), *(option for option in options if option.name != "config")]
 
 
 def take(options: list[Option], names: tuple[str, ...]) -> Option | None:

@@ -73,6 +73,9 @@ class Classify:
         return self.num_classes
 
     def fitted(self, data: DataSet) -> "Classify":
+        if data.num_classes < 2:
+            found = f"{type(data).__name__} has one class, {data.class_names[0]!r}"
+            raise UsageError(f"{found}: there is nothing to tell apart, give it at least 2")
         return replace(self, num_classes=data.num_classes, class_names=tuple(data.class_names))
 
     def check(self, data: DataSet, model: Model) -> None:

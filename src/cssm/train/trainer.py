@@ -92,6 +92,9 @@ class Trainer:
         self.store.open(resume)
         if resume:
             self.restore()
+            Stream(
+                self.train_data, self.data_state
+            )  # raises for data that cannot go on there, before anything is written
         else:
             self.data_state = Stream(self.train_data).state()
             self.state = self.store.begin(self.fresh_state(), self.facts())
