@@ -14,6 +14,7 @@ from cssm.core.errors import DataError, UsageError
 from cssm.data import DATASETS
 from cssm.data.augment import AUGMENTS
 from cssm.models import MODELS
+from cssm.nn import MIXERS
 from cssm.recipes import RECIPES
 
 
@@ -115,12 +116,18 @@ def test_any_value_of_any_recipe_can_be_overridden(name):
             "--norm_type global_layer --pool_type max --frame_readout last --seed 42",
             {"model.embed_dim": 64, "train.batch_size": 128, "train.grad_clip": 1.0, "model.pool": "max"},
         ),
+        (
+            "--dataset girik --cssm spatiotemporal_attn --depth 3 --drop_path 0.1 --embed_dim 64",
+            {"model.drop_path": 0.1, "model.depth": 3},
+        ),
+        ("--dataset girik --cssm mamba2_seq --state_dim 16", {"model.mixer_options": {"state_dim": 16}}),
         ("--model simple --cssm_type standard --num_timesteps 8 --dataset pathfinder", {"model.mixer": "standard"}),
     ],
 )
 def test_published_command_lines_work_as_pasted(line, expected):
     found = {field.path: field.value for field in run_fields(run_of(line))}
     assert {path: found[path] for path in expected} == expected
+    assert found["model.mixer"] in MIXERS
 
 
 def test_a_file_of_options_and_the_command_line_wins(tmp_path):

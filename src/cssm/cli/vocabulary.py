@@ -22,7 +22,7 @@ SHORT: dict[str, tuple[str, ...]] = {  # name -> the fields it means: the first 
     "frame_readout": ("model.readout",),
     "pathfinder_difficulty": ("data.difficulty",),
 }
-MIXER_OPTIONS = ("kernel_size",)  # options of a mixer with a name of their own: --kernel-size 7
+MIXER_OPTIONS = ("kernel_size", "state_dim")  # options of a mixer with a name of their own: --kernel-size 7
 
 # names that choose a part of the run, and with it which fields there are
 ARCH, DATASET, DATA_DIR, AUGMENT = (

@@ -92,9 +92,9 @@ class Trainer:
         self.store.open(resume)
         if resume:
             self.restore()
-            Stream(
-                self.train_data, self.data_state
-            )  # raises for data that cannot go on there, before anything is written
+            if self.step > self.plan.steps:
+                raise UsageError(f"{self.run_dir} is at step {self.step} of {self.plan.steps}: ask for more steps")
+            Stream(self.train_data, self.data_state)  # raises, before anything is written, for data that cannot go on
         else:
             self.data_state = Stream(self.train_data).state()
             self.state = self.store.begin(self.fresh_state(), self.facts())

@@ -114,7 +114,7 @@ class SpatialAttention(Control):
         return y + self.mlp(x + y)
 
 
-@MIXERS.register("transformer")
+@MIXERS.register("transformer", aliases=("spatiotemporal_attn",))
 class SpaceTimeAttention(Control):
     """Attention over space and time: a control.
 
