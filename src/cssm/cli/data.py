@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"cssm data {name}: name a data set: {', '.join(names)}")
     dataset = DATASETS.canonical(rest[0])
     if dataset not in names:
-        raise UsageError(f"cssm data {name}: {dataset} is read from files, not generated: name {', '.join(names)}")
+        raise UsageError(f"cssm data {name}: {dataset} is none of the sets it can write: name {', '.join(names)}")
     flags, data = _parse(name, dataset, rest[1:])
     return action.run(dataset, flags, data)
 

@@ -88,14 +88,12 @@ def _show(t, task, output, as_json: bool) -> None:
 
 
 def _compare(run, model, video, output, flags) -> None:
-    import jax
     import numpy as np
-    from flax import nnx
 
-    graph, params = nnx.split(model)
+    from cssm.recipes import compiled
+
     dt = None if flags.dt == 1 else np.full((1, len(video)), flags.dt, np.float32)
-    whole = jax.jit(lambda params, x: nnx.merge(graph, params)(x, dt=dt))
-    parallel = np.asarray(whole(params, run.task.prepare({"input": video[None]})["input"]))
+    parallel = np.asarray(compiled(model)(run.task.prepare({"input": video[None]})["input"], dt=dt))
     difference = float(np.abs(parallel - output).max())
     text = json.dumps({"largest_difference": difference}) if flags.json else ""
     print(text or f"largest difference from the parallel pass {difference:.2e}")
