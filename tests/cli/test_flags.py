@@ -1,6 +1,7 @@
 """From a command line to a run: every field can be set, under every name; published command lines work as pasted."""
 
 import dataclasses
+import os
 
 import pytest
 from command_lines import run_of
@@ -173,10 +174,11 @@ def test_augmentation_is_chosen_by_name():
 
 def test_resume_takes_the_newest_run_of_the_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("demo-20260102-000000", "demo-20260103-000000", "demo-20260101-000000", "digits-20260104-000000"):
+    for when, name in enumerate(("demo-b", "demo-c", "demo-a", "digits-d")):
         (tmp_path / "runs" / name / "checkpoints").mkdir(parents=True)
-    (tmp_path / "runs" / "demo-20260105-000000").mkdir()  # it never began
-    assert _run_dir("demo", Command(resume=True)).name == "demo-20260103-000000"
+        os.utime(tmp_path / "runs" / name / "checkpoints", (when, when))
+    (tmp_path / "runs" / "demo-e").mkdir()  # it never began
+    assert _run_dir("demo", Command(resume=True)).name == "demo-a"
 
 
 def test_help_is_short_and_help_all_is_whole(capsys):
