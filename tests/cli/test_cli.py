@@ -139,6 +139,7 @@ def test_import_is_lazy():
         (["train", "demo", "--augment", "flip_shift", "--flip", "2"], ["flip 2.0 is out of range"]),
         (["train", "demo", "--dataset", "imagenette"], ["imagenette is read from files", "--data-dir"]),
         (["train", "images"], ["read from files", "--data-dir"]),
+        (["train", "demo", "--join-timeout", "3"], ["--join-timeout", "--distributed"]),
         (["train", "--lr", "3"], ["name a recipe first"]),
         (["train", "pathfinder", "--dataset", "pathfinder", "--difficulty", "abc"], ["--difficulty abc: expected INT"]),
         (["train", "demo", "--data-dir", ".", "--data.difficulty", "abc"], ["--data.difficulty abc: expected INT"]),

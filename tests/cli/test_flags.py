@@ -144,6 +144,9 @@ def test_a_file_of_options_and_the_command_line_wins(tmp_path):
     more.write_text("lr = 0.25\n")
     run = run_of(f"--config {path} --config {more}")
     assert (run.train.lr, run.train.seed) == (0.25, 7)
+    path.write_text("steps = 5\n")
+    assert run_of(f"demo --config {path}").train.steps == 5
+    assert run_of(f"demo --config {path} --epochs 2").train.epochs == 2
     path.write_text("[model]\ndepht = 2\n")
     with pytest.raises(UsageError, match=r"model\.depht in .*did you mean --model\.depth"):
         run_of(f"demo --config {path}")

@@ -257,3 +257,9 @@ def test_files_without_a_folder_are_one_clear_error(name):
     assert decode(encode(data)) == data
     with pytest.raises(UsageError, match=r"is read from files: give --data-dir"):
         data.source("train")
+
+
+def test_holdout_is_refused_where_there_is_nothing_to_hold_out(tmp_path):
+    root = miniatures.images_alone(tmp_path)
+    with pytest.raises(UsageError, match="cut 80/10/10; leave it out"):
+        DATASETS["images"](root=root, holdout=0.1).source("train")

@@ -34,7 +34,7 @@ def by_field(options: Iterable[Option], run: Any, command: str) -> dict[str, Opt
         path = _path(name, option, known, command, f"{type(run.data).__name__} or {type(run.model).__name__}")
         before = given[path].values if path == "model.mixer_options" and path in given else ()
         given[path] = option._replace(values=(*before, *values))
-    return given
+    return _one_unit(given)
 
 
 def overridden(run: Any, given: Mapping[str, Option]) -> Any:
@@ -83,6 +83,15 @@ def check_continued(run: Any, given: Mapping[str, Option]) -> None:
                 f"--resume continues the run as it was: its {saved[path].flag} is {saved[path].value}, not {value}; "
                 f"leave {option.typed} out"
             )
+
+
+def _one_unit(given: dict[str, Option]) -> dict[str, Option]:
+    """Where a file gives steps and the command line epochs, or the other way round, the command line wins."""
+    both = [path for path in ("train.steps", "train.epochs") if path in given]
+    of_file = [path for path in both if not given[path].typed.startswith("--")]
+    if len(both) == 2 and len(of_file) == 1:
+        del given[of_file[0]]
+    return given
 
 
 def _path(name: str, option: Option, known: Mapping[str, Field], command: str, kinds: str) -> str:

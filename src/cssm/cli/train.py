@@ -106,7 +106,10 @@ def _command(options: list[Option]) -> Command:
         option = take(options, (field.name,))
         if option is not None:
             values[field.name] = parse_value(option, field.kind)
-    return Command(**values)
+    command = Command(**values)
+    if "join_timeout" in values and not command.several:
+        raise UsageError("--join-timeout is for several processes: add --distributed, or leave it out")
+    return command
 
 
 def _new(run: Any, options: list[Option], name: str) -> Any:

@@ -59,7 +59,9 @@ def read_config(path: Path) -> list[Option]:
         return [_toml_option(name, value, path) for name, value in _flat(tomllib.loads(path.read_text()))]
     except FileNotFoundError:
         raise DataError(f"--config {path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DataError(f"--config {path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
         raise DataError(f"--config {path}: not TOML ({error})") from None
 
 

@@ -111,7 +111,7 @@ def check_split(data: DataSet, name: str, split: str) -> None:
 def check_endless(name: str, size: int | None) -> int:
     """The size asked of a generator; UsageError when there is none or it is negative."""
     if size is None:
-        raise UsageError(f"{name} is generated and has no end: give a size")
+        raise UsageError(f"{name} is generated and has no end: give a size (--train-size, --val-size)")
     if not 0 <= size <= 2**62:
         raise UsageError(f"size {size} is out of range: choose 0..2**62")
     return size

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from cssm.core.errors import DataError
+from cssm.core.errors import DataError, UsageError
 
 from ..dataset import DATASETS, DataSet, Spec, check_split, image_spec, root_of
 from ..source import Sample, Source, check_choice, check_range, take
@@ -68,7 +68,14 @@ class ImageFolder(DataSet):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return splits_with(self._published(), self.holdout) if self._published() else SPLITS
+        if published := self._published():
+            return splits_with(published, self.holdout)
+        if self.holdout:
+            cut = "class folders alone are cut 80/10/10"
+            raise UsageError(f"holdout is for photographs in a train folder: {cut}; leave it out")
+                "holdout is for photographs in a train folder: class folders alone are cut 80/10/10; leave it out"
+            )
+        return SPLITS
 
     @property
     def class_names(self) -> tuple[str, ...]:
