@@ -73,8 +73,6 @@ class ImageFolder(DataSet):
         if self.holdout:
             cut = "class folders alone are cut 80/10/10"
             raise UsageError(f"holdout is for photographs in a train folder: {cut}; leave it out")
-                "holdout is for photographs in a train folder: class folders alone are cut 80/10/10; leave it out"
-            )
         return SPLITS
 
     @property
