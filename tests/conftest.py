@@ -1,5 +1,6 @@
 """Shared set-up: the compilation cache, tree-mode NNX, and the one table of tolerances (they only tighten)."""
 
+import gc
 import itertools
 import os
 from pathlib import Path
@@ -11,7 +12,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # `make test-slow` compiles as in use.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+    # One piece of machine code for a program: splitting it for many threads costs a quarter more.
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ.setdefault("XLA_FLAGS", flags)
 os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton kernels run on CPU tensors; read when a kernel is defined
 CACHE = Path(__file__).parents[1] / ".cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
@@ -21,6 +24,19 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
+
+gc.set_threshold(200_000, 20, 20)  # tracing makes many objects, few of them garbage
+
+
+def pytest_collection_modifyitems(items):
+    """The laws of one mixer or model follow each other: they share its compiled programs."""
+    order = {}
+
+    def place(item):
+        name = item.callspec.params.get("name") if "laws" in item.path.name and hasattr(item, "callspec") else None
+        return order.setdefault((item.path, name), len(order))
+
+    items.sort(key=place)
 
 
 @pytest.fixture

@@ -36,19 +36,22 @@ def weighted(outputs):
     return total
 
 
-def values_and_gradients(function, *arguments, by=None):
-    """(function(*arguments), the gradients of its weighted sum); by: of which arguments, all unless told."""
+def values_and_gradients(function, *arguments, by=None, seen=None):
+    """(function(*arguments), the gradients of its weighted sum).
+
+    by: the arguments that it is differentiated by, all unless told. seen: outputs -> those that are summed.
+    """
 
     def scalar(*arguments):
         outputs = function(*arguments)
-        return weighted(outputs), outputs
+        return weighted(seen(outputs) if seen else outputs), outputs
 
     by = tuple(range(len(arguments))) if by is None else by
     gradients, outputs = jax.grad(scalar, by, has_aux=True)(*arguments)
     return outputs, gradients
 
 
-def with_gradients(function, *arguments, by=None):
+def with_gradients(function, *arguments, **options):
     """`values_and_gradients`, compiled as one; a module among the arguments stands for its parameters."""
     parts = [nnx.split(a) if isinstance(a, nnx.Module) else (None, a) for a in arguments]
 
@@ -56,4 +59,4 @@ def with_gradients(function, *arguments, by=None):
         given = [v if graph is None else nnx.merge(graph, v) for (graph, _), v in zip(parts, values, strict=True)]
         return function(*given)
 
-    return jax.jit(lambda *values: values_and_gradients(plain, *values, by=by))(*(values for _, values in parts))
+    return jax.jit(lambda *values: values_and_gradients(plain, *values, **options))(*(values for _, values in parts))

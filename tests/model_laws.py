@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax import lax
 
 from cssm.core.errors import UsageError
 from model_specimens import (
@@ -21,11 +20,13 @@ from model_specimens import (
     B,
     T,
     build,
+    by_step,
     clip,
     config,
     make,
     parallel,
     slopes,
+    streamed,
     streams,
     takes_dt,
 )
@@ -39,15 +40,8 @@ def test_0_the_streaming_variants_stream():
     assert set(STREAMING) <= {name for name in SPECIMENS if streams(name)}
 
 
-def by_step(model, x, dt=None):
-    """(state, the output after every frame), one frame at a time."""
-
-    def body(state, frame):
-        state, y = model.step(state, *frame)
-        return state, y
-
-    frames = (jnp.moveaxis(x, 1, 0),) if dt is None else (jnp.moveaxis(x, 1, 0), jnp.moveaxis(dt, 1, 0))
-    return lax.scan(body, model.init_state(x.shape[0], x.shape[2:4]), frames)
+plain = jax.jit(lambda model, x: model(x))  # compiled once for a model and a shape
+features = jax.jit(lambda model, x: model.features(x))
 
 
 @every_model
@@ -58,8 +52,8 @@ def test_1_streaming_equals_the_parallel_pass(name):
         with pytest.raises(UsageError, match="cannot stream"):
             model.init_state(B, GRID)
         return
-    values, gradients = slopes(model, lambda m, x: (lambda y: (y[1], y[-1]))(by_step(m, x)[1]), clip())
-    assert_close(values, parallel(name)[0], VALUES, what="values")
+    (_, outputs), gradients = streamed(name)
+    assert_close((outputs[2], outputs[-1]), parallel(name)[0], VALUES, what="values")
     assert_close(gradients, parallel(name)[1], GRADIENTS, what="gradients")
 
 
@@ -67,12 +61,11 @@ def test_1_streaming_equals_the_parallel_pass(name):
 def test_2_any_cut_of_a_clip_gives_the_same(name):
     if not streams(name):
         pytest.skip("it cannot stream, and says so")
-    model, x = build(name), clip()
-    states, outputs = jax.jit(by_step)(model, x)
-    state, logits = jax.jit(lambda m, x: in_chunks(m, x, (1, T - 1)))(model, x)
-    assert_close((state, logits[-1]), (states, outputs[-1]), VALUES)
-    values, gradients = slopes(model, lambda m, x: in_chunks(m, x, (2, 1, 1))[1][::2], x)
-    assert_close(values, parallel(name)[0], VALUES)
+    cut = lambda m, x: in_chunks(m, x, (1, T - 2, 1))  # noqa: E731
+    (state, values), gradients = slopes(build(name), cut, clip(), seen=lambda result: result[1][1:])
+    after, outputs = streamed(name)[0]
+    assert_close((state, values), (after, (outputs[0], outputs[-2], outputs[-1])), VALUES)
+    assert_close(values[1:], parallel(name)[0], VALUES)
     assert_close(gradients, parallel(name)[1], GRADIENTS)
 
 
@@ -90,14 +83,14 @@ def in_chunks(model, x, cut):
 def test_3_another_grid(name):
     """Frames of any size; and where no parameter is a table, the grid of the configuration changes nothing."""
     model, x = build(name), clip(grid=(11, 14))
-    y = np.asarray(jax.jit(lambda m, x: m(x))(model, x))
+    y = np.asarray(plain(model, x))
     assert y.shape == (B, OUTPUTS) and np.isfinite(y).all()
     other = make(dataclasses.replace(config(name), grid=(11, 14)))
     shapes = [[p.shape for p in jax.tree.leaves(m)] for m in (model, other)]
     tables = any(layer.mixer.learns_grid for layer in model.layers())
     assert tables or shapes[0] == shapes[1]
     if shapes[0] == shapes[1]:
-        assert_close(jax.jit(lambda m, x: m(x))(other, x), y)
+        assert_close(plain(other, x), y)
 
 
 @every_model
@@ -112,8 +105,7 @@ def test_5_an_image_is_its_repeated_frame(name):
     """With no position in time; one frame alone is one at time 0."""
     image = clip()[:, 0]
     model = make(config(name).fitted((1, *image.shape[1:]), OUTPUTS))
-    run = jax.jit(lambda m, x: m(x))
-    assert_close(run(model, image), run(model, image[:, None]), VALUES)
+    assert_close(plain(model, image), plain(model, image[:, None]), VALUES)
     still = make(config(name, position="none", unroll="network"))
     repeated = np.repeat(image[:, None], T, 1)
     expected, actual = (slopes(still, lambda m, x: m(x), x) for x in (repeated, image))
@@ -129,10 +121,10 @@ def test_6_drop_path_keeps_the_expectation(name):
     model = make(config(name, drop_path=0.5, depth=1, strides=(), layer_scale=0.05))
     keys = jax.random.split(jax.random.key(0), 512)
     drawn = jax.jit(lambda m, x: jax.vmap(lambda key: m.features(x, key=key))(keys))(model, clip())
-    mean, plain = drawn.mean(0), jax.jit(lambda m, x: m.features(x))(model, clip())
+    mean, kept = drawn.mean(0), features(model, clip())
     rms = lambda v: float(jnp.sqrt(jnp.mean(jnp.square(v))))  # noqa: E731
-    assert rms(mean - plain) < 0.2 * rms(drawn.std(0))
-    assert rms(drawn.std(0)) > 1e-3 * rms(plain)
+    assert rms(mean - kept) < 0.2 * rms(drawn.std(0))
+    assert rms(drawn.std(0)) > 1e-3 * rms(kept)
 
 
 @every_model
@@ -141,8 +133,7 @@ def test_7_rows_of_a_batch_never_mix(name):
     poisoned = x.copy()
     poisoned[0] = np.nan
     for a, b in ((x, poisoned), (x[:, 0], poisoned[:, 0])):
-        run = jax.jit(lambda m, x: m(x))
-        clean, dirty = run(build(name), a), run(build(name), b)
+        clean, dirty = plain(build(name), a), plain(build(name), b)
         np.testing.assert_array_equal(clean[1], dirty[1])
         assert np.isnan(dirty[0]).all()
 
@@ -151,15 +142,14 @@ def test_7_rows_of_a_batch_never_mix(name):
 def test_8_trunk_and_head_agree_with_the_call(name):
     model = build(name)
     for x in (clip(), clip()[:, 0]):
-        logits, features, after, last = jax.jit(
-            lambda m, x: (m(x), m.features(x), m.intermediates(x), m.intermediates(x, (-1,)))
-        )(model, x)
-        assert_close(model.head(features), logits, VALUES)
+        trunk = features(model, x)
+        after, last = jax.jit(lambda m, x: (m.intermediates(x), m.intermediates(x, (-1,))))(model, x)
+        assert_close(model.head(trunk), plain(model, x), VALUES)
         assert len(after) == len(model.layers())
         assert [y.shape[-3:] for y in after] == [(*layer.grid, layer.channels) for layer in model.layers(GRID)]
         assert_close(last[0], after[-1], VALUES)
         shown = [after[-1]] if after[-1].ndim == 4 else [after[-1], after[-1][:, -1], after[-1].mean(1)]
-        assert any(np.allclose(y, features, atol=1e-4) for y in shown if y.shape == features.shape)
+        assert any(np.allclose(y, trunk, atol=1e-4) for y in shown if y.shape == trunk.shape)
 
 
 @every_model
@@ -170,9 +160,8 @@ def test_9_unit_steps_of_time_are_the_default(name):
             model(x, dt=ones)
         return
     run = jax.jit(lambda m, x, dt: m(x, dt=dt))
-    plain = jax.jit(lambda m, x: m(x))(model, x)
-    assert_close(run(model, x, ones), plain, VALUES)
-    assert not np.allclose(run(model, x, 3 * ones), plain, atol=1e-4)
+    assert_close(run(model, x, ones), plain(model, x), VALUES)
+    assert not np.allclose(run(model, x, 3 * ones), plain(model, x), atol=1e-4)
     if streams(name):
         dt = np.random.default_rng(0).uniform(0.5, 3, (B, T)).astype(np.float32)
         assert_close(jax.jit(by_step)(model, x, dt)[1][-1], run(model, x, dt), VALUES)
@@ -181,7 +170,6 @@ def test_9_unit_steps_of_time_are_the_default(name):
 @every_model
 def test_10_another_head_keeps_the_trunk(name):
     model = config(name).make(nnx.Rngs(0))
-    features = jax.jit(lambda m, x: m.features(x))
     before = features(model, clip())
     model.reset_classifier(5, nnx.Rngs(1))
     assert_close(features(model, clip()), before)

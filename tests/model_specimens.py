@@ -3,8 +3,10 @@
 import dataclasses
 from functools import cache
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 
 import made
 from cssm.core.errors import UsageError
@@ -64,13 +66,30 @@ def clip(t=T, grid=GRID, seed=2):
     return np.asarray(made.clip(t=t, grid=grid, channels=CHANNELS, batch=B, seed=seed))
 
 
-def slopes(model, function, *arrays):
+def slopes(model, function, *arrays, **options):
     """function(model, *arrays), and the gradients of its weighted sum by parameters, compiled as one."""
-    outputs, (gradients,) = made.with_gradients(function, model, *arrays, by=(0,))
+    outputs, (gradients,) = made.with_gradients(function, model, *arrays, by=(0,), **options)
     return outputs, gradients
 
 
 @cache
 def parallel(name):
-    """The outputs for two frames and for the clip, and their gradients."""
-    return slopes(build(name), lambda m, x: (m(x[:, :2]), m(x)), clip())
+    """The outputs for three frames and for the clip, and their gradients."""
+    return slopes(build(name), lambda m, x: (m(x[:, :3]), m(x)), clip())
+
+
+@cache
+def streamed(name):
+    """The state after the clip and the outputs after every frame; the gradients of what `parallel` gives."""
+    return slopes(build(name), by_step, clip(), seen=lambda result: (result[1][2], result[1][-1]))
+
+
+def by_step(model, x, dt=None):
+    """(state, the output after every frame), one frame at a time."""
+
+    def body(state, frame):
+        state, y = model.step(state, *frame)
+        return state, y
+
+    frames = (jnp.moveaxis(x, 1, 0),) if dt is None else (jnp.moveaxis(x, 1, 0), jnp.moveaxis(dt, 1, 0))
+    return lax.scan(body, model.init_state(x.shape[0], x.shape[2:4]), frames)

@@ -35,6 +35,11 @@ def run(model, x, key=None):
     return model(x, key=key)
 
 
+def shaped(model, x, method="__call__"):
+    """The shapes of what the model gives, traced and not computed."""
+    return jax.eval_shape(lambda model, x: getattr(type(model), method)(model, x), model, x)
+
+
 def streamed(model, x):
     step = jax.jit(lambda model, state, frame: model.step(state, frame))
     state, logits = model.init_state(x.shape[0], x.shape[2:4]), []
@@ -82,7 +87,7 @@ def test_unrolled_by_block_is_unrolled_as_a_network_at_depth_one_and_for_one_fra
 
 @pytest.mark.parametrize(
     ("mixer", "readout", "pool"),
-    [(mixer, "last", "max") for mixer in KINDS] + [("no_gate", r, p) for r in READOUTS for p in ("max", "mean")],
+    [(mixer, "last", "max") for mixer in KINDS[1:]] + [("no_gate", r, p) for r in READOUTS for p in ("max", "mean")],
 )
 def test_streaming_gives_the_logits_of_the_parallel_pass(mixer, readout, pool):
     model, x = build(mixer=mixer, readout=readout, pool=pool, depth=2), clip()
@@ -117,16 +122,16 @@ def test_an_affine_stem_is_handed_to_the_mixer(monkeypatch):
         NoGate, "scan", lambda *a, lift=None, **k: lifted.append(lift is not None) or scan(*a, lift=lift, **k)
     )
     for options in ({}, {"readout": "mean"}, {"mlp_ratio": 1.0}):
-        build(**AFFINE, **options)(clip())
+        shaped(build(**AFFINE, **options), clip())
     assert lifted == [True] * 3
     for options in ({"readout": "all"}, {"act": "gelu"}, {"stem": "patch"}, {"depth": 2}, {"strides": (2,)}):
-        build(**{**AFFINE, **options})(clip())
-    build(**AFFINE, readout="mean", mlp_ratio=1.0)(clip())
+        shaped(build(**{**AFFINE, **options}), clip())
+    shaped(build(**AFFINE, readout="mean", mlp_ratio=1.0), clip())
     assert lifted[3:] == [False] * 7
 
 
 @pytest.mark.parametrize(
-    ("mixer", "readout"), [(m, "last") for m in [*KINDS, "transformer"]] + [("no_gate", r) for r in READOUTS]
+    ("mixer", "readout"), [(m, "last") for m in [*KINDS[1:], "transformer"]] + [("no_gate", r) for r in READOUTS]
 )
 def test_a_static_image_equals_the_repeated_frame(mixer, readout):
     model = build(mixer=mixer, readout=readout, position="none", seq_len=6, norm="global_layer", grid=(8, 8))
@@ -157,7 +162,7 @@ def test_global_layer_is_joint_over_time_at_depth_one():
 
 @pytest.mark.parametrize("mixer", [*KINDS, "transformer", "spatial_attn"])
 def test_another_resolution_at_test_time(mixer):
-    assert run(build(mixer=mixer, grid=(8, 8)), clip(grid=(11, 11))).shape == (2, 2)
+    assert shaped(build(mixer=mixer, grid=(8, 8)), clip(grid=(11, 11))).shape == (2, 2)
 
 
 def test_drop_path_needs_a_key_and_changes_training_only():
@@ -171,17 +176,17 @@ def test_strides_make_the_grid_coarser():
     assert [(layer.name, layer.grid, layer.channels) for layer in model.layers()] == [
         ("layer 1: no_gate", (10, 7), 8), ("layer 2: no_gate", (5, 4), 8), ("layer 3: no_gate", (3, 2), 8),
     ]  # fmt: skip
-    assert [y.shape[2:4] for y in model.intermediates(clip(grid=(9, 9)))] == [(5, 5), (3, 3), (2, 2)]
+    assert [y.shape[2:4] for y in shaped(model, clip(grid=(9, 9)), "intermediates")] == [(5, 5), (3, 3), (2, 2)]
     assert model.layers((40, 40))[0].grid == (20, 20)
 
 
 def test_intermediates_of_the_blocks_asked_for():
     model = build(depth=3)
-    everything = model.intermediates(clip())
-    assert_close(model.intermediates(clip(), (-1, 0)), (everything[2], everything[0]), 1e-5)
+    everything, some = jax.jit(lambda m, x: (m.intermediates(x), m.intermediates(x, (-1, 0))))(model, clip())
+    assert_close(some, (everything[2], everything[0]), 1e-5)
     for unroll, frames in (("network", (8,)), ("block", ())):
         model = build(depth=2, unroll=unroll)
-        assert [y.shape for y in model.intermediates(clip()[:, 0])] == [(2, *frames, 8, 8, 8)] * 2
+        assert [y.shape for y in shaped(model, clip()[:, 0], "intermediates")] == [(2, *frames, 8, 8, 8)] * 2
 
 
 def test_a_configuration_fits_itself_to_samples():
