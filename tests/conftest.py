@@ -15,6 +15,7 @@ if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
     # One piece of machine code for a program: splitting it for many threads costs a quarter more.
     flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ.setdefault("XLA_FLAGS", flags)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker for each core: PyTorch's threads only wait for each other
 os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton kernels run on CPU tensors; read when a kernel is defined
 CACHE = Path(__file__).parents[1] / ".cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
