@@ -35,7 +35,8 @@ def line_of(name, folder):
     """The command line of `cssm train`, its files written."""
     line, files = SETS[name]
     folder.mkdir()
-    return f"{line} {TINY}" + ("" if files is None else f" --data-dir {files(folder)}")
+    flag = "--tfrecord_dir" if "tfrecord" in name else "--data-dir"  # the published name of it
+    return f"{line} {TINY}" + ("" if files is None else f" {flag} {files(folder)}")
 
 
 @pytest.mark.parametrize("name", SETS)
