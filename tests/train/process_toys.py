@@ -89,7 +89,6 @@ SCENES = {  # scene: (process that acts, before which batch, what it does, optio
     "coordinator_killed": (0, 7, kill(signal.SIGKILL), {}),
     "damaged_data": (1, 7, lambda: raise_(DataError("shard 3 is damaged")), {}),
     "out_of_memory": (1, 7, lambda: raise_(MemoryError("4 GiB")), {}),
-    "full_disk": (0, 7, lambda: raise_(OSError(28, "No space left on device")), {}),
 }
 
 

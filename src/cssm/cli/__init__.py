@@ -9,7 +9,7 @@ from cssm.core.errors import CssmError, UnknownNameError
 COMMANDS = {
     "train": "train a recipe, or your own data, any value overridden; --resume continues",
     "eval": "figures of a trained run on its test split, beside the shortcut baseline",
-    "stream": "run a trained model frame by frame over a clip: constant memory, same logits",
+    "stream": "run a trained model frame by frame over a clip: constant memory, same output",
     "inspect": "what a trained run has learned and what it costs, layer by layer",
     "data": "make, preview and check data sets; cut a clip to stream",
     "list": "mixers, models, data sets, recipes and benchmarks",

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     print(f"{flags.split} {run.task.describe(figures)}")
     beside = {}
     if baseline is not None:
-        print(f"{baseline.name.replace('_', ' ')} {baseline}")
+        print(f"{baseline.title} {baseline}")
         beside = {baseline.name: baseline.value}
     record = {"split": flags.split, **figures, **beside}
     (flags.run / f"eval-{flags.split}.json").write_text(json.dumps(record) + "\n")

@@ -100,29 +100,30 @@ def _path(name: str, option: Option, known: Mapping[str, Field], command: str, k
     for candidate in (name, positive):
         if candidate in known and (candidate == name or known[candidate].kind is bool):
             return known[candidate].path
-    if _exists_elsewhere(vocabulary.plain_name(own)):
+    augments, others = _elsewhere(vocabulary.plain_name(own))
+    if others:
         raise UsageError(f"{option.typed} does not apply to {kinds}: leave it out")
-    if augment := _augment_with(own):
-        raise UsageError(f"{option.typed} does nothing without an augmentation that has it: add --augment {augment}")
+    if augments:
+        raise UsageError(
+            f"{option.typed} does nothing without an augmentation that has it: add --augment {augments[0]}"
+        )
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean --{close[0].replace('_', '-')}? " if close else ""
     raise UsageError(f"{command} has no option {option.typed}: {hint}{command} --help-all lists them all")
 
 
-def _exists_elsewhere(name: str) -> bool:
+def _elsewhere(name: str) -> tuple[list[str], list[str]]:
+    """The augmentations, and the data sets and models, that have a field of that name."""
     from cssm.data import DATASETS
+    from cssm.data.augment import AUGMENTS
     from cssm.models import MODELS
 
-    kinds = [DATASETS[each] for each in DATASETS.names()] + [type(MODELS[each]) for each in MODELS.names()]
-    return any(name in {field.name for field in dataclasses.fields(kind)} for kind in kinds)
+    def having(kinds: Mapping[str, Any]) -> list[str]:
+        return [each for each, kind in kinds.items() if name in {field.name for field in dataclasses.fields(kind)}]
 
-
-def _augment_with(name: str) -> str | None:
-    """An augmentation that has a field of that name."""
-    from cssm.data.augment import AUGMENTS
-
-    having = (each for each in AUGMENTS.names() if name in {f.name for f in dataclasses.fields(AUGMENTS[each])})
-    return next(having, None)
+    models = {each: type(MODELS[each]) for each in MODELS.names()}
+    augments = {each: AUGMENTS[each] for each in AUGMENTS.names()}
+    return having(augments), having({each: DATASETS[each] for each in DATASETS.names()} | models)
 
 
 def _undone(run: Any, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,14 +61,13 @@ def _with_data(run: Any, name: str | None, root: Path | None, difficulty: int | 
     if kind is StoredFiles and root is not None:  # read as it was made
         options = {} if difficulty is None or "difficulty" not in known else {"difficulty": difficulty}
         return dataclasses.replace(run, data=open_files(root, name, **options), **dict.fromkeys(SIZES))
-    shared = known & {field.name for field in dataclasses.fields(kind)} - {"root", "layout"}
-    kept = {name: getattr(run.data, name) for name in shared}
-    if root is not None:
-        kept["root"] = root
+    place: dict[str, Any] = {} if root is None else {"root": root}
     if kind is type(run.data):
-        return dataclasses.replace(run, data=dataclasses.replace(run.data, **kept))
+        return dataclasses.replace(run, data=dataclasses.replace(run.data, **place))
+    shared = known & {field.name for field in dataclasses.fields(kind)} - {"root", "layout"}
+    kept = {field: getattr(run.data, field) for field in shared}
     sizes = dict.fromkeys(SIZES) if is_files(kind) else {}
-    return dataclasses.replace(run, data=kind(**kept), **sizes)
+    return dataclasses.replace(run, data=kind(**kept, **place), **sizes)
 
 
 def _name_of(kind: type) -> str:

@@ -189,7 +189,7 @@ def _table(run: Any, report: Any):
     result, baseline = report.result, report.baseline
     table.add_row("validation, best checkpoint", report.described)
     if baseline is not None:
-        table.add_row(f"{baseline.name.replace('_', ' ')} baseline", str(baseline))
+        table.add_row(f"{baseline.title} baseline", str(baseline))
     table.add_row("parameters", f"{report.parameters:,}")
     table.add_row("steps (best at)", f"{result.final_step:,} ({result.best_step:,})")
     table.add_row(

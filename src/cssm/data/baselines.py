@@ -28,6 +28,11 @@ class Baseline(NamedTuple):
     standard_error: float
     samples: int
 
+    @property
+    def title(self) -> str:
+        """The name in words."""
+        return self.name.replace("_", " ")
+
     def __str__(self) -> str:
         return f"{self.value:.3f} ± {self.standard_error:.3f} (n = {self.samples})"
 

@@ -22,8 +22,7 @@ def draw_curves(
             _curve(axes, records, "eval", name, "o-", color=BLUE, markersize=4, label="validation")
             plain(axes, xlabel="step", ylabel=name)
         if baseline is not None:
-            label = baseline.name.replace("_", " ")
-            monitored.axhline(baseline.value, color=RED, linestyle="--", linewidth=1, label=label)
+            monitored.axhline(baseline.value, color=RED, linestyle="--", linewidth=1, label=baseline.title)
         _mark_best(monitored, records, monitor)
         monitored.legend(frameon=False, loc="best")
 
