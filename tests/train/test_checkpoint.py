@@ -1,6 +1,7 @@
 import json
 import pickle
 import shutil
+import threading
 
 import jax.numpy as jnp
 import ml_dtypes
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from cssm.core.errors import CheckpointError
+from cssm.train import checkpoint
 from cssm.train.checkpoint import CheckpointStore, check_leaves
 from cssm.train.manifest import damage
 
@@ -165,8 +167,23 @@ def test_a_save_that_fails_says_so_at_the_next_call(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with CheckpointStore(tmp_path / "file" / "checkpoints") as store:
         store.save(1, arrays(), {})
-        with pytest.raises(CheckpointError, match="cannot write a checkpoint"):
+        with pytest.raises(CheckpointError, match="cannot write the checkpoint of step 1"):
             store.save(2, arrays(), {})
+
+
+def test_threads_of_orbax_print_no_page_of_their_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    checkpoint._hush_threads_of_orbax.cache_clear()
+
+    class Foreign(threading.Thread):
+        __module__ = "orbax.checkpoint._src.futures.future"
+
+    fill(tmp_path, [1])
+    for kind in (Foreign, threading.Thread):
+        thread = kind(target=lambda: 1 / 0, name=kind.__name__)
+        thread.start()
+        thread.join()
+    assert "Exception in thread Thread" in (said := capsys.readouterr().err) and "Foreign" not in said
 
 
 def test_facts_that_are_not_json_are_refused_at_the_call(tmp_path):

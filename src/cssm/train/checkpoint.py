@@ -9,8 +9,10 @@ import logging
 import os
 import re
 import shutil
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +93,12 @@ class CheckpointStore:
         """Return when nothing is being written. Raises CheckpointError when the last save failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            try:
-                pending.result()
-            except OSError as error:
-                raise CheckpointError(f"cannot write a checkpoint to {self.folder}: {error}") from error
+            pending.result()
+
+    def check(self) -> None:
+        """Raises CheckpointError when the last save has failed; waits for nothing."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
 
     def restore(self, which: int | str) -> tuple[HostArrays, dict[str, Any]]:
         """(arrays, facts) of a step, of "best", or of "last" (the newest one, no other).
@@ -148,7 +152,19 @@ class CheckpointStore:
         return self.folder / f"step_{step}"
 
     def _write(self, step: int, arrays: HostArrays, facts: dict[str, Any], best: bool) -> None:
+        """A save that fails leaves the steps that were there, and gives back the room that it took."""
         new = self.folder / f".tmp-{step}"
+        try:
+            self._write_to(new, step, arrays, facts, best)
+        except (OSError, ValueError, RuntimeError) as error:  # TensorStore has its own for a full disk
+            shutil.rmtree(new, ignore_errors=True)
+            held = f"whole are {self.steps()}" if self.steps() else "there is none"
+            raise CheckpointError(
+                f"cannot write the checkpoint of step {step} to {self.folder} ({_reason(error)}): make room, or see to "
+                f"the folder, and go on from the last one ({held})"
+            ) from error
+
+    def _write_to(self, new: Path, step: int, arrays: HostArrays, facts: dict[str, Any], best: bool) -> None:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         _write_arrays(new, arrays)
@@ -214,6 +230,14 @@ def load_model(
     return facts
 
 
+def _reason(error: Exception) -> str:
+    """The system's own words for a full disk and the like, where an error of TensorStore holds a page of them."""
+    number = getattr(error, "errno", None)
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    number = int(found[1]) if number is None and found else number
+    return os.strerror(number) if number else " ".join(str(error).split())
+
+
 def _under(arrays: HostArrays, kind: str) -> HostArrays:
     return {name.removeprefix(f"{kind}/"): value for name, value in arrays.items() if name.startswith(f"{kind}/")}
 
@@ -241,6 +265,19 @@ def _orbax() -> Any:
     """Of this process alone, however many there are: the arrays are whole in each."""
     import orbax.checkpoint as ocp  # seconds to import, and only runs that save need it
 
+    _hush_threads_of_orbax()
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
+
+
+@cache
+def _hush_threads_of_orbax() -> None:
+    """They raise their errors where they are waited for; Python would print a page for each of them as well."""
+    before = threading.excepthook
+
+    def hook(told: threading.ExceptHookArgs) -> None:
+        if not type(told.thread).__module__.startswith("orbax."):
+            before(told)
+
+    threading.excepthook = hook

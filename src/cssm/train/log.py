@@ -3,10 +3,14 @@
 import json
 import math
 import secrets
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
-from cssm.core.errors import UsageError
+from cssm.core.errors import CheckpointError, UsageError
+
+from .manifest import replacing
 
 Record = dict[str, Any]  # {"kind": "train" | "eval", "step": 10, "loss": .5, ...}
 
@@ -38,22 +42,37 @@ class JsonLines:
         """Drop what a resumed run will write again, so that the file holds one curve."""
         if self.path.exists():
             lines = [_line(record) for record in read_metrics(self.path) if record["step"] <= step]
-            new = self.path.with_suffix(".new")
-            new.write_text("".join(lines))
-            new.replace(self.path)
+            with replacing(self.path) as new:
+                new.write_text("".join(lines))
 
 
 class TensorBoard:
-    """Event files in run_dir/tensorboard, tags such as `train/loss`."""
+    """Event files in run_dir/tensorboard, tags such as `train/loss`.
+
+    Written in this thread: one of its own, which tensorboardX has, dies of a full disk and leaves the run waiting.
+    """
+
+    FLUSH = 10.0  # seconds
 
     def __init__(self, run_dir: Path, step: int):
-        from tensorboardX import SummaryWriter  # seconds to import, and only runs that ask for it need it
+        from tensorboardX.event_file_writer import EventsWriter  # seconds to import, and only runs that ask need it
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1 if step else None)
+        self._event, self._flushed = Event, time.monotonic()
+        (run_dir / "tensorboard").mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(run_dir / "tensorboard" / "events"))
+        if step:  # what an earlier life of the run wrote after it is hidden
+            self._writer.write_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, record: Record) -> None:
+        from tensorboardX.summary import scalar
+
         for name, value in _figures(record).items():
-            self._writer.add_scalar(name, value, record["step"])
+            event = self._event(wall_time=time.time(), step=record["step"], summary=scalar(name, value))
+            self._writer.write_event(event)
+        if time.monotonic() - self._flushed > self.FLUSH:
+            self._flushed = time.monotonic()
+            self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()
@@ -95,8 +114,12 @@ class RunLog:
         self._open(self._step)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._close()
+        except OSError as error:
+            if kind is None:  # else what ended the run is told, not that its log cannot be closed either
+                raise CheckpointError(f"cannot write the log in {self._run_dir} ({error}): make room") from error
 
     def write(self, record: Record) -> None:
         for sink in self._sinks:
@@ -116,8 +139,9 @@ class RunLog:
             raise
 
     def _close(self) -> None:
-        while self._sinks:
-            self._sinks.pop().close()
+        with ExitStack() as stack:  # all of them, whatever one says
+            while self._sinks:
+                stack.callback(self._sinks.pop().close)
 
 
 def read_metrics(path: str | Path) -> list[Record]:

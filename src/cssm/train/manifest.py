@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 NAME = "MANIFEST.json"
@@ -38,13 +40,22 @@ def damage(folder: Path) -> str | None:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON so that a reader, or a crash, sees the old file or the new one."""
-    new = path.with_name(f".{path.name}.new")
-    with new.open("w") as file:
+    with replacing(path) as new, new.open("w") as file:
         json.dump(value, file, indent=1)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-    new.replace(path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write what takes the place of `path` when the block ends; nothing of it remains when it fails."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        yield new
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -57,6 +57,10 @@ class RunStore:
         """Whether the newest checkpoint, on process 0, is of that step."""
         return not self.cluster.writes or self.store.steps()[-1] == step
 
+    def check(self) -> None:
+        """Raises CheckpointError as soon as a save in the background has failed."""
+        self.store.check()
+
     def settle(self) -> None:
         """Return when nothing is being written."""
         self.store.wait()

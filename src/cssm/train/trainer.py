@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sized
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cssm.core.errors import CssmError, UsageError
+from cssm.core.errors import CheckpointError, CssmError, UsageError
 from cssm.tasks.task import Task
 
 from .cluster import cluster
@@ -133,6 +133,7 @@ class Trainer:
                 self.state, metrics = train_step(self.state, batch)
                 self.step, self.data_state = self.step + 1, data_state
                 self.watch.add(self.step, metrics)
+                self.store.check()
                 self.stop_if(self.stopped())
                 self.evaluate_and_save()
                 self.stop_if(self.stopped())
@@ -181,7 +182,8 @@ class Trainer:
     def write(self, record: Record) -> None:
         """Send one record everywhere."""
         record["seconds"] = round(self.seconds(), 3)
-        self.log.write(record)
+        with self.writing():
+            self.log.write(record)
         if not self.cluster.writes:
             return
         if record["kind"] == "eval":
@@ -298,7 +300,18 @@ class Trainer:
         """Call the callbacks, on process 0."""
         for callback in self.callbacks if self.cluster.writes else ():
             step = record.get("step", self.step)
-            callback(Event(kind=kind, step=step, record=record, run_dir=self.run_dir, model=self.snapshot))
+            with self.writing():
+                callback(Event(kind=kind, step=step, record=record, run_dir=self.run_dir, model=self.snapshot))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A full disk and the like, in one line that says how to go on."""
+        try:
+            yield
+        except OSError as error:
+            where, reason = error.filename or self.run_dir, error.strerror or str(error)
+            remedy = f"make room, or see to the folder; to go on, {self.resume_hint}"
+            raise CheckpointError(f"cannot write {where} ({reason}): {remedy}") from error
 
     def snapshot(self) -> nnx.Module:
         return self.blueprint.build(*self.copied())

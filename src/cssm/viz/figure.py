@@ -15,8 +15,11 @@ def figure(path: Path, *, dpi: int = 130, **options):
     yield fig
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    fig.savefig(partial, dpi=dpi, format="png")
-    partial.replace(path)
+    try:
+        fig.savefig(partial, dpi=dpi, format="png")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def plain(axes, **labels):
