@@ -175,6 +175,16 @@ def test_6_bfloat16_gradients_are_finite(name):
     assert all(bool(jnp.isfinite(g.astype(jnp.float32)).all()) for g in jax.tree.leaves(gradients))
 
 
+@pytest.mark.parametrize("size", [0, 30, 1e3, 1e5])
+@pytest.mark.parametrize("name", RECURRENT)
+def test_6_gradients_are_finite_at_any_size(name, size):
+    """Gates shut, decays underflow: no slope is 0/0."""
+    state, x = carried_state(name), (size * clip()).astype(np.float32)
+    outputs = jax.eval_shape(lambda s, v: merged(name).scan(s, v), state, x)
+    run = scanned(name)(state, x, cotangents(outputs))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run))
+
+
 @pytest.mark.parametrize("readout", ["last", "mean"])
 @pytest.mark.parametrize("name", [*RECURRENT, *VARIANTS])
 def test_7_readouts_equal_the_plain_path(name, readout):
