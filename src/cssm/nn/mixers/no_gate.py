@@ -34,7 +34,8 @@ class NoGate(Mixer):
         states persist from the start; 0 is the source's initialisation.
       boundary: "circular" (the grid is a torus), or "zero": the grid is padded by `margin` empty pixels (default
         kernel_size), run, and cropped.
-      kernel_origin: "center", or "corner" to reproduce the reference code's shifted kernels.
+      kernel_origin: "center", or "corner" to reproduce the reference code's shifted kernels (of grids at least as
+        large as the kernel).
 
     >>> import jax.numpy as jnp
     >>> from flax import nnx
