@@ -49,3 +49,12 @@ def test_the_modes_of_s5_are_those_of_hippo_n(name):
 def test_the_layer_starts_like_the_mixers():
     layer = S4(1000, d_state=2, dt_min=0.02, dt_max=0.3, rngs=nnx.Rngs(0))
     assert_log_uniform(layer.log_dt[...], 0.02, 0.3)
+
+
+def test_the_open_gates_of_rglru_decay_uniformly():
+    """De et al. 2024, section 2.4: a^c, the decay of an open gate, is uniform on [0.9, 0.999]."""
+    mixer = create_mixer("rglru", channels=3000, rngs=nnx.Rngs(0))
+    decay = np.exp(-8 * np.log1p(np.exp(np.asarray(mixer.Lambda[...], np.float64))))
+    uniform = (decay - 0.9) / 0.099
+    assert uniform.min() >= -1e-4 and uniform.max() <= 1 + 1e-4
+    np.testing.assert_allclose(np.histogram(uniform, bins=10, range=(0, 1))[0] / 300, 1, atol=0.3)

@@ -73,8 +73,8 @@ def transform_tables(taps: Sequence[int], grid: Grid, origin: str) -> tuple[Comp
     height, width = grid
     if origin == "corner" and (taps[-2] > height or taps[-1] > width):
         raise ShapeError(
-            f"the kernel of {taps[-2]} x {taps[-1]} taps is larger than the grid of {height} x {width} pixels, where the "
-            'kernel origin "corner" has no meaning (the reference code crops): use "center", or at most '
+            f"the kernel of {taps[-2]} x {taps[-1]} taps is larger than the grid of {height} x {width} pixels, where "
+            'the kernel origin "corner" has no meaning (the reference code crops): use "center", or at most '
             f"{min(height, width)} taps"
         )
     return _fourier(height, height, taps[-2], origin), _fourier(width, width // 2 + 1, taps[-1], origin)

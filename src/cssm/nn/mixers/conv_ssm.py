@@ -15,11 +15,11 @@ from flax import nnx
 
 from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import linear_scan
-from cssm.ops.scan.geometric import geometric
 
 from ..mixer import MIXERS, Mixer, select
 from ..shared.bounds import decay_bound, dense_bound
 from ..shared.causal_conv import DepthwiseConv
+from ..shared.pixel_memory import repeated
 
 
 class ConvSSMState(NamedTuple):
@@ -81,10 +81,8 @@ class ConvSSM(Mixer):
 
     def _static(self, state: ConvSSMState, x: Frame, steps: int, *, readout) -> tuple[ConvSSMState, Frame]:
         decay, frame = self._decay(), self.written(x)
-        power, total, cumulative = geometric(decay, steps)  # no division: a saturates at 1 in float32
-        memory = total * frame + power * state.memory
         # y is linear in the memory, so the mean y is the y of the mean memory
-        shown = memory if readout == "last" else (cumulative * frame + decay * total * state.memory) / steps
+        memory, shown = repeated(decay, frame, state.memory, steps, readout)
         return ConvSSMState(memory), self.output(x, shown)
 
     def written(self, x):
