@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from cssm.core.errors import ShapeError, UsageError
-from cssm.nn import MIXERS, Control, Mixer, create_mixer
+from cssm.nn import MIXERS, Control, Mixer, RecurrenceParam, create_mixer
 from cssm.nn.layer import require_streaming
 from cssm.nn.mixer import options_of, require_dt
 from specimens import (
@@ -254,3 +254,10 @@ def test_bad_step_lengths_are_refused(name):
     for run, bad in ((scan, np.ones((B, 3))), (scan, np.ones((2,))), (scan, 2.0), (step, np.ones((B, 2)))):
         with pytest.raises(ShapeError, match="dt"):
             run(bad)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_its_own_parameters_are_those_of_the_recurrence(name):
+    """What a mixer holds itself, in no dense layer and no convolution of the input, no compute dtype rounds."""
+    own = {key: value for key, value in vars(merged(name)).items() if isinstance(value, nnx.Param)}
+    assert all(isinstance(value, RecurrenceParam) for value in own.values()), own.keys()

@@ -17,6 +17,7 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import linear_scan
 
 from ..mixer import MIXERS, Mixer, select
+from ..parameter import RecurrenceParam
 from ..shared.bounds import decay_bound, dense_bound
 from ..shared.causal_conv import DepthwiseConv
 from ..shared.pixel_memory import repeated
@@ -46,7 +47,7 @@ class ConvSSM(Mixer):
         self.write = nnx.Linear(channels, channels, rngs=rngs)
         self.read = nnx.Linear(channels, channels, rngs=rngs)
         self.out = nnx.Linear(channels, channels, rngs=rngs)
-        self.decay_logit = nnx.Param(jnp.full((channels,), 2.0))
+        self.decay_logit = RecurrenceParam(jnp.full((channels,), 2.0))
 
     def transition(self, grid: Grid):
         """(C, 1, 1): the decay a in (0, 1) per frame, the same at every position."""

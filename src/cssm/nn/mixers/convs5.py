@@ -23,6 +23,7 @@ from cssm.ops import linear_scan
 from cssm.shared import hippo
 
 from ..mixer import MIXERS, Mixer, select
+from ..parameter import RecurrenceParam
 from ..shared import ssm
 
 
@@ -57,13 +58,17 @@ class ConvS5(Mixer):
         self.channels, self.modes = channels, d_state // 2
         keys = jax.random.split(rngs.params(), 4)
         eigenvalues = hippo.diagonal("legs", d_state)[0]
-        self.log_A_real = nnx.Param(jnp.asarray(np.log(-eigenvalues.real), jnp.float32))
-        self.A_imag = nnx.Param(jnp.asarray(eigenvalues.imag, jnp.float32))
-        self.log_step = nnx.Param(ssm.log_uniform(keys[0], (self.modes,), dt_min, dt_max))
+        self.log_A_real = RecurrenceParam(jnp.asarray(np.log(-eigenvalues.real), jnp.float32))
+        self.A_imag = RecurrenceParam(jnp.asarray(eigenvalues.imag, jnp.float32))
+        self.log_step = RecurrenceParam(ssm.log_uniform(keys[0], (self.modes,), dt_min, dt_max))
         taps = (kernel_size, kernel_size)
-        self.B = nnx.Param(ssm.complex_normal(keys[1], (*taps, channels, self.modes), 1 / (kernel_size**2 * channels)))
-        self.C = nnx.Param(ssm.complex_normal(keys[2], (*taps, self.modes, channels), 1 / (kernel_size**2 * d_state)))
-        self.D = nnx.Param(jax.random.normal(keys[3], (channels,)))
+        self.B = RecurrenceParam(
+            ssm.complex_normal(keys[1], (*taps, channels, self.modes), 1 / (kernel_size**2 * channels))
+        )
+        self.C = RecurrenceParam(
+            ssm.complex_normal(keys[2], (*taps, self.modes, channels), 1 / (kernel_size**2 * d_state))
+        )
+        self.D = RecurrenceParam(jax.random.normal(keys[3], (channels,)))
 
     def _discrete(self):
         """z (P,) and the input kernel (K, K, C, P), discretised."""

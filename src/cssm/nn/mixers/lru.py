@@ -19,6 +19,7 @@ from cssm.core.errors import UsageError
 from cssm.core.typing import Complex, Frame, Grid, Video
 
 from ..mixer import MIXERS, Mixer
+from ..parameter import RecurrenceParam
 from ..shared import ssm
 
 
@@ -55,11 +56,13 @@ class LRU(Mixer):
         self.channels, self.d_state = channels, d_state
         keys = jax.random.split(rngs.params(), 5)
         area = jax.random.uniform(keys[0], (d_state,), minval=max(r_min, 1e-3) ** 2, maxval=r_max**2)
-        self.nu = nnx.Param(jnp.log(-0.5 * jnp.log(area)))
-        self.theta = nnx.Param(jnp.log(jax.random.uniform(keys[1], (d_state,), minval=1e-3, maxval=1) * max_phase))
-        self.B = nnx.Param(ssm.complex_normal(keys[2], (d_state, channels), 1 / channels))
-        self.C = nnx.Param(ssm.complex_normal(keys[3], (channels, d_state), 2 / d_state))
-        self.D = nnx.Param(jax.random.normal(keys[4], (channels,)))
+        self.nu = RecurrenceParam(jnp.log(-0.5 * jnp.log(area)))
+        self.theta = RecurrenceParam(
+            jnp.log(jax.random.uniform(keys[1], (d_state,), minval=1e-3, maxval=1) * max_phase)
+        )
+        self.B = RecurrenceParam(ssm.complex_normal(keys[2], (d_state, channels), 1 / channels))
+        self.C = RecurrenceParam(ssm.complex_normal(keys[3], (channels, d_state), 2 / d_state))
+        self.D = RecurrenceParam(jax.random.normal(keys[4], (channels,)))
 
     def system(self) -> ssm.Modes:
         """L, and what writes and reads the modes."""

@@ -21,6 +21,7 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops.scan.geometric import geometric
 
 from ..mixer import MIXERS, Mixer, repeat_frame, select
+from ..parameter import RecurrenceParam
 from ..shared.bounds import dense_bound
 from ..shared.causal_conv import CausalConv, DepthwiseConv
 from ..shared.frames import scan_frames
@@ -54,7 +55,7 @@ class NoFFT(Mixer):
         self, channels: int, *, conv_size: int = 3, conv_frames: int = 4, knots: int = 17, rngs: nnx.Rngs
     ):  # fmt: skip
         self.channels = channels
-        self.decay_logit = nnx.Param(jnp.full((channels,), 2.0))
+        self.decay_logit = RecurrenceParam(jnp.full((channels,), 2.0))
         self.inner = nnx.Linear(channels, channels, rngs=rngs)
         self.gate = nnx.Linear(channels, channels, rngs=rngs)
         self.space_conv = DepthwiseConv(channels, conv_size, rngs=rngs)

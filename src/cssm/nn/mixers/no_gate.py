@@ -53,7 +53,7 @@ class NoGate(Mixer):
     ):  # fmt: skip
         self.margin = checked_margin("no_gate", kernel_size, rho, boundary, margin)
         self.channels, self.rho, self.kernel_origin = channels, rho, kernel_origin
-        self.recurrence_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory))
+        self.recurrence_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory)
         self.out = nnx.Linear(channels, channels, rngs=rngs)
 
     def transition(self, grid: Grid) -> HalfSpectrum:

@@ -24,6 +24,7 @@ from cssm.ops import kernel_spectrum, stable_spectrum
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
 from ..mixer import MIXERS, Mixer, select
+from ..parameter import RecurrenceParam
 from ..shared.bounds import decay_bound, spectrum_bound
 from ..shared.frames import forget, scan_frames
 from ..shared.gates import Clock, FactoredGates, outer
@@ -63,9 +64,9 @@ class Opponent(Mixer):
         if numerics not in NUMERICS:
             raise UsageError(f"opponent: unknown numerics {numerics!r}, use {' or '.join(NUMERICS)}")
         self.channels, self.rho, self.numerics, self.clock = channels, rho, numerics, Clock(channels)
-        self.excitation_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, 0.0))
-        self.inhibition_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, 0.0))
-        self.decay_logit = nnx.Param(jnp.full((channels,), 2.2))  # d = 0.9
+        self.excitation_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, 0.0)
+        self.inhibition_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, 0.0)
+        self.decay_logit = RecurrenceParam(jnp.full((channels,), 2.2))  # d = 0.9
         self.gates = FactoredGates(channels, GATES, knots=knots, rngs=rngs)
         self.out = nnx.Linear(2 * channels, channels, rngs=rngs)
 

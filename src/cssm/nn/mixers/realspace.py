@@ -79,7 +79,7 @@ class RealSpaceSequential(Mixer):
     ):  # fmt: skip
         checked_margin("realspace_seq", kernel_size, rho, "circular", None)
         self.channels, self.rho = channels, rho
-        self.recurrence_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory))
+        self.recurrence_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory)
         self.out = nnx.Linear(channels, channels, rngs=rngs)
 
     def kernel(self) -> Kernel:
@@ -129,7 +129,7 @@ class RealSpaceParallel(Mixer):
     ):  # fmt: skip
         checked_margin("realspace_par", kernel_size, rho, "circular", None)
         self.channels, self.rho = channels, rho
-        self.recurrence_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory))
+        self.recurrence_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory)
         self.out = nnx.Linear(channels, channels, rngs=rngs)
 
     def kernel(self) -> Kernel:

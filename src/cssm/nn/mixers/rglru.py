@@ -27,6 +27,7 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import linear_scan
 
 from ..mixer import MIXERS, Mixer, select
+from ..parameter import RecurrenceParam
 from ..shared.bounds import dense_bound
 from ..shared.pixel_memory import repeated
 
@@ -56,7 +57,7 @@ class RGLRU(Mixer):
             raise UsageError(f"rglru: a_min {a_min}, a_max {a_max}: expected 0 < a_min < a_max < 1")
         self.channels = channels
         decay = jax.random.uniform(rngs.params(), (channels,), minval=a_min, maxval=a_max)
-        self.Lambda = nnx.Param(jnp.log(jnp.expm1(-jnp.log(decay) / SHARPNESS)))
+        self.Lambda = RecurrenceParam(jnp.log(jnp.expm1(-jnp.log(decay) / SHARPNESS)))
         self.decay_gate = nnx.Linear(channels, channels, rngs=rngs)
         self.input_gate = nnx.Linear(channels, channels, rngs=rngs)
         self.out = nnx.Linear(channels, channels, rngs=rngs)

@@ -27,6 +27,7 @@ from cssm.ops.s4 import dplr
 from cssm.shared.hippo import NPLR_INITS, initial_parameters
 
 from ..mixer import MIXERS, Mixer, select
+from ..parameter import RecurrenceParam
 from ..shared import ssm, ssm_channels
 
 
@@ -61,13 +62,13 @@ class S4Mixer(Mixer):
         self.channels, self.d_state = channels, d_state
         keys = jax.random.split(rngs.params(), 3)
         initial = initial_parameters("s4", init, d_state)
-        each = lambda name: nnx.Param(jnp.stack([jnp.asarray(initial[name], jnp.float32)] * channels))  # noqa: E731
+        each = lambda name: RecurrenceParam(jnp.stack([jnp.asarray(initial[name], jnp.float32)] * channels))  # noqa: E731
         self.log_A_real, self.A_imag = each("log_A_real"), each("A_imag")
-        self.B = nnx.Param(jnp.moveaxis(each("B")[...], -1, 0))
-        self.P = nnx.Param(jnp.stack([jnp.asarray(initial["P"], jnp.float32)] * channels, 1))  # r c n 2
-        self.C = nnx.Param(ssm.complex_normal(keys[0], (channels, d_state // 2), 1.0))
-        self.D = nnx.Param(jax.random.normal(keys[1], (channels,)))
-        self.log_step = nnx.Param(ssm.log_uniform(keys[2], (channels,), dt_min, dt_max))
+        self.B = RecurrenceParam(jnp.moveaxis(each("B")[...], -1, 0))
+        self.P = RecurrenceParam(jnp.stack([jnp.asarray(initial["P"], jnp.float32)] * channels, 1))  # r c n 2
+        self.C = RecurrenceParam(ssm.complex_normal(keys[0], (channels, d_state // 2), 1.0))
+        self.D = RecurrenceParam(jax.random.normal(keys[1], (channels,)))
+        self.log_step = RecurrenceParam(ssm.log_uniform(keys[2], (channels,), dt_min, dt_max))
         self.out = nnx.Linear(channels, channels, rngs=rngs)
 
     def system(self) -> dplr.Dplr:
