@@ -16,6 +16,7 @@ from cssm.core.errors import UsageError
 from cssm.core.typing import Grid, Video
 
 from ..mixer import MIXERS, Control
+from ..parts.norm import ChannelNorm
 from ..parts.position import interpolate_table, rotary_angles, rotate
 
 
@@ -44,7 +45,7 @@ class Branch(nnx.Module):
     """scale * f(LN(x)): what a pre-LN branch adds to its input."""
 
     def __init__(self, channels: int, layer, layer_scale: float | None, *, rngs: nnx.Rngs):
-        self.norm = nnx.LayerNorm(channels, rngs=rngs)
+        self.norm = ChannelNorm(channels, rngs=rngs)
         self.layer = layer
         self.scale = nnx.Param(jnp.full((channels,), 1.0 if layer_scale is None else layer_scale))
 
