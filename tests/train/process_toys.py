@@ -48,15 +48,32 @@ class Rows:
         self.whole.set_state(state)
 
 
-def fit(run_dir, index, count, act=lambda i: None, **kwargs):
+class LongEvaluation:
+    """The toy's validation data with batches behind it that hold no valid row; `act` happens in the first pass."""
+
+    def __init__(self, index, count, act):
+        empty = [batch | {"valid": batch["valid"] & False} for batch in validation()]
+        self.batches = [part(batch, index, count) for batch in validation() + 4 * empty]
+        self.act, self.given = act, 0
+
+    def __iter__(self):
+        for batch in self.batches:
+            self.given += 1
+            self.act(self.given)
+            yield batch
+
+
+def fit(run_dir, index, count, act=lambda i: None, during_evaluation=False, **kwargs):
     """The toy run of `train_toys.fit`, as one process of several; a summary of the result."""
     model = tiny()
     val_data = [part(batch, index, count) for batch in validation()]
+    if during_evaluation:
+        val_data, act = LongEvaluation(index, count, act), lambda i: None
     data, options = Rows(index, count, act), config(**OPTIONS)
     try:
         result = train(model, TASK, data, val_data, options, run_dir, resume_hint="run it again", **kwargs)
     except Interrupted as stopped:
-        return {"stopped": stopped.step, "code": stopped.code}
+        return {"stopped": stopped.step, "code": stopped.code, "batches": getattr(val_data, "given", 0)}
     load_model(run_dir if index == 0 else "nowhere", model, "best", together=True)
     figures = evaluate(model, TASK, val_data)
     weights = {name: value.tolist() for name, value in parameters(model).items()}
@@ -85,6 +102,7 @@ SCENES = {  # scene: (process that acts, before which batch, what it does, optio
     "whole": (None, None, None, {}),
     "resumed": (None, None, None, {"resume": True}),
     "stopped": (1, 7, kill(signal.SIGTERM), {}),
+    "stopped_evaluating": (1, 2, kill(signal.SIGTERM), {"during_evaluation": True}),
     "killed": (1, 7, kill(signal.SIGKILL), {}),
     "coordinator_killed": (0, 7, kill(signal.SIGKILL), {}),
     "damaged_data": (1, 7, lambda: raise_(DataError("shard 3 is damaged")), {}),

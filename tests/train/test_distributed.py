@@ -90,12 +90,12 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """Two processes that play: a whole run, the rest of a run that one process began, a run stopped by a signal."""
+    """Two processes that play: a whole run, the rest of a run that one process began, runs stopped by a signal."""
     folder = tmp_path_factory.mktemp("two")
     stop = lambda event: os.kill(os.getpid(), signal.SIGTERM) if event.step == 5 and event.kind == "log" else None  # noqa: E731
     with pytest.raises(Interrupted):
         fit(folder / "resumed", options=OPTIONS, callbacks=[stop])
-    ended = play(folder, "whole", "resumed", "stopped")
+    ended = play(folder, "whole", "resumed", "stopped", "stopped_evaluating")
     assert [process.code for process in ended] == [0, 0], ended[0].lines + ended[1].lines
     return folder, ended
 
@@ -137,10 +137,20 @@ def test_two_processes_go_on_where_one_stopped(pair, whole):
 def test_a_signal_to_one_process_stops_all_at_one_step_and_one_process_goes_on(pair, whole):
     folder, (first, _) = pair
     one, other = told(folder, "stopped")
-    assert one == other and one["code"] == 130 and 5 <= one["stopped"] < 12
+    assert one == other and one["code"] == 130 and 4 <= one["stopped"] < 12
     step, run_dir = one["stopped"], folder / "stopped"
     assert f"interrupted: step {step} is saved in {run_dir}; to go on, run it again" in first.lines
     assert CheckpointStore(run_dir / "checkpoints").steps()[-1] == step
+    fit(run_dir, options=OPTIONS, resume=True)
+    assert_same_curve(run_dir, whole)
+
+
+def test_a_signal_during_an_evaluation_stops_all_at_one_batch(pair, whole):
+    one, other = told(pair[0], "stopped_evaluating")
+    assert one["stopped"] == other["stopped"] == 4 and one["code"] == other["code"] == 130
+    assert max(one["batches"], other["batches"]) < 15  # of the first pass
+    run_dir = pair[0] / "stopped_evaluating"
+    assert not [record for record in curve(run_dir) if record["kind"] == "eval"]
     fit(run_dir, options=OPTIONS, resume=True)
     assert_same_curve(run_dir, whole)
 
@@ -192,15 +202,16 @@ class Store(dict):
         return self[key]
 
 
-def test_processes_at_different_steps_agree_on_one_that_none_has_passed():
+def test_processes_at_different_places_agree_on_one_that_none_has_passed():
     store = Store()
     peers = [Peers(index, 2, store) for index in range(2)]  # whose threads have not begun to look
-    behind, ahead = (AgreedStop(each, 0, 0) for each in peers)
-    assert not behind.at(3, asked=True) and not ahead.at(5, asked=False)  # nobody has answered yet
+    behind, ahead = (AgreedStop(each, 0) for each in peers)
+    assert not any(behind.here(asked=True) for _ in range(3))  # nobody has answered yet
+    assert not any(ahead.here(asked=False) for _ in range(5))
     for each in peers:
         each.look()
-    assert [behind.at(step, asked=True) for step in (4, 5, 6)] == [False, False, True]
-    assert ahead.at(6, asked=False)
+    assert [behind.here(asked=True) for _ in range(3)] == [False, False, True]
+    assert ahead.here(asked=False)
 
 
 def test_a_process_without_a_sign_of_life_is_seen_and_one_that_said_goodbye_is_not_missed():

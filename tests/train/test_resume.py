@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from train_toys import config, curve, fit, parameters, tiny
+from train_toys import TASK, Endless, config, curve, fit, parameters, tiny, validation
 
 from cssm.core.errors import CheckpointError, UsageError
-from cssm.train import Interrupted, load_model
+from cssm.train import Interrupted, load_model, train
 from cssm.train.log import read_metrics
 
 
@@ -76,6 +76,41 @@ def test_a_stop_just_before_an_evaluation_does_not_lose_it(tmp_path, whole, monk
     assert not [record for record in read_metrics(tmp_path / "metrics.jsonl") if record["kind"] == "eval"]
     result, model = fit(tmp_path, resume=True)
     assert_same_run(tmp_path, result, model, whole)
+
+
+@pytest.mark.parametrize("pass_of", [1, 3])
+def test_a_stop_during_an_evaluation_waits_for_one_batch_and_does_not_lose_it(tmp_path, whole, pass_of):
+    """The first evaluation, and that of the last step; stopped twice, the second time when it is resumed."""
+    given = []
+
+    def passes():
+        """The validation data with 40 batches behind it that hold no valid row; a signal with the first of them."""
+        given.append(0)
+        for batch in validation() + 40 * [batch_of_nothing()]:
+            given[-1] += 1
+            if given[-1] == 4 and len(given) in (pass_of, pass_of + 1):
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+            time.sleep(0.01)
+
+    class Data:
+        __iter__ = lambda self: passes()  # noqa: E731
+
+    def run(resume):
+        return train(tiny(), TASK, Endless(), Data(), config(ema=0.9), tmp_path, resume=resume)
+
+    for resume in (False, True):
+        with pytest.raises(Interrupted) as stopped:
+            run(resume)
+        assert stopped.value.step == 4 * pass_of and given[-1] < 20
+        assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4 * pass_of + pass_of - 1
+    result, model = fit(tmp_path, resume=True)
+    assert_same_run(tmp_path, result, model, whole)
+
+
+def batch_of_nothing():
+    empty = validation()[0]
+    return empty | {"valid": empty["valid"] & False}
 
 
 def test_a_run_broken_by_an_error_continues_from_its_last_checkpoint(tmp_path, whole):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from cssm.train import (
     TrainResult,
     cluster,
     evaluate,
+    holding,
     load_config,
     load_model,
     read_metrics,
@@ -120,7 +122,11 @@ def execute(
     In a run of several processes each carries out its part, and process 0 alone draws, writes and has a baseline.
     Raises what `cssm.train.train` raises, and UsageError when the parts of the run do not fit together.
     """
-    run = run if resume else run.fitted()
+    with holding(run_dir) if cluster().writes else nullcontext():
+        return _execute(run if resume else run.fitted(), run_dir, resume, resume_hint, callbacks)
+
+
+def _execute(run: Run, run_dir: Path, resume: bool, resume_hint: str, callbacks: Sequence[Callback]) -> Report:
     model = prepare(run, run_dir, resume)
     train_source, val_source = run.source("train"), run.source("val")
     processes = cluster()

@@ -16,6 +16,7 @@ from .distributed import local_mesh
 from .evaluate import evaluate
 from .interrupt import Interrupted
 from .join import join
+from .lock import holding
 from .log import read_metrics
 from .optim import adamw, decay_mask, decays
 from .report import Callback, Event, TrainResult
@@ -35,6 +36,7 @@ __all__ = [
     "decay_mask",
     "decays",
     "evaluate",
+    "holding",
     "join",
     "load_config",
     "load_model",
@@ -73,11 +75,11 @@ def train(
     | `augment`     | (key, batch) -> batch on the device, in training only                                           |
     | `resume_hint` | how to go on, printed when a signal stops the run                                               |
 
-    run_dir receives metrics.jsonl, tensorboard/, checkpoints/ and environment.json; afterwards
-    `load_model(run_dir, model, "best")` fetches the best parameters. With `resume` the run continues exactly from its
-    newest whole checkpoint. When memory runs out the micro-batch is halved (not below 4 rows), the batch kept by
-    accumulation, and the run goes on from its last checkpoint. Ctrl-C and SIGTERM finish the step, save, and exit
-    with code 130.
+    run_dir receives metrics.jsonl, tensorboard/, checkpoints/ and environment.json, and is this process's alone until
+    the end (`holding`); afterwards `load_model(run_dir, model, "best")` fetches the best parameters. With `resume` the
+    run continues exactly from its newest whole checkpoint. When memory runs out the micro-batch is halved (not below 4
+    rows), the batch kept by accumulation, and the run goes on from its last checkpoint. Ctrl-C and SIGTERM finish the
+    step, save, and exit with code 130.
 
     Several processes that `join` has brought together call this at the same time, each with its own rows: block i of n
     of every batch, training and validation alike (`loader(process=(i, n))`), and as many batches. The result is that of

@@ -47,8 +47,8 @@ class Cluster(Protocol):
         """Return when all processes are here."""
         ...
 
-    def stop(self, step: int) -> StopAtOnce | AgreedStop:
-        """How a loop that begins after `step` is stopped at the same step everywhere."""
+    def stop(self) -> StopAtOnce | AgreedStop:
+        """How a loop is stopped at the same place everywhere."""
         ...
 
     def together(self, remedy: str = "", before_exit: Callable[[], Any] | None = None) -> AbstractContextManager[Any]:
@@ -69,7 +69,7 @@ class Alone:
 
     def wait(self) -> None: ...
 
-    def stop(self, step: int) -> StopAtOnce:
+    def stop(self) -> StopAtOnce:
         return StopAtOnce()
 
     def together(self, remedy: str = "", before_exit: Callable[[], Any] | None = None) -> AbstractContextManager[Any]:
@@ -108,9 +108,9 @@ class Processes:
     def wait(self) -> None:
         in_thread(self._store.wait_at_barrier, f"{ROOT}/wait/{next(self._numbers)}", LONG)
 
-    def stop(self, step: int) -> AgreedStop:
+    def stop(self) -> AgreedStop:
         assert self._peers is not None, "inside `together`"
-        return AgreedStop(self._peers, next(self._numbers), step)
+        return AgreedStop(self._peers, next(self._numbers))
 
     @contextmanager
     def together(self, remedy: str = "", before_exit: Callable[[], Any] | None = None) -> Iterator[None]:

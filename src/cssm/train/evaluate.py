@@ -51,7 +51,10 @@ def evaluate(
     mesh = mesh or global_mesh()
     builder = StepBuilder(task=task, blueprint=Blueprint.of(model), mesh=mesh, dtype=jnp.dtype(compute_dtype))
     params, rest = jax.tree.map(lambda value: put(value, replicated(mesh)), split(model))
-    return run_evaluation(partial(builder.eval_step(), params, rest), task, Passes(data), partial(place, mesh=mesh))
+    step = partial(builder.eval_step(), params, rest)
+    figures = run_evaluation(step, task, Passes(data), partial(place, mesh=mesh))
+    assert figures is not None  # nothing stops it
+    return figures
 
 
 def run_evaluation(
@@ -60,8 +63,12 @@ def run_evaluation(
     data: "Passes",
     place: Callable[[Any], Any],
     depth: int = 2,
-) -> Figures:
-    """`step(batch) -> sums` over one pass, added up in 64 bits: exact however many batches there are."""
+    stopped: Callable[[], bool] = lambda: False,
+) -> Figures | None:
+    """`step(batch) -> sums` over one pass, added up in 64 bits: exact however many batches there are.
+
+    None when `stopped`, which is asked after every batch, says so.
+    """
     total: Sums = {}
     waiting: deque[dict[str, Any]] = deque()
     try:
@@ -70,6 +77,8 @@ def run_evaluation(
                 waiting.append(step(batch))
                 if len(waiting) > IN_FLIGHT:
                     _add(total, waiting.popleft())
+                if stopped():
+                    return None
     finally:
         data.rewind()
     for sums in waiting:

@@ -1,5 +1,6 @@
 """The checkpoints of a run of one or more processes: process 0 alone reads and writes them, and tells the others."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from cssm.core.errors import UsageError
 
 from .checkpoint import CheckpointStore, check_leaves
 from .cluster import Cluster
+from .lock import holding
 from .state import Arrays, TrainState, from_arrays, to_arrays
 
 Facts = dict[str, Any]
@@ -18,6 +20,7 @@ class RunStore:
     def __init__(self, run_dir: Path, keep: int, cluster: Cluster):
         self.run_dir, self.cluster = run_dir, cluster
         self.store = CheckpointStore(run_dir / "checkpoints", keep)
+        self._lock = ExitStack()
 
     def __enter__(self) -> "RunStore":
         return self
@@ -26,13 +29,14 @@ class RunStore:
         self.close()
 
     def close(self) -> None:
-        self.store.close()
+        with self._lock:
+            self.store.close()
 
     def open(self, resume: bool) -> None:
-        """Make the folder ready. Raises UsageError where another run is."""
+        """Make the folder ready, for this process alone. Raises UsageError where another run, or its process, is."""
         if not self.cluster.writes:
             return
-        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self._lock.enter_context(holding(self.run_dir))
         newest = max(self.store.steps(), default=0)
         if newest and not resume:  # a run that failed before its first save has nothing to lose
             raise UsageError(f"{self.run_dir} holds a run at step {newest}: resume it, or choose another folder")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sized
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ class Trainer:
     """One run; `train` is its public face."""
 
     state: TrainState
+    stopped: Callable[[], bool]  # whether to stop here, at the end of a step or of a batch of an evaluation
 
     def __init__(
         self,
@@ -119,20 +120,22 @@ class Trainer:
         shown = config.progress and self.cluster.writes
         with (
             Interrupts() as interrupts,
-            closing(self.cluster.stop(self.step)) as stop,
+            closing(self.cluster.stop()) as stop,
             ProgressBar(total, self.step, enabled=shown) as self.bar,
             Prefetch(stream, self.place_train, config.prefetch) as batches,
         ):
+            self.stopped = lambda: stop.here(interrupts.requested)
             if self.evaluated != self.step and self.plan.evaluates(self.step):  # stopped just before it
                 self.evaluate_and_save()
+                self.stop_if(self.stopped())
             while self.step < total:
                 batch, data_state = next(batches)
                 self.state, metrics = train_step(self.state, batch)
                 self.step, self.data_state = self.step + 1, data_state
                 self.watch.add(self.step, metrics)
-                self.stop_if(stop.at(self.step, interrupts.requested))
+                self.stop_if(self.stopped())
                 self.evaluate_and_save()
-                self.stop_if(stop.at(self.step, interrupts.requested))
+                self.stop_if(self.stopped())
 
     def compiled_steps(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
         builder = StepBuilder(
@@ -156,14 +159,17 @@ class Trainer:
             self.cluster.wait()  # for the writer, here rather than inside the next step's collective operations
 
     def evaluate(self) -> bool:
-        """Evaluate on the validation data; whether it is the best so far."""
+        """Evaluate on the validation data; whether it is the best so far. A resumed run begins with one cut short."""
         self.watch.look_back()
-        self.evaluated = self.step
         if self.val_data is None:
+            self.evaluated = self.step
             return False
         step = partial(self.eval_step, self.eval_params(), self.state.rest)
-        figures = run_evaluation(step, self.task, self.val_data, self.place, self.config.prefetch)
+        figures = run_evaluation(step, self.task, self.val_data, self.place, self.config.prefetch, self.stopped)
         self.watch.pause()
+        if figures is None:
+            self.save_and_leave()
+        self.evaluated = self.step
         monitor = self.task.monitor
         score = figures[monitor.name]
         improved = math.isfinite(score) and monitor.improves(score, self.best and self.best[0])
@@ -187,9 +193,11 @@ class Trainer:
             self.emit("log", record)
 
     def stop_if(self, requested: bool) -> None:
+        if requested:
+            self.save_and_leave()
+
+    def save_and_leave(self) -> NoReturn:
         """On a signal: save, say how to go on, leave."""
-        if not requested:
-            return
         self.store.settle()
         if not self.store.holds(self.step):
             self.save()
