@@ -20,6 +20,7 @@ from cssm.shared.reset import check_reset
 from cssm.shared.s4_options import LayerOptions, check_rate, kernel_options
 
 from ..parameter import RecurrenceParam
+from ..shared.wide import wide
 
 FAMILIES = {"s4": dplr, "s4d": diagonal}
 State = Complex[Any, "b h n"]
@@ -203,7 +204,7 @@ class S4(nnx.Module):
         return (None, None) if key is None else jax.random.split(key)
 
     def _real(self, parameter):
-        return parameter[...].astype(jnp.promote_types(parameter.dtype, jnp.float32))
+        return wide(parameter[...])
 
     def _complex(self, parameter):
         return lax.complex(self._real(parameter)[..., 0], self._real(parameter)[..., 1])

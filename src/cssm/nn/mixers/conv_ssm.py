@@ -21,6 +21,7 @@ from ..parameter import RecurrenceParam
 from ..shared.bounds import decay_bound, dense_bound
 from ..shared.causal_conv import DepthwiseConv
 from ..shared.pixel_memory import repeated
+from ..shared.wide import wide
 
 
 class ConvSSMState(NamedTuple):
@@ -51,13 +52,13 @@ class ConvSSM(Mixer):
 
     def transition(self, grid: Grid):
         """(C, 1, 1): the decay a in (0, 1) per frame, the same at every position."""
-        return jax.nn.sigmoid(self.decay_logit[...].astype(jnp.float32))[:, None, None]
+        return jax.nn.sigmoid(wide(self.decay_logit[...]))[:, None, None]
 
     def _decay(self, dt=None):
         """a (C,), or a^dt (*dt.shape, 1, 1, C): exp(dt log a), as a is positive."""
         if dt is None:
             return self.transition((1, 1))[:, 0, 0]
-        log_decay = jax.nn.log_sigmoid(self.decay_logit[...].astype(jnp.float32))
+        log_decay = jax.nn.log_sigmoid(wide(self.decay_logit[...]))
         return jnp.exp(dt[..., None, None, None] * log_decay)
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
@@ -88,7 +89,7 @@ class ConvSSM(Mixer):
 
     def written(self, x):
         """What frames x (..., H, W, C) write, float32."""
-        return (self.write(x) * self.conv(x)).astype(jnp.float32)
+        return wide(self.write(x) * self.conv(x))
 
     def output(self, x, memory):
         """y of frames x (..., H, W, C) and the memory after them."""

@@ -66,11 +66,11 @@ class LRU(Mixer):
 
     def system(self) -> ssm.Modes:
         """L, and what writes and reads the modes."""
-        rate = jnp.exp(ssm.float32(self.nu))
+        rate = jnp.exp(ssm.real(self.nu))
         scale = jnp.sqrt(-jnp.expm1(-2 * rate))  # sqrt(1 - |L|^2)
-        z = lax.complex(-rate, jnp.exp(ssm.float32(self.theta)))
-        weight = scale[:, None] * ssm.complex64(self.B)
-        return ssm.Modes(z, *ssm.matmul_modes(weight, ssm.complex64(self.C), ssm.float32(self.D)))
+        z = lax.complex(-rate, jnp.exp(ssm.real(self.theta)))
+        weight = scale[:, None] * ssm.compound(self.B)
+        return ssm.Modes(z, *ssm.matmul_modes(weight, ssm.compound(self.C), ssm.real(self.D)))
 
     def transition(self, grid: Grid):
         """(P, 1, 1): L, the factor of every mode per frame, the same at every position."""
@@ -80,7 +80,7 @@ class LRU(Mixer):
         """The largest |S| that an input |x| <= input_bound can reach: max_p g_p sum_c |B_pc| / (1 - |L_p|)."""
         z = self.system().log_transition
         scale = jnp.sqrt(-jnp.expm1(2 * z.real))
-        return ssm.modes_bound(z, scale * jnp.abs(ssm.complex64(self.B)).sum(1), input_bound)
+        return ssm.modes_bound(z, scale * jnp.abs(ssm.compound(self.B)).sum(1), input_bound)
 
     def init_state(self, batch: int, grid: Grid) -> LRUState:
         return LRUState(jnp.zeros((batch, *grid, self.d_state), jnp.complex64))

@@ -27,6 +27,7 @@ from ..mixer import MIXERS, Mixer, select
 from ..shared.bounds import dense_bound
 from ..shared.pixel_memory import repeated
 from ..shared.spectral import checked_margin
+from ..shared.wide import wide
 
 
 class MinGRUState(NamedTuple):
@@ -115,7 +116,7 @@ class MinGRU(Mixer):
 
     def logits(self, x):
         """The gate's and the candidate's arguments, float32, for frames (N, H, W, C)."""
-        return self.gate(x).astype(jnp.float32), self.candidate(x).astype(jnp.float32)
+        return wide(self.gate(x)), wide(self.candidate(x))
 
 
 def _gates(gate, candidate):

@@ -26,6 +26,7 @@ from ..shared.bounds import dense_bound
 from ..shared.causal_conv import CausalConv, DepthwiseConv
 from ..shared.frames import scan_frames
 from ..shared.gates import FactoredGates, outer, over_columns, over_rows
+from ..shared.wide import wide
 
 GATES = {"step": -2.0, "write": 1.0, "read": 1.0}  # initial bias of each factor
 
@@ -67,7 +68,7 @@ class NoFFT(Mixer):
     def decay(self):
         """(C,): a, the decay per frame before the gate."""
         logit = self.decay_logit[...]
-        return jax.nn.sigmoid(logit.astype(jnp.promote_types(logit.dtype, jnp.float32)))
+        return jax.nn.sigmoid(wide(logit))
 
     def init_state(self, batch: int, grid: Grid) -> NoFFTState:
         memory = jnp.zeros((batch, *grid, self.channels), jnp.float32)

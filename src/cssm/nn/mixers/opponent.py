@@ -30,6 +30,7 @@ from ..shared.frames import forget, scan_frames
 from ..shared.gates import Clock, FactoredGates, outer
 from ..shared.pair_goom import pair_scan
 from ..shared.spectral import checked_margin, initial_kernel
+from ..shared.wide import wide
 
 GATES = {"excite": 3.0, "inhibit": 3.0, "to_excitation": 0.0, "to_inhibition": 0.0, "write": 2.0}  # initial bias
 NUMERICS = ("direct", "goom")
@@ -79,7 +80,7 @@ class Opponent(Mixer):
     def transition_parts(self, grid: Grid):
         """What does not change over time: d (C, 1, 1), K_E, K_I and their moduli."""
         logit, couplings = self.decay_logit[...], self.couplings(grid)
-        decay = 0.1 + 0.89 * jax.nn.sigmoid(logit.astype(jnp.promote_types(logit.dtype, jnp.float32)))
+        decay = 0.1 + 0.89 * jax.nn.sigmoid(wide(logit))
         return decay[:, None, None], couplings, tuple(map(jnp.abs, couplings))
 
     def factors(self, x, turns):

@@ -62,11 +62,11 @@ class S4ND(Control):
 
     def kernels(self, grid: Grid):
         """Rows (2, C, H) and columns (2, C, W): the taps of the forward and of the backward direction."""
-        A = lax.complex(-jnp.exp(ssm.float32(self.log_A_real)), ssm.float32(self.A_imag))
-        step = jnp.exp(ssm.float32(self.log_step))
-        taps = s4d_kernel(A, ssm.complex64(self.B), ssm.complex64(self.C), step, max(grid))
+        A = lax.complex(-jnp.exp(ssm.real(self.log_A_real)), ssm.real(self.A_imag))
+        step = jnp.exp(ssm.real(self.log_step))
+        taps = s4d_kernel(A, ssm.compound(self.B), ssm.compound(self.C), step, max(grid))
         return axis_kernels.split_axes(taps, grid)
 
     def _mix(self, x: Video) -> Video:
-        y = axis_kernels.convolve(x, *self.kernels(x.shape[2:4])) + ssm.float32(self.D) * x
+        y = axis_kernels.convolve(x, *self.kernels(x.shape[2:4])) + ssm.real(self.D) * x
         return self.out(jax.nn.gelu(y.astype(x.dtype)))

@@ -59,14 +59,14 @@ class S5(Mixer):
 
     def _discrete(self):
         """z (P,) and B_bar (P, C)."""
-        A = lax.complex(-jnp.exp(ssm.float32(self.log_A_real)), ssm.float32(self.A_imag))
-        z, gain = ssm.zoh(A, ssm.float32(self.log_step))
-        return z, gain[:, None] * ssm.complex64(self.B)
+        A = lax.complex(-jnp.exp(ssm.real(self.log_A_real)), ssm.real(self.A_imag))
+        z, gain = ssm.zoh(A, ssm.real(self.log_step))
+        return z, gain[:, None] * ssm.compound(self.B)
 
     def system(self) -> ssm.Modes:
         """z, and what writes and reads the modes."""
         z, weight = self._discrete()
-        return ssm.Modes(z, *ssm.matmul_modes(weight, 2 * ssm.complex64(self.C), ssm.float32(self.D)))
+        return ssm.Modes(z, *ssm.matmul_modes(weight, 2 * ssm.compound(self.C), ssm.real(self.D)))
 
     def transition(self, grid: Grid):
         """(N / 2, 1, 1): e^z, the factor of every mode per frame, the same at every position."""

@@ -17,6 +17,7 @@ from cssm.core.typing import Float, Frame, Grid, Int, Video
 
 from ..layer import Layer, check_state
 from ..shared.running import compensated, counted
+from ..shared.wide import wide
 
 EPSILON = 1e-6
 NORMS: Registry[type["Norm"]] = Registry("norm")
@@ -68,8 +69,8 @@ class Affine(nnx.Module):
 
     def over(self, x, axes: int | tuple[int, ...]):
         """x normalised by its mean and variance over these axes."""
-        wide = _wide(x)
-        centred = _differences(wide, axes)
+        full = wide(x)
+        centred = _differences(full, axes)
         centred = centred - centred.mean(axes, keepdims=True)
         return self.affine(centred, jnp.square(centred).mean(axes, keepdims=True), x.dtype)
 
@@ -85,18 +86,14 @@ class ChannelNorm(nnx.LayerNorm):
         super().__init__(channels, epsilon=EPSILON, use_fast_variance=False, rngs=rngs)
 
     def __call__(self, x):
-        return super().__call__(_differences(_wide(x), -1)).astype(x.dtype)
+        return super().__call__(_differences(wide(x), -1)).astype(x.dtype)
 
 
-def _wide(x):
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def _differences(wide, axes):
+def _differences(full, axes):
     """x minus its first number along these axes, which lies within sqrt(n) deviations of the mean of n numbers."""
     axes = (axes,) if isinstance(axes, int) else axes
-    first = tuple(slice(0, 1) if axis in axes or axis - wide.ndim in axes else slice(None) for axis in range(wide.ndim))
-    return wide - jax.lax.stop_gradient(wide[first])  # the result does not depend on it
+    first = tuple(slice(0, 1) if axis in axes or axis - full.ndim in axes else slice(None) for axis in range(full.ndim))
+    return full - jax.lax.stop_gradient(full[first])  # the result does not depend on it
 
 
 @NORMS.register("none")
@@ -169,16 +166,16 @@ class GlobalLayerCausal(Norm):
     def _scan(self, state: RunningMoments, x: Video):
         expand = lambda v: v[:, :, None, None, None]  # noqa: E731
         steps, begun = x.shape[1], state.frames > 0
-        wide = _wide(x)
-        reference = jax.lax.stop_gradient(jnp.where(begun, state.mean[:, 0], wide[:, 0, 0, 0, 0]))
-        moved = wide - expand(reference[:, None])
+        full = wide(x)
+        reference = jax.lax.stop_gradient(jnp.where(begun, state.mean[:, 0], full[:, 0, 0, 0, 0]))
+        moved = full - expand(reference[:, None])
         means = moved.mean((2, 3, 4))
         variances = jnp.square(moved - expand(means)).mean((2, 3, 4))
         counts = jnp.broadcast_to(jnp.arange(1, steps + 1), means.shape)
         _, means, variances = jax.lax.associative_scan(_both, (jnp.ones_like(counts), means, variances), axis=1)
         past = jnp.where(begun, state.mean[:, 0] - reference + state.mean[:, 1], 0)[:, None]
         spread, spread_rest = jnp.moveaxis(state.variance, 1, 0)
-        weight = counts.astype(wide.dtype) / counted(state.frames[:, None], counts).astype(wide.dtype)
+        weight = counts.astype(full.dtype) / counted(state.frames[:, None], counts).astype(full.dtype)
         step, square = _change(weight, past, spread[:, None], means, variances)
         mean, variance = past + step, jnp.maximum((spread + spread_rest)[:, None] + square, 0)
         y = self.affine.affine(moved - expand(mean), expand(variance), x.dtype)

@@ -11,6 +11,7 @@ from cssm.core.typing import Float, Frame, Grid, Int, Logits, Video
 
 from ..layer import Layer, check_state
 from ..shared.running import compensated, counted
+from ..shared.wide import wide
 from .norm import ChannelNorm
 
 FRAMES = ("last", "mean", "all")
@@ -94,7 +95,7 @@ class Readout(Layer):
 
     def logits(self, pooled: Float[Any, "b c"]) -> Logits:
         """Logits of features that are pooled already."""
-        return self.head(self.norm(pooled)).astype(jnp.float32)
+        return wide(self.head(self.norm(pooled)))
 
     def init_state(self, batch: int, grid: Grid) -> Read:
         """Nothing read. The running mean has the grid where space is pooled after time, by its maximum."""
@@ -118,15 +119,15 @@ class Readout(Layer):
         """
         check_state(state, x, self)
         steps = x.shape[1]
-        count, wide = counted(state.frames, steps), x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        count, full = counted(state.frames, steps), wide(x)
         if self.frames == "last":
             return Read(count, ()), self(x[:, -1])
         if self.frames == "all" and self.pool == "max":
-            held = jnp.maximum(state.held, largest(wide))
+            held = jnp.maximum(state.held, largest(full))
             return Read(count, held), self.logits(held)
         mean, rest = jnp.moveaxis(state.held, -1, 0)
-        new = wide.mean(1) if self.pool == "max" else wide.mean((1, 2, 3))
-        weight = steps / count.reshape(-1, *[1] * (mean.ndim - 1)).astype(wide.dtype)
+        new = full.mean(1) if self.pool == "max" else full.mean((1, 2, 3))
+        weight = steps / count.reshape(-1, *[1] * (mean.ndim - 1)).astype(full.dtype)
         held = compensated(mean, rest + weight * (new - mean - rest))
         mean = held[..., 0]
         return Read(count, held), self.logits(largest(mean) if self.pool == "max" else mean)
