@@ -1,6 +1,7 @@
 """Laws of every registered mixer: what it declares is true, what it does not declare is refused, and bad input too."""
 
 import inspect
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import made
 from cssm.core.errors import ShapeError, UsageError
-from cssm.nn import MIXERS, Control, Mixer, create_mixer
+from cssm.nn import MIXERS, Control, Mixer, RecurrenceParam, create_mixer
 from cssm.nn.layer import require_streaming
 from cssm.nn.mixer import options_of, require_dt
 from specimens import (
@@ -254,3 +256,38 @@ def test_bad_step_lengths_are_refused(name):
     for run, bad in ((scan, np.ones((B, 3))), (scan, np.ones((2,))), (scan, 2.0), (step, np.ones((B, 2)))):
         with pytest.raises(ShapeError, match="dt"):
             run(bad)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_its_own_parameters_are_those_of_the_recurrence(name):
+    """What a mixer holds itself, in no dense layer and no convolution of the input, no compute dtype rounds."""
+    own = {key: value for key, value in vars(merged(name)).items() if isinstance(value, nnx.Param)}
+    assert all(isinstance(value, RecurrenceParam) for value in own.values()), own.keys()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_float64_stays_float64_and_y_has_the_dtype_of_x(x64, name):
+    """A step of 1e-6 moves y as its gradient says, to 1e-7: anything rounded to float32 on the way would hide it."""
+    graph, params = nnx.split(made.mixer(name, CHANNELS, grid=(4, 5)))
+    run = lambda p, x: nnx.merge(graph, p)(x)  # noqa: E731
+    for dtype in (jnp.bfloat16, jnp.float32, jnp.float64):
+        for cast in (lambda p: p.astype(jnp.float32), lambda p: p):
+            shape = jax.ShapeDtypeStruct((1, 3, 4, 5, CHANNELS), dtype)
+            assert jax.eval_shape(run, jax.tree.map(cast, params), shape).dtype == dtype
+    x = made.clip(t=3, grid=(4, 5), channels=CHANNELS, batch=1, dtype=jnp.float64)
+    way = made.clip(t=3, grid=(4, 5), channels=CHANNELS, batch=1, dtype=jnp.float64, seed=3)
+
+    @jax.jit
+    def both(x):
+        y, pull = jax.vjp(partial(run, params), x)
+        slope = (pull(jnp.ones_like(y))[0] * way).sum()
+        return slope, (run(params, x + 1e-6 * way) - run(params, x - 1e-6 * way)).sum() / 2e-6
+
+    slope, expected = both(x)
+    np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_empty_batch_is_refused_by_all_alike(name):
+    with pytest.raises(ShapeError, match=r"the input of shape \(0, 7, 6, 9, 8\) is empty: give at least one"):
+        merged(name)(clip()[:0])

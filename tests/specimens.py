@@ -21,6 +21,7 @@ RECURRENT = [name for name in MIXERS.names() if MIXERS[name].recurrent]
 CONTROLS = [name for name in MIXERS.names() if not MIXERS[name].recurrent]
 TIMED = [name for name in RECURRENT if MIXERS[name].takes_dt]
 VARIANTS = {"no_gate, zero boundary": ("no_gate", {"boundary": "zero", "margin": 3})}  # options that change the path
+QUICK = {"rglru": {"a_min": 0.01, "a_max": 0.1}}  # law 6 waits 2,000 frames for a state to settle
 SHIPPED = {path.stem for path in (Path(__file__).parents[1] / "docs" / "images" / "mixers").glob("*.png")}  # documented
 CHANNELS = 8
 B, T, GRID = 2, 7, (6, 9)
@@ -30,7 +31,7 @@ GRADIENT_LIMIT = 2e-5  # float32 sums over all pixels and frames
 @cache
 def build(name, seed=0):
     """The graph and parameters of a mixer, moved away from their initial values."""
-    registered, options = VARIANTS.get(name, (name, {}))
+    registered, options = VARIANTS.get(name, (name, QUICK.get(name, {})))
     mixer = made.mixer(registered, CHANNELS, grid=GRID, seed=seed, **options)
     return nnx.split(made.moved(mixer, 0.2, seed + 1))
 

@@ -63,6 +63,46 @@ def test_mingru_equals_the_sequential_equation_in_float64(numerics, kernel_size)
     assert_close(double(state.memory), h, 3e-6)
 
 
+def logistic(v):
+    return 1 / (1 + np.exp(-v))
+
+
+def test_rglru_equals_the_equations_of_griffin_in_float64():
+    """De et al. 2024, section 2.4: gates from nearly shut (where 1 - a^2 cancels in float32) to wide open."""
+    mixer = made.moved(build("rglru"), 0.5)
+    mixer.decay_gate.bias[...] = jnp.array([-30.0, -12.0, 0.0, 8.0])
+    x, start = clip(), mixer.scan(mixer.init_state(B, GRID), clip(seed=9))[0]
+    h, rate, expected = double(start.memory), np.log1p(np.exp(double(mixer.Lambda))), []
+    for frame in np.moveaxis(double(x), 1, 0):
+        r, i = (logistic(frame @ double(g.kernel) + double(g.bias)) for g in (mixer.decay_gate, mixer.input_gate))
+        a = np.exp(-8 * rate * r)
+        h = a * h + np.sqrt(-np.expm1(-16 * rate * r)) * i * frame
+        expected.append(h @ double(mixer.out.kernel) + double(mixer.out.bias))
+    state, y = scanned(mixer, x, start)
+    assert_close(double(y), np.stack(expected, 1), 3e-6)
+    assert_close(double(state.memory), h, 3e-6)
+
+
+def test_the_root_of_rglru_has_the_slope_of_float64_at_every_gate(x64):
+    """sqrt(1 - a^2) has an infinite slope at a = 1; as a function of the gate its slope is finite, and right."""
+    mixer = build("rglru", channels=1)
+    mixer.decay_gate.kernel[...] = jnp.ones((1, 1))
+    gates = np.array([-200.0, -80.0, -20.0, -9.0, -6.0, -5.0, -3.0, 0.1, 5.0])
+    rate = 8 * np.log1p(np.exp(double(mixer.Lambda)))
+
+    def weight(gate):
+        x = gate[None]
+        return (mixer.gates(x)[1] / (jax.nn.sigmoid(mixer.input_gate(x)) * x))[0]
+
+    for dtype, limit in ((np.float64, 1e-12), (np.float32, 3e-6)):
+        found = jax.vmap(jax.value_and_grad(weight))(jnp.asarray(gates, dtype))
+        r, span = logistic(gates), rate * logistic(gates)
+        root = np.sqrt(-np.expm1(-2 * span))
+        slope = np.exp(-2 * span) * rate * r * logistic(-gates) / root
+        np.testing.assert_allclose(found[0], root, rtol=limit, atol=1e-30)
+        np.testing.assert_allclose(found[1], slope, rtol=10 * limit, atol=1e-20)
+
+
 def test_mingru_in_logarithms_equals_direct_with_every_gradient():
     mixers = {numerics: build("mingru", numerics=numerics, kernel_size=3) for numerics in ("log", "direct")}
     reset = jnp.zeros((B, T), bool).at[0, 3].set(True).at[1, 0].set(True)

@@ -2,10 +2,11 @@ from functools import partial
 
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 import made
-from cssm.core.errors import UsageError
-from cssm.nn import MIXERS, Mixer
+from cssm.core.errors import ShapeError, UsageError
+from cssm.nn import MIXERS, Mixer, create_mixer
 from cssm.nn.mixer import repeat_frame
 from tolerances import assert_close
 
@@ -50,3 +51,11 @@ def test_a_bad_option_is_named(name, options, says):
 def test_none_passes_where_it_may():
     build("no_gate", rho=1.0, boundary="zero", margin=None)
     build("spatial_attn", layer_scale=None, rotary=True, heads=2)
+
+
+@pytest.mark.parametrize("name", ["no_gate", "standard"])
+def test_a_corner_kernel_larger_than_the_grid_is_refused(name):
+    mixer = create_mixer(name, channels=2, kernel_size=5, kernel_origin="corner", rngs=nnx.Rngs(0))
+    assert mixer(jnp.zeros((1, 2, 5, 6, 2))).shape == (1, 2, 5, 6, 2)
+    with pytest.raises(ShapeError, match=r"5 x 5 taps .* 4 x 6 pixels.*corner.*center"):
+        mixer(jnp.zeros((1, 2, 4, 6, 2)))

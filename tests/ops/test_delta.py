@@ -141,6 +141,28 @@ def test_long_memories_in_float32():
     assert_close(fast, slow)
 
 
+@pytest.mark.parametrize("implementation", ["chunked", "sequential"])
+def test_decays_that_underflow_have_the_slopes_of_float64(x64, implementation):
+    """alpha down to 0: the products of a chunk vanish in float32, their slopes do not."""
+    args, _ = arguments(cases.Case(1, 9, 2, 4, 3), seed=7)
+    alpha = np.asarray(args[3]).copy()
+    alpha[0, 1:8] = np.array([0, 6e-39, 1e-30, 1e-19, 1e-10, 0.5, 0])[:, None]
+    args = (*args[:3], jnp.asarray(alpha), *args[4:])
+    single = tuple(None if a is None else a.astype(jnp.float32) for a in args)
+    call = lambda i: lambda *a: delta_rule(*a[:5], gain=a[5], state=a[6], implementation=i)  # noqa: E731
+    which = [i for i, a in enumerate(args) if a is not None]
+    expected = outputs_and_gradients(call("reference"), args, which)
+    assert_close(outputs_and_gradients(call(implementation), single, which), expected)
+    one = jnp.ones((1, 3, 1), jnp.float32)
+    slope = jax.grad(lambda a: delta_rule(*[one[..., None]] * 3, a, one / 2, implementation=implementation)[1].sum())
+    np.testing.assert_allclose(slope(one.at[0, 1].set(6e-39)).ravel(), [0, 0.375, 0.25], rtol=1e-5)
+
+
+def test_a_negative_decay_is_not_taken_for_a_small_one_in_chunks():
+    one = jnp.ones((1, 3, 1))
+    assert bool(jnp.isnan(delta_rule(*[one[..., None]] * 3, -one, one)[0]).all())
+
+
 def test_bfloat16_input_keeps_a_float32_carry():
     args, _ = arguments(cases.TESTS["tokens"])
     q, k, v, alpha, beta, *_ = (None if a is None else a.astype(jnp.bfloat16) for a in args)

@@ -189,6 +189,7 @@ X, K = jnp.zeros((1, 2, 4, 4, 3)), jnp.zeros((3, 4, 3), jnp.complex64)
         (lambda: spectral_static(X[:, 0], K, 0), ShapeError, "steps is 0"),
         (lambda: spectral_static(X[:, 0], K, 2, readout="all"), UsageError, "last or mean"),
         (lambda: kernel_spectrum(jnp.zeros((3, 3)), (4, 4), origin="middle"), UsageError, "center or corner"),
+        (lambda: kernel_spectrum(jnp.zeros((3, 5)), (4, 4), origin="corner"), ShapeError, "3 x 5 taps .* 4 x 4"),
         (lambda: stable_spectrum(K, rho=1.5), UsageError, "rho"),
     ],
 )

@@ -75,6 +75,20 @@ def implementations(case):
     return [name for name in IMPLEMENTATIONS if name != "chunked" or not (case.gain or case.frequencies)]
 
 
+@pytest.mark.parametrize("implementation", ["chunked", "sequential"])
+def test_decays_that_underflow_have_the_slopes_of_float64(x64, implementation):
+    arrays, _ = arguments(cases.Case(1, 9, 2, 4, 3), seed=7)
+    arrays[3][0, 1:8] = np.array([0, 6e-39, 1e-30, 1e-19, 1e-10, 0.5, 0])[:, None]
+    single = [None if a is None else a.astype(np.float32) for a in arrays]
+    slow = jax_outputs_and_gradients(partial(call_delta, ops.delta_rule, implementation="reference"), arrays)
+    fast = torch_outputs_and_gradients(partial(call_delta, delta_rule, implementation=implementation), single)
+    assert_close(fast, slow)
+    one = torch.ones(1, 3, 1)
+    alpha = torch.tensor([1, 6e-39, 1]).reshape(1, 3, 1).requires_grad_()
+    delta_rule(*[one[..., None]] * 3, alpha, one / 2, implementation=implementation)[1].sum().backward()
+    np.testing.assert_allclose(alpha.grad.numpy().ravel(), [0, 0.375, 0.25], rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", cases.TESTS)
 @pytest.mark.parametrize("options", [{}, {"reset": True}, {"readout": "last"}], ids=["plain", "reset", "last"])
 def test_delta_rule_equals_the_reference_of_jax_with_every_gradient(x64, name, options):

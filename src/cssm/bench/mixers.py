@@ -35,6 +35,7 @@ PLAIN: dict[str, dict[str, tuple[Callable, float]]] = {
     "opponent": {GOOM: (opponent_goom, 5)},
     "realspace_par": {CONV: (associative.realspace, 1)},
     "realspace_seq": {CONV: (associative.realspace, 1)},
+    "rglru": {SCAN: (associative.rglru, 1)},
     "s4": {SCAN: (associative.s4, 1)},
     "s4d": {SCAN: (associative.s4d, 1)},
     "s4nd": {FFT: (associative.s4nd, 1)},

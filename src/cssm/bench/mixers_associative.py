@@ -79,6 +79,11 @@ def mingru(mixer: Any, x):
     return mixer.out(associative(1 - z, z * positive(candidate)))
 
 
+def rglru(mixer: Any, x):
+    """a and the write of (B, T, H, W, C)."""
+    return mixer.out(associative(*mixer.gates(x)))
+
+
 def no_fft(mixer: Any, x):
     """The gates of rows and columns multiplied out, decays of (B, T, H, W, C)."""
     past = mixer.time_conv.init_state(x.shape[0], x.shape[2:4])

@@ -19,9 +19,10 @@ from cssm.nn.block import Block
 from cssm.nn.mixer import MIXERS, repeat_frame, require_dt
 from cssm.nn.parts.activation import activation
 from cssm.nn.parts.drop_path import check_rate
-from cssm.nn.parts.position import frame_times, rotary_angles, rotate
+from cssm.nn.parts.position import Time, rotary_angles, rotate, steps_between
 from cssm.nn.parts.readout import Readout
 from cssm.nn.parts.stem import create_stem
+from cssm.nn.shared.running import counted
 from cssm.nn.stack import LayerFacts, Stack, check_unroll
 from cssm.ops.spectral import check_dt
 from cssm.shared.annotations import check_fields
@@ -119,7 +120,7 @@ MODELS.register("simple")(SimpleCSSMConfig())
 
 class SimpleState(NamedTuple):
     frames: Int[Any, "b"]  # how many there were
-    time: Float[Any, "b"]  # of the last one, in frames of the training data
+    time: Time  # of the last one, in frames of the training data
     stack: tuple
     readout: Any
 
@@ -205,7 +206,7 @@ class SimpleCSSM(Model):
         """
         inner = self.stem.grid(grid)
         stack, readout = self.stack.init_state(batch, inner), self.head.init_state(batch, self.stack.grid(inner))
-        return SimpleState(jnp.zeros((batch,), jnp.int32), jnp.zeros((batch,)), stack, readout)
+        return SimpleState(jnp.zeros((batch,), jnp.int32), Time.zero(batch), stack, readout)
 
     def step(self, state: SimpleState, x: RawFrame, dt=None) -> tuple[SimpleState, Logits]:
         """One more frame (B, H, W, C), dt (B,) after the last one: the new state, and the logits of the clip so far.
@@ -221,7 +222,7 @@ class SimpleCSSM(Model):
         features, time = self._arrive(state, x[:, None], None if dt is None else jnp.asarray(dt)[..., None])
         stack, features = self.stack.step(state.stack, features[:, 0], dt)
         readout, logits = self.head.step(state.readout, features)
-        return SimpleState(state.frames + 1, time, stack, readout), logits
+        return SimpleState(counted(state.frames, 1), time, stack, readout), logits
 
     def scan(self, state: SimpleState, x: RawVideo, dt=None) -> tuple[SimpleState, Logits]:
         """More frames (B, T, H, W, C) at once: the new state, and the logits of the clip so far.
@@ -239,15 +240,15 @@ class SimpleCSSM(Model):
         stack, features = self.stack.scan(state.stack, features, readout=frames, dt=dt)
         clip = features if frames == "all" else repeat_frame(features, x.shape[1])  # of which the last one is read
         readout, logits = self.head.scan(state.readout, clip)
-        return SimpleState(state.frames + x.shape[1], time, stack, readout), logits
+        return SimpleState(counted(state.frames, x.shape[1]), time, stack, readout), logits
 
     def _arrive(self, state: SimpleState, x: RawVideo, dt):
         """(embedded clip, time of its last frame)."""
         self._check(x, dt)
-        if state.time.shape != x.shape[:1]:
-            raise ShapeError(f"state shapes are those of {state.time.shape[0]} clips and do not fit frames {x.shape}")
-        times = frame_times(jnp.ones(x.shape[:2]) if dt is None else dt, state.time, state.frames > 0)
-        return self._embed(x, times=times), times[:, -1]
+        if state.frames.shape != x.shape[:1]:
+            raise ShapeError(f"state shapes are those of {state.frames.shape[0]} clips and do not fit frames {x.shape}")
+        steps = steps_between(jnp.ones(x.shape[:2]) if dt is None else dt, state.frames > 0)
+        return self._embed(x, since=state.time, steps=steps), state.time.after(steps)
 
     def _pooled(self, x, frames: str, dt, key) -> Float[Any, "b c"]:
         """The mean over space of `_features`, without them where that is cheaper."""
@@ -274,14 +275,15 @@ class SimpleCSSM(Model):
         """Nothing but an affine map stands before the mixer: it is handed over, and the pixels are transformed."""
         return self.affine and self.stack.lifts(frames)
 
-    def _embed(self, x, dt=None, *, times=None):
-        """Stem, activation and positions of a clip whose frames are at times (B, T), or of an image, at time 0."""
+    def _embed(self, x, dt=None, *, since: Time | None = None, steps=None):
+        """Stem, activation and positions of a clip with no past, of one from a time on, or of an image, at time 0."""
         y = self.stem(x)
         y = y if self.stem.activated else activation(self.act)(y)
         if not self.rotary:
             return y
-        times = frame_times(dt) if times is None and dt is not None else times
-        angles = rotary_angles(1 if x.ndim == 4 else x.shape[1], *y.shape[-3:], times=times)
+        steps = steps_between(dt) if steps is None and dt is not None else steps
+        times = None if steps is None else jnp.cumsum(steps, 1)
+        angles = rotary_angles(1 if x.ndim == 4 else x.shape[1], *y.shape[-3:], times=times, since=since)
         return rotate(y, angles[0] if x.ndim == 4 else angles)
 
     def _check(self, x, dt) -> None:

@@ -5,5 +5,9 @@ from .layer import Layer
 from .layers.decay_ssm import DecaySSM
 from .layers.s4 import S4
 from .mixer import MIXERS, Control, Mixer, create_mixer, list_mixers
+from .parameter import RecurrenceParam
 
-__all__ = ["MIXERS", "S4", "Control", "DecaySSM", "Layer", "Mixer", "create_mixer", "list_mixers", "mixers"]
+__all__ = [
+    "MIXERS", "S4", "Control", "DecaySSM", "Layer", "Mixer", "RecurrenceParam", "create_mixer", "list_mixers",
+    "mixers",
+]  # fmt: skip

@@ -16,7 +16,7 @@ from .parts.activation import activation
 from .parts.downsample import Downsample, strided
 from .parts.drop_path import check_rate, drop_path
 from .parts.mlp import MLP
-from .parts.norm import create_norm
+from .parts.norm import ChannelNorm, create_norm
 
 TRUNKS = ("input", "normalised")
 # what arrives: of other channels and another grid than what leaves, where a block downsamples
@@ -78,7 +78,7 @@ class Block(nnx.Module):
         self.norm = create_norm(norm, channels)
         self.layer_scale = _scale(layer_scale, channels)
         self.mlp = MLP(channels, mlp_ratio, rngs=rngs) if mlp_ratio else None
-        self.mlp_norm = nnx.LayerNorm(channels, rngs=rngs) if mlp_ratio else None
+        self.mlp_norm = ChannelNorm(channels, rngs=rngs) if mlp_ratio else None
         self.mlp_layer_scale = _scale(layer_scale, channels) if mlp_ratio else None
 
     def grid(self, grid: Grid) -> Grid:

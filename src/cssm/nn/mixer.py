@@ -91,8 +91,7 @@ class Mixer(Capabilities, Layer):
           ShapeError: x, dt or state of other shapes than that. UsageError: dt that is not positive, or no takes_dt.
         """
         _check_input(self, "step", x, "B H W C", self.channels)
-        check_state(state, x, self)
-        return self._step(state, x, **_spans(self, dt, x, 1))
+        return _shown(x, self._step(_carried(self, state, x), x, **_spans(self, dt, x, 1)))
 
     def scan(
         self, state, x: Float[Any, "b t h w r"], *, reset=None, readout: str = "all", dt=None, lift=None
@@ -115,8 +114,8 @@ class Mixer(Capabilities, Layer):
         _check_input(self, "scan", x, "B T H W C", self.channels if lift is None else lift.shape[0])
         _check_readout(self, "scan", readout, READOUTS)
         check_reset(type(self).__name__, reset, x.shape[:2])
-        check_state(state, x, self)
-        return self._scan(state, x, reset=reset, readout=readout, **_spans(self, dt, x, 2), **given)
+        state = _carried(self, state, x)
+        return _shown(x, self._scan(state, x, reset=reset, readout=readout, **_spans(self, dt, x, 2), **given))
 
     def static(self, state, x: Frame, steps: int, *, readout: str = "last") -> tuple[Any, Frame]:
         """One frame repeated `steps` times: the state after it and the last (or mean) y, in closed form where there is.
@@ -128,10 +127,10 @@ class Mixer(Capabilities, Layer):
         _check_readout(self, "static", readout, READOUTS[1:])
         if steps < 1:
             raise ShapeError(f"{type(self).__name__}.static: steps is {steps}, expected at least one frame")
-        check_state(state, x, self)
+        state = _carried(self, state, x)
         if readout not in self.closed_form:
-            return self._scan(state, repeat_frame(x, steps), readout=readout)
-        return self._static(state, x, steps, **({"readout": readout} if "mean" in self.closed_form else {}))
+            return _shown(x, self._scan(state, repeat_frame(x, steps), readout=readout))
+        return _shown(x, self._static(state, x, steps, **({"readout": readout} if "mean" in self.closed_form else {})))
 
     def pooled(self, state, x: Video, *, readout: str = "all") -> Float[Any, "b *t c"]:
         """The spatial mean of `scan`'s y, (B, T, C) or (B, C), without computing y.
@@ -146,8 +145,7 @@ class Mixer(Capabilities, Layer):
             )
         _check_input(self, "pooled", x, "B T H W C", self.channels)
         _check_readout(self, "pooled", readout, READOUTS)
-        check_state(state, x, self)
-        return self._pooled(state, x, readout=readout)
+        return self._pooled(_carried(self, state, x), x, readout=readout).astype(x.dtype)
 
     def __call__(self, x: Video, *, dt=None) -> Video:
         """y for every frame of a clip (B, T, H, W, C) with no past."""
@@ -169,7 +167,23 @@ class Control(Capabilities, nnx.Module, abc.ABC):
     def __call__(self, x: Video) -> Video:
         """y for every frame of a clip (B, T, H, W, C). Raises ShapeError: another shape, or no floating point."""
         _check_input(self, "__call__", x, "B T H W C", self.channels)
-        return self._mix(x)
+        return self._mix(x).astype(x.dtype)
+
+
+def _carried(mixer: Mixer, state, x):
+    """The state, of the shapes that x has need of; float64 where x is or the parameters are: no carry is narrower."""
+    check_state(state, x, mixer)
+    if jax.dtypes.canonicalize_dtype("float64") != "float64":
+        return state
+    double = jnp.result_type(x.dtype, *(p.dtype for p in jax.tree.leaves(nnx.state(mixer, nnx.Param)))) == jnp.float64
+    promoted = lambda v: v.astype(jnp.promote_types(v.dtype, jnp.float64))  # noqa: E731
+    return jax.tree.map(lambda v: promoted(v) if double and jnp.issubdtype(v.dtype, jnp.inexact) else v, state)
+
+
+def _shown(x, result):
+    """(state, y) with y in the dtype of x, whatever that of the parameters."""
+    state, y = result
+    return state, y.astype(x.dtype)
 
 
 def require_dt(mixer: Any) -> None:

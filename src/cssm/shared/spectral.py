@@ -58,7 +58,8 @@ def transform_tables(taps: Sequence[int], grid: Grid, origin: str) -> tuple[Comp
     """rows (H, Kh) and columns (Wf, Kw) of exp(-2 pi i u (tap - origin) / size), exact to float64 for any tap.
 
     The spectrum of a kernel k (..., Kh, Kw) is rows k columns^T.
-    Raises: UsageError: an unknown origin. ShapeError: a kernel without two spatial axes, or an empty grid.
+    Raises: UsageError: an unknown origin. ShapeError: a kernel without two spatial axes, an empty grid, or origin
+      "corner" for a kernel larger than the grid: the reference code crops that one, a fold would be another kernel.
 
     >>> [table.shape for table in transform_tables((3, 5), (8, 6), "center")]
     [(8, 3), (4, 5)]
@@ -70,6 +71,12 @@ def transform_tables(taps: Sequence[int], grid: Grid, origin: str) -> tuple[Comp
             f"kernel_spectrum: got a kernel of shape {tuple(taps)} and a grid {grid}; expected (..., K, K), (H, W)"
         )
     height, width = grid
+    if origin == "corner" and (taps[-2] > height or taps[-1] > width):
+        raise ShapeError(
+            f"the kernel of {taps[-2]} x {taps[-1]} taps is larger than the grid of {height} x {width} pixels, where "
+            'the kernel origin "corner" has no meaning (the reference code crops): use "center", or at most '
+            f"{min(height, width)} taps"
+        )
     return _fourier(height, height, taps[-2], origin), _fourier(width, width // 2 + 1, taps[-1], origin)
 
 

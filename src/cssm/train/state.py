@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from cssm.nn import RecurrenceParam
+
 from .distributed import put
 
 Arrays = dict[str, Any]  # "blocks/0/out/kernel" -> array
@@ -51,6 +53,12 @@ class Blueprint:
     def build(self, params: Arrays, rest: Arrays) -> nnx.Module:
         """A module on these arrays; inside jit it costs nothing at run time."""
         return nnx.merge(self.graphdef, self._state(params | rest))
+
+    def cast(self, params: Arrays, dtype: Any) -> Arrays:
+        """float32 parameters in the compute dtype; integers, complex numbers and those of a recurrence stay."""
+        kept = {name for name, _, slot in self.slots if isinstance(slot, RecurrenceParam)}
+        rounds = lambda name, p: p.dtype == jnp.float32 and name not in kept  # noqa: E731
+        return {name: p.astype(dtype) if rounds(name, p) else p for name, p in params.items()}
 
     def write(self, model: nnx.Module, params: Arrays, rest: Arrays) -> None:
         """Put the arrays into `model`, in place."""

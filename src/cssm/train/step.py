@@ -63,7 +63,7 @@ class StepBuilder:
             return model_arrays, self.task.evaluate(model, self.task.prepare(batch, self.dtype))
 
         def step(params: Arrays, rest: Arrays, batch: Batch) -> dict[str, Any]:
-            arrays = (cast(params, self.dtype), rest)
+            arrays = (self.blueprint.cast(params, self.dtype), rest)
             if self.accumulate == 1:
                 return micro(arrays, batch)[1]
             return _total(jax.lax.scan(micro, arrays, self._micro_batches(batch))[1])
@@ -75,7 +75,7 @@ class StepBuilder:
         """(loss, sums, gradients, rest): means over the valid rows of the whole batch."""
 
         def loss_of(params: Arrays, rest: Arrays, batch: Batch, key: jax.Array):
-            model = self.blueprint.build(cast(params, self.dtype), rest)
+            model = self.blueprint.build(self.blueprint.cast(params, self.dtype), rest)
             loss, weight, sums = self.task.loss(model, self.task.prepare(batch, self.dtype), key)
             weight = jnp.asarray(weight, jnp.float32)
             return loss * weight, (weight, sums, _rest_of(model, rest))
@@ -121,11 +121,6 @@ class StepBuilder:
             return jax.lax.with_sharding_constraint(x, by_rows(self.mesh, axis=1))
 
         return jax.tree.map(cut, dict(batch))
-
-
-def cast(params: Arrays, dtype: Any) -> Arrays:
-    """float32 parameters in the compute dtype; integers and complex numbers stay."""
-    return {name: p.astype(dtype) if p.dtype == jnp.float32 else p for name, p in params.items()}
 
 
 def _update(state: TrainState, transform: Any, grads: Arrays, rest: Arrays, ema: float | None) -> TrainState:

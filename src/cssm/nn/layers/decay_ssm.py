@@ -24,6 +24,8 @@ from cssm.ops import decay_scan
 from cssm.ops.scan import decay_scan_reference
 from cssm.shared.decay import check_decay_ssm, check_decay_ssm_input, decay_bias
 
+from ..parameter import RecurrenceParam
+
 
 class DecaySSM(nnx.Module):
     """A decaying memory (R, C) that is written and read by outer products.
@@ -47,7 +49,7 @@ class DecaySSM(nnx.Module):
         self.dim, self.rows, self.channels = dim, rows, channels
         self.chunk, self.implementation = chunk, check_decay_ssm(dim, rows, channels, chunk, implementation)
         self.decay = nnx.Linear(dim, rows, rngs=rngs)
-        self.decay.bias = nnx.Param(jnp.asarray(decay_bias(rows), jnp.float32))
+        self.decay.bias = RecurrenceParam(jnp.asarray(decay_bias(rows), jnp.float32))
         self.value, self.out = nnx.Linear(dim, rows, rngs=rngs), nnx.Linear(rows, dim, rngs=rngs)
         self.key, self.query = nnx.Linear(dim, channels, rngs=rngs), nnx.Linear(dim, channels, rngs=rngs)
 

@@ -19,6 +19,9 @@ from cssm.shared.hippo import initial_parameters
 from cssm.shared.reset import check_reset
 from cssm.shared.s4_options import LayerOptions, check_rate, kernel_options
 
+from ..parameter import RecurrenceParam
+from ..shared.wide import wide
+
 FAMILIES = {"s4": dplr, "s4d": diagonal}
 State = Complex[Any, "b h n"]
 
@@ -76,19 +79,19 @@ class S4(nnx.Module):
         half, key = self.options.d_state // 2, rngs.params()
         keys = jax.random.split(key, 3)
         low, high = jnp.log(self.options.dt_min), jnp.log(self.options.dt_max)
-        self.log_dt = nnx.Param(jax.random.uniform(keys[0], (d_model,), minval=low, maxval=high))
+        self.log_dt = RecurrenceParam(jax.random.uniform(keys[0], (d_model,), minval=low, maxval=high))
         initial = initial_parameters(kernel, self.options.init, self.options.d_state)
         self.log_A_real, self.A_imag, self.B = (self._heads(initial[name], 0) for name in ("log_A_real", "A_imag", "B"))
         if kernel == "s4":
             self.P = self._heads(initial["P"], 1)
-        self.C = nnx.Param(jax.random.normal(keys[1], (channels, d_model, half, 2)) * 0.5**0.5)
+        self.C = RecurrenceParam(jax.random.normal(keys[1], (channels, d_model, half, 2)) * 0.5**0.5)
         if self.options.skip:
-            self.D = nnx.Param(jax.random.normal(keys[2], (channels, d_model)))
+            self.D = RecurrenceParam(jax.random.normal(keys[2], (channels, d_model)))
 
     def _heads(self, value, axis: int) -> nnx.Param:
         """The same initial value for every head."""
         value = jnp.expand_dims(jnp.asarray(value, float), axis)
-        return nnx.Param(jnp.repeat(value, self.layer.d_model, axis))
+        return RecurrenceParam(jnp.repeat(value, self.layer.d_model, axis))
 
     @property
     def d_output(self) -> int:
@@ -201,7 +204,7 @@ class S4(nnx.Module):
         return (None, None) if key is None else jax.random.split(key)
 
     def _real(self, parameter):
-        return parameter[...].astype(jnp.promote_types(parameter.dtype, jnp.float32))
+        return wide(parameter[...])
 
     def _complex(self, parameter):
         return lax.complex(self._real(parameter)[..., 0], self._real(parameter)[..., 1])

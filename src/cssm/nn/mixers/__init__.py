@@ -15,6 +15,7 @@ from . import (  # noqa: F401
     no_gate,
     opponent,
     realspace,
+    rglru,
     s4,
     s4d,
     s4nd,

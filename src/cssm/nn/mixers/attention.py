@@ -16,6 +16,7 @@ from cssm.core.errors import UsageError
 from cssm.core.typing import Grid, Video
 
 from ..mixer import MIXERS, Control
+from ..parts.norm import ChannelNorm
 from ..parts.position import interpolate_table, rotary_angles, rotate
 
 
@@ -36,15 +37,22 @@ class Attention(nnx.Module):
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
         split = lambda z: z.reshape(*z.shape[:-1], self.heads, -1)  # noqa: E731
-        y = jax.nn.dot_product_attention(*(split(z).reshape(-1, *split(z).shape[-3:]) for z in (q, k, v)))
+        attend = _attention if q.dtype == jnp.float64 else jax.nn.dot_product_attention
+        y = attend(*(split(z).reshape(-1, *split(z).shape[-3:]) for z in (q, k, v)))
         return self.out(y.reshape(x.shape))
+
+
+def _attention(q, k, v):
+    """softmax(q k^T / sqrt(d)) v for float64 (B, N, heads, d): JAX's own takes its softmax in float32."""
+    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / q.shape[-1] ** 0.5
+    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), v)
 
 
 class Branch(nnx.Module):
     """scale * f(LN(x)): what a pre-LN branch adds to its input."""
 
     def __init__(self, channels: int, layer, layer_scale: float | None, *, rngs: nnx.Rngs):
-        self.norm = nnx.LayerNorm(channels, rngs=rngs)
+        self.norm = ChannelNorm(channels, rngs=rngs)
         self.layer = layer
         self.scale = nnx.Param(jnp.full((channels,), 1.0 if layer_scale is None else layer_scale))
 

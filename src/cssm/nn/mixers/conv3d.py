@@ -26,6 +26,7 @@ from cssm.ops.scan.geometric import geometric
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
 from ..mixer import MIXERS, Mixer, select
+from ..parameter import RecurrenceParam
 from ..shared.bounds import decay_bound, spectrum_bound
 from ..shared.spectral import checked_margin, initial_kernel
 
@@ -64,9 +65,9 @@ class Conv3D(Mixer):
             if value < 1:
                 raise UsageError(f"conv3d: {option} is {value}, expected at least 1")
         self.channels, self.rho, self.frames, self.iterations = channels, rho, frames, iterations
-        self.recurrence_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory))
+        self.recurrence_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory)
         taps = init_scale * jax.random.normal(rngs.params(), (channels, frames, input_size, input_size))
-        self.input_kernel = nnx.Param(taps.at[:, 0, input_size // 2, input_size // 2].add(1.0))
+        self.input_kernel = RecurrenceParam(taps.at[:, 0, input_size // 2, input_size // 2].add(1.0))
         self.out = nnx.Linear(channels, channels, rngs=rngs)
 
     def transition(self, grid: Grid) -> HalfSpectrum:

@@ -15,11 +15,13 @@ from flax import nnx
 
 from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import linear_scan
-from cssm.ops.scan.geometric import geometric
 
 from ..mixer import MIXERS, Mixer, select
+from ..parameter import RecurrenceParam
 from ..shared.bounds import decay_bound, dense_bound
 from ..shared.causal_conv import DepthwiseConv
+from ..shared.pixel_memory import repeated
+from ..shared.wide import wide
 
 
 class ConvSSMState(NamedTuple):
@@ -46,17 +48,17 @@ class ConvSSM(Mixer):
         self.write = nnx.Linear(channels, channels, rngs=rngs)
         self.read = nnx.Linear(channels, channels, rngs=rngs)
         self.out = nnx.Linear(channels, channels, rngs=rngs)
-        self.decay_logit = nnx.Param(jnp.full((channels,), 2.0))
+        self.decay_logit = RecurrenceParam(jnp.full((channels,), 2.0))
 
     def transition(self, grid: Grid):
         """(C, 1, 1): the decay a in (0, 1) per frame, the same at every position."""
-        return jax.nn.sigmoid(self.decay_logit[...].astype(jnp.float32))[:, None, None]
+        return jax.nn.sigmoid(wide(self.decay_logit[...]))[:, None, None]
 
     def _decay(self, dt=None):
         """a (C,), or a^dt (*dt.shape, 1, 1, C): exp(dt log a), as a is positive."""
         if dt is None:
             return self.transition((1, 1))[:, 0, 0]
-        log_decay = jax.nn.log_sigmoid(self.decay_logit[...].astype(jnp.float32))
+        log_decay = jax.nn.log_sigmoid(wide(self.decay_logit[...]))
         return jnp.exp(dt[..., None, None, None] * log_decay)
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
@@ -81,15 +83,13 @@ class ConvSSM(Mixer):
 
     def _static(self, state: ConvSSMState, x: Frame, steps: int, *, readout) -> tuple[ConvSSMState, Frame]:
         decay, frame = self._decay(), self.written(x)
-        power, total, cumulative = geometric(decay, steps)  # no division: a saturates at 1 in float32
-        memory = total * frame + power * state.memory
         # y is linear in the memory, so the mean y is the y of the mean memory
-        shown = memory if readout == "last" else (cumulative * frame + decay * total * state.memory) / steps
+        memory, shown = repeated(decay, frame, state.memory, steps, readout)
         return ConvSSMState(memory), self.output(x, shown)
 
     def written(self, x):
         """What frames x (..., H, W, C) write, float32."""
-        return (self.write(x) * self.conv(x)).astype(jnp.float32)
+        return wide(self.write(x) * self.conv(x))
 
     def output(self, x, memory):
         """y of frames x (..., H, W, C) and the memory after them."""

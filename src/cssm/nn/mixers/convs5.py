@@ -23,7 +23,9 @@ from cssm.ops import linear_scan
 from cssm.shared import hippo
 
 from ..mixer import MIXERS, Mixer, select
+from ..parameter import RecurrenceParam
 from ..shared import ssm
+from ..shared.wide import wide
 
 
 class ConvS5State(NamedTuple):
@@ -57,24 +59,28 @@ class ConvS5(Mixer):
         self.channels, self.modes = channels, d_state // 2
         keys = jax.random.split(rngs.params(), 4)
         eigenvalues = hippo.diagonal("legs", d_state)[0]
-        self.log_A_real = nnx.Param(jnp.asarray(np.log(-eigenvalues.real), jnp.float32))
-        self.A_imag = nnx.Param(jnp.asarray(eigenvalues.imag, jnp.float32))
-        self.log_step = nnx.Param(ssm.log_uniform(keys[0], (self.modes,), dt_min, dt_max))
+        self.log_A_real = RecurrenceParam(jnp.asarray(np.log(-eigenvalues.real), jnp.float32))
+        self.A_imag = RecurrenceParam(jnp.asarray(eigenvalues.imag, jnp.float32))
+        self.log_step = RecurrenceParam(ssm.log_uniform(keys[0], (self.modes,), dt_min, dt_max))
         taps = (kernel_size, kernel_size)
-        self.B = nnx.Param(ssm.complex_normal(keys[1], (*taps, channels, self.modes), 1 / (kernel_size**2 * channels)))
-        self.C = nnx.Param(ssm.complex_normal(keys[2], (*taps, self.modes, channels), 1 / (kernel_size**2 * d_state)))
-        self.D = nnx.Param(jax.random.normal(keys[3], (channels,)))
+        self.B = RecurrenceParam(
+            ssm.complex_normal(keys[1], (*taps, channels, self.modes), 1 / (kernel_size**2 * channels))
+        )
+        self.C = RecurrenceParam(
+            ssm.complex_normal(keys[2], (*taps, self.modes, channels), 1 / (kernel_size**2 * d_state))
+        )
+        self.D = RecurrenceParam(jax.random.normal(keys[3], (channels,)))
 
     def _discrete(self):
         """z (P,) and the input kernel (K, K, C, P), discretised."""
-        A = lax.complex(-jnp.exp(ssm.float32(self.log_A_real)), ssm.float32(self.A_imag))
-        z, gain = ssm.zoh(A, ssm.float32(self.log_step))
-        return z, gain * ssm.complex64(self.B)
+        A = lax.complex(-jnp.exp(ssm.real(self.log_A_real)), ssm.real(self.A_imag))
+        z, gain = ssm.zoh(A, ssm.real(self.log_step))
+        return z, gain * ssm.compound(self.B)
 
     def system(self) -> ssm.Modes:
         """z, and what writes and reads the modes."""
         z, kernel = self._discrete()
-        output, skip = ssm.float32(self.C), ssm.float32(self.D)
+        output, skip = ssm.real(self.C), ssm.real(self.D)
         joined = jnp.concatenate([kernel.real, kernel.imag], -1)
         read_kernel = 2 * jnp.concatenate([output[0], -output[1]], -2)
 
@@ -106,8 +112,8 @@ class ConvS5(Mixer):
         self, state: ConvS5State, x: Video, *, reset=None, readout="all", dt=None
     ) -> tuple[ConvS5State, Video | Frame]:
         """dt (B, T): the state decays by exp(dt z) before each frame; "last" and "mean" cost one output convolution."""
-        (z, write, read), frames = self.system(), x.astype(jnp.float32)
-        factor = jnp.exp(z if dt is None else dt.astype(jnp.float32)[..., None, None, None] * z)
+        (z, write, read), frames = self.system(), wide(x)
+        factor = jnp.exp(z if dt is None else wide(dt)[..., None, None, None] * z)
         # the convolutions take the whole clip: inside a loop XLA runs them 10 times slower on CPU
         modes = linear_scan(factor, lax.complex(*write(frames)), state.modes, reset=reset)
         *shown, frame = (select(v, readout) for v in (modes.real, modes.imag, frames))
@@ -122,5 +128,6 @@ class ConvS5(Mixer):
 def _convolve(x, kernel):
     """Zero boundary: x (..., H, W, C) and kernel (K, K, C, P) give (..., H, W, P)."""
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": "highest"}
+    x, kernel = (v.astype(jnp.result_type(x, kernel)) for v in (x, kernel))
     y = lax.conv_general_dilated(x.reshape(-1, *x.shape[-3:]), kernel, (1, 1), "SAME", **options)
     return y.reshape(*x.shape[:-1], -1)

@@ -61,7 +61,7 @@ class Gated(Mixer):
     ):  # fmt: skip
         checked_margin("gated", kernel_size, rho, "circular", None)
         self.channels, self.rho = channels, rho
-        self.recurrence_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory))
+        self.recurrence_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory)
         self.inner = nnx.Linear(channels, channels, rngs=rngs)
         self.gate = nnx.Linear(channels, channels, rngs=rngs)
         self.space_conv = DepthwiseConv(channels, conv_size, rngs=rngs)

@@ -66,7 +66,7 @@ class GDN(Mixer):
         if head_dim < 1 or channels % head_dim:
             raise UsageError(f"gdn: {channels} channels do not split into heads of head_dim = {head_dim}")
         self.channels, self.heads, self.rho = channels, channels // head_dim, rho
-        self.recurrence_kernel = nnx.Param(initial_kernel(rngs.params(), self.heads, kernel_size, init_scale, memory))
+        self.recurrence_kernel = initial_kernel(rngs.params(), self.heads, kernel_size, init_scale, memory)
         self.space_conv = DepthwiseConv(channels, conv_size, rngs=rngs)
         self.time_conv = CausalConv(channels, conv_frames, rngs=rngs)
         self.qkv = nnx.Linear(channels, 3 * channels, rngs=rngs)

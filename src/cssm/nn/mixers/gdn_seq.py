@@ -26,6 +26,7 @@ from cssm.ops import delta_rule
 from cssm.shared.decay import decay_bias
 
 from ..mixer import MIXERS, Mixer, select
+from ..parameter import RecurrenceParam
 from ..shared.bounds import decay_bound, dense_bound
 from ..shared.causal_conv import CausalConv
 from ..shared.tokens import matrix_geometric, over_tokens, product, repeated
@@ -62,8 +63,8 @@ class GDNSeq(Mixer):
         self.conv = CausalConv(channels, conv_tokens, rngs=rngs)
         self.qkv = nnx.Linear(channels, 3 * channels, rngs=rngs)
         self.rates = nnx.Linear(channels, 2 * self.heads, rngs=rngs)
-        self.rates.bias = nnx.Param(jnp.asarray(decay_bias(self.heads) + [0.0] * self.heads, jnp.float32))
-        self.log_rate = nnx.Param(jnp.zeros((self.heads,)))
+        self.rates.bias = RecurrenceParam(jnp.asarray(decay_bias(self.heads) + [0.0] * self.heads, jnp.float32))
+        self.log_rate = RecurrenceParam(jnp.zeros((self.heads,)))
         self.norm = nnx.RMSNorm(channels, rngs=rngs)
         self.gate = nnx.Linear(channels, channels, rngs=rngs)
         self.out = nnx.Linear(channels, channels, rngs=rngs)

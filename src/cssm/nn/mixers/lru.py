@@ -19,6 +19,7 @@ from cssm.core.errors import UsageError
 from cssm.core.typing import Complex, Frame, Grid, Video
 
 from ..mixer import MIXERS, Mixer
+from ..parameter import RecurrenceParam
 from ..shared import ssm
 
 
@@ -55,19 +56,21 @@ class LRU(Mixer):
         self.channels, self.d_state = channels, d_state
         keys = jax.random.split(rngs.params(), 5)
         area = jax.random.uniform(keys[0], (d_state,), minval=max(r_min, 1e-3) ** 2, maxval=r_max**2)
-        self.nu = nnx.Param(jnp.log(-0.5 * jnp.log(area)))
-        self.theta = nnx.Param(jnp.log(jax.random.uniform(keys[1], (d_state,), minval=1e-3, maxval=1) * max_phase))
-        self.B = nnx.Param(ssm.complex_normal(keys[2], (d_state, channels), 1 / channels))
-        self.C = nnx.Param(ssm.complex_normal(keys[3], (channels, d_state), 2 / d_state))
-        self.D = nnx.Param(jax.random.normal(keys[4], (channels,)))
+        self.nu = RecurrenceParam(jnp.log(-0.5 * jnp.log(area)))
+        self.theta = RecurrenceParam(
+            jnp.log(jax.random.uniform(keys[1], (d_state,), minval=1e-3, maxval=1) * max_phase)
+        )
+        self.B = RecurrenceParam(ssm.complex_normal(keys[2], (d_state, channels), 1 / channels))
+        self.C = RecurrenceParam(ssm.complex_normal(keys[3], (channels, d_state), 2 / d_state))
+        self.D = RecurrenceParam(jax.random.normal(keys[4], (channels,)))
 
     def system(self) -> ssm.Modes:
         """L, and what writes and reads the modes."""
-        rate = jnp.exp(ssm.float32(self.nu))
+        rate = jnp.exp(ssm.real(self.nu))
         scale = jnp.sqrt(-jnp.expm1(-2 * rate))  # sqrt(1 - |L|^2)
-        z = lax.complex(-rate, jnp.exp(ssm.float32(self.theta)))
-        weight = scale[:, None] * ssm.complex64(self.B)
-        return ssm.Modes(z, *ssm.matmul_modes(weight, ssm.complex64(self.C), ssm.float32(self.D)))
+        z = lax.complex(-rate, jnp.exp(ssm.real(self.theta)))
+        weight = scale[:, None] * ssm.compound(self.B)
+        return ssm.Modes(z, *ssm.matmul_modes(weight, ssm.compound(self.C), ssm.real(self.D)))
 
     def transition(self, grid: Grid):
         """(P, 1, 1): L, the factor of every mode per frame, the same at every position."""
@@ -77,7 +80,7 @@ class LRU(Mixer):
         """The largest |S| that an input |x| <= input_bound can reach: max_p g_p sum_c |B_pc| / (1 - |L_p|)."""
         z = self.system().log_transition
         scale = jnp.sqrt(-jnp.expm1(2 * z.real))
-        return ssm.modes_bound(z, scale * jnp.abs(ssm.complex64(self.B)).sum(1), input_bound)
+        return ssm.modes_bound(z, scale * jnp.abs(ssm.compound(self.B)).sum(1), input_bound)
 
     def init_state(self, batch: int, grid: Grid) -> LRUState:
         return LRUState(jnp.zeros((batch, *grid, self.d_state), jnp.complex64))

@@ -25,6 +25,7 @@ from cssm.ops.scan.geometric import geometric
 from cssm.shared.decay import decay_bias
 
 from ..mixer import MIXERS, Mixer, select
+from ..parameter import RecurrenceParam
 from ..shared.bounds import decay_bound, dense_bound
 from ..shared.causal_conv import CausalConv
 from ..shared.tokens import over_tokens, repeated
@@ -64,9 +65,9 @@ class Mamba2Seq(Mixer):
         self.inputs = nnx.Linear(channels, inner + 2 * state_dim, rngs=rngs)
         self.conv = CausalConv(inner + 2 * state_dim, conv_tokens, rngs=rngs)
         self.rate = nnx.Linear(channels, self.heads, rngs=rngs)
-        self.rate.bias = nnx.Param(jnp.asarray(decay_bias(self.heads), jnp.float32))
-        self.log_A = nnx.Param(jnp.zeros((self.heads,)))
-        self.skip = nnx.Param(jnp.ones((self.heads,)))
+        self.rate.bias = RecurrenceParam(jnp.asarray(decay_bias(self.heads), jnp.float32))
+        self.log_A = RecurrenceParam(jnp.zeros((self.heads,)))
+        self.skip = RecurrenceParam(jnp.ones((self.heads,)))
         self.norm = nnx.RMSNorm(inner, rngs=rngs)
         self.gate = nnx.Linear(channels, inner, rngs=rngs)
         self.out = nnx.Linear(inner, channels, rngs=rngs)

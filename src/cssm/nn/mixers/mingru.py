@@ -22,11 +22,12 @@ from jax import lax
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import fft_conv2d, linear_scan
-from cssm.ops.scan.geometric import geometric
 
 from ..mixer import MIXERS, Mixer, select
 from ..shared.bounds import dense_bound
+from ..shared.pixel_memory import repeated
 from ..shared.spectral import checked_margin
+from ..shared.wide import wide
 
 
 class MinGRUState(NamedTuple):
@@ -110,14 +111,12 @@ class MinGRU(Mixer):
 
     def _static(self, state: MinGRUState, x: Frame, steps: int, *, readout) -> tuple[MinGRUState, Frame]:
         decay, write = _gates(*self.logits(x))
-        power, total, cumulative = geometric(decay, steps)
-        memory = total * write + power * state.memory
-        shown = memory if readout == "last" else (cumulative * write + decay * total * state.memory) / steps
+        memory, shown = repeated(decay, write, state.memory, steps, readout)
         return MinGRUState(memory), self.out(shown.astype(x.dtype))
 
     def logits(self, x):
         """The gate's and the candidate's arguments, float32, for frames (N, H, W, C)."""
-        return self.gate(x).astype(jnp.float32), self.candidate(x).astype(jnp.float32)
+        return wide(self.gate(x)), wide(self.candidate(x))
 
 
 def _gates(gate, candidate):

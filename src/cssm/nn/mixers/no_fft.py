@@ -21,10 +21,12 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops.scan.geometric import geometric
 
 from ..mixer import MIXERS, Mixer, repeat_frame, select
+from ..parameter import RecurrenceParam
 from ..shared.bounds import dense_bound
 from ..shared.causal_conv import CausalConv, DepthwiseConv
 from ..shared.frames import scan_frames
 from ..shared.gates import FactoredGates, outer, over_columns, over_rows
+from ..shared.wide import wide
 
 GATES = {"step": -2.0, "write": 1.0, "read": 1.0}  # initial bias of each factor
 
@@ -54,7 +56,7 @@ class NoFFT(Mixer):
         self, channels: int, *, conv_size: int = 3, conv_frames: int = 4, knots: int = 17, rngs: nnx.Rngs
     ):  # fmt: skip
         self.channels = channels
-        self.decay_logit = nnx.Param(jnp.full((channels,), 2.0))
+        self.decay_logit = RecurrenceParam(jnp.full((channels,), 2.0))
         self.inner = nnx.Linear(channels, channels, rngs=rngs)
         self.gate = nnx.Linear(channels, channels, rngs=rngs)
         self.space_conv = DepthwiseConv(channels, conv_size, rngs=rngs)
@@ -66,7 +68,7 @@ class NoFFT(Mixer):
     def decay(self):
         """(C,): a, the decay per frame before the gate."""
         logit = self.decay_logit[...]
-        return jax.nn.sigmoid(logit.astype(jnp.promote_types(logit.dtype, jnp.float32)))
+        return jax.nn.sigmoid(wide(logit))
 
     def init_state(self, batch: int, grid: Grid) -> NoFFTState:
         memory = jnp.zeros((batch, *grid, self.channels), jnp.float32)

@@ -34,7 +34,8 @@ class NoGate(Mixer):
         states persist from the start; 0 is the source's initialisation.
       boundary: "circular" (the grid is a torus), or "zero": the grid is padded by `margin` empty pixels (default
         kernel_size), run, and cropped.
-      kernel_origin: "center", or "corner" to reproduce the reference code's shifted kernels.
+      kernel_origin: "center", or "corner" to reproduce the reference code's shifted kernels (of grids at least as
+        large as the kernel).
 
     >>> import jax.numpy as jnp
     >>> from flax import nnx
@@ -52,7 +53,7 @@ class NoGate(Mixer):
     ):  # fmt: skip
         self.margin = checked_margin("no_gate", kernel_size, rho, boundary, margin)
         self.channels, self.rho, self.kernel_origin = channels, rho, kernel_origin
-        self.recurrence_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory))
+        self.recurrence_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory)
         self.out = nnx.Linear(channels, channels, rngs=rngs)
 
     def transition(self, grid: Grid) -> HalfSpectrum:

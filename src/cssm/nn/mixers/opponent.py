@@ -24,11 +24,13 @@ from cssm.ops import kernel_spectrum, stable_spectrum
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
 from ..mixer import MIXERS, Mixer, select
+from ..parameter import RecurrenceParam
 from ..shared.bounds import decay_bound, spectrum_bound
 from ..shared.frames import forget, scan_frames
 from ..shared.gates import Clock, FactoredGates, outer
 from ..shared.pair_goom import pair_scan
 from ..shared.spectral import checked_margin, initial_kernel
+from ..shared.wide import wide
 
 GATES = {"excite": 3.0, "inhibit": 3.0, "to_excitation": 0.0, "to_inhibition": 0.0, "write": 2.0}  # initial bias
 NUMERICS = ("direct", "goom")
@@ -63,9 +65,9 @@ class Opponent(Mixer):
         if numerics not in NUMERICS:
             raise UsageError(f"opponent: unknown numerics {numerics!r}, use {' or '.join(NUMERICS)}")
         self.channels, self.rho, self.numerics, self.clock = channels, rho, numerics, Clock(channels)
-        self.excitation_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, 0.0))
-        self.inhibition_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, 0.0))
-        self.decay_logit = nnx.Param(jnp.full((channels,), 2.2))  # d = 0.9
+        self.excitation_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, 0.0)
+        self.inhibition_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, 0.0)
+        self.decay_logit = RecurrenceParam(jnp.full((channels,), 2.2))  # d = 0.9
         self.gates = FactoredGates(channels, GATES, knots=knots, rngs=rngs)
         self.out = nnx.Linear(2 * channels, channels, rngs=rngs)
 
@@ -78,7 +80,7 @@ class Opponent(Mixer):
     def transition_parts(self, grid: Grid):
         """What does not change over time: d (C, 1, 1), K_E, K_I and their moduli."""
         logit, couplings = self.decay_logit[...], self.couplings(grid)
-        decay = 0.1 + 0.89 * jax.nn.sigmoid(logit.astype(jnp.promote_types(logit.dtype, jnp.float32)))
+        decay = 0.1 + 0.89 * jax.nn.sigmoid(wide(logit))
         return decay[:, None, None], couplings, tuple(map(jnp.abs, couplings))
 
     def factors(self, x, turns):

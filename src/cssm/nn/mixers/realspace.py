@@ -24,6 +24,7 @@ from ..mixer import MIXERS, Mixer, select
 from ..shared.bounds import decay_bound
 from ..shared.in_space import convolve, folded, in_space_parallel, in_space_sequential
 from ..shared.spectral import checked_margin, initial_kernel
+from ..shared.wide import wide
 
 
 class RealSpaceState(NamedTuple):
@@ -32,7 +33,7 @@ class RealSpaceState(NamedTuple):
 
 def bounded_kernel(kernel: Kernel, rho: float) -> Kernel:
     """The kernel in float32, scaled to sum|k| = rho per channel where the sum is larger."""
-    kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+    kernel = wide(kernel)
     total = jnp.abs(kernel).sum((1, 2), keepdims=True)
     return kernel * (rho / jnp.maximum(total, rho))
 
@@ -40,13 +41,13 @@ def bounded_kernel(kernel: Kernel, rho: float) -> Kernel:
 def _step(mixer, state: RealSpaceState, x, dt):
     if dt is not None:
         return mixer._scan(state, x[:, None], readout="last", dt=dt[:, None])
-    memory = convolve(state.memory, folded(mixer.kernel(), x.shape[1:3])) + x.astype(jnp.float32)
+    memory = wide(x) + convolve(state.memory, folded(mixer.kernel(), x.shape[1:3]))
     return RealSpaceState(memory), mixer.out(memory.astype(x.dtype))
 
 
 def _scan(mixer, recurrence, state: RealSpaceState, x, reset, readout: str, dt):
     """recurrence(x, kernel, memory) gives the memory after every frame."""
-    frames = x.astype(jnp.float32)
+    frames = wide(x)
     if dt is None:
         memory = recurrence(frames, mixer.kernel(), state.memory)
     else:
@@ -79,7 +80,7 @@ class RealSpaceSequential(Mixer):
     ):  # fmt: skip
         checked_margin("realspace_seq", kernel_size, rho, "circular", None)
         self.channels, self.rho = channels, rho
-        self.recurrence_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory))
+        self.recurrence_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory)
         self.out = nnx.Linear(channels, channels, rngs=rngs)
 
     def kernel(self) -> Kernel:
@@ -129,7 +130,7 @@ class RealSpaceParallel(Mixer):
     ):  # fmt: skip
         checked_margin("realspace_par", kernel_size, rho, "circular", None)
         self.channels, self.rho = channels, rho
-        self.recurrence_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory))
+        self.recurrence_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory)
         self.out = nnx.Linear(channels, channels, rngs=rngs)
 
     def kernel(self) -> Kernel:

@@ -27,7 +27,9 @@ from cssm.ops.s4 import dplr
 from cssm.shared.hippo import NPLR_INITS, initial_parameters
 
 from ..mixer import MIXERS, Mixer, select
+from ..parameter import RecurrenceParam
 from ..shared import ssm, ssm_channels
+from ..shared.wide import wide
 
 
 class S4State(NamedTuple):
@@ -61,21 +63,21 @@ class S4Mixer(Mixer):
         self.channels, self.d_state = channels, d_state
         keys = jax.random.split(rngs.params(), 3)
         initial = initial_parameters("s4", init, d_state)
-        each = lambda name: nnx.Param(jnp.stack([jnp.asarray(initial[name], jnp.float32)] * channels))  # noqa: E731
+        each = lambda name: RecurrenceParam(jnp.stack([jnp.asarray(initial[name], jnp.float32)] * channels))  # noqa: E731
         self.log_A_real, self.A_imag = each("log_A_real"), each("A_imag")
-        self.B = nnx.Param(jnp.moveaxis(each("B")[...], -1, 0))
-        self.P = nnx.Param(jnp.stack([jnp.asarray(initial["P"], jnp.float32)] * channels, 1))  # r c n 2
-        self.C = nnx.Param(ssm.complex_normal(keys[0], (channels, d_state // 2), 1.0))
-        self.D = nnx.Param(jax.random.normal(keys[1], (channels,)))
-        self.log_step = nnx.Param(ssm.log_uniform(keys[2], (channels,), dt_min, dt_max))
+        self.B = RecurrenceParam(jnp.moveaxis(each("B")[...], -1, 0))
+        self.P = RecurrenceParam(jnp.stack([jnp.asarray(initial["P"], jnp.float32)] * channels, 1))  # r c n 2
+        self.C = RecurrenceParam(ssm.complex_normal(keys[0], (channels, d_state // 2), 1.0))
+        self.D = RecurrenceParam(jax.random.normal(keys[1], (channels,)))
+        self.log_step = RecurrenceParam(ssm.log_uniform(keys[2], (channels,), dt_min, dt_max))
         self.out = nnx.Linear(channels, channels, rngs=rngs)
 
     def system(self) -> dplr.Dplr:
         """The state spaces of all channels, discretised."""
-        A = lax.complex(-jnp.exp(ssm.float32(self.log_A_real)), ssm.float32(self.A_imag))
-        step = jnp.exp(ssm.float32(self.log_step))
-        low_rank = ssm.float32(self.P)
-        P, B, C = lax.complex(low_rank[..., 0], low_rank[..., 1]), ssm.complex64(self.B), ssm.complex64(self.C)[None]
+        A = lax.complex(-jnp.exp(ssm.real(self.log_A_real)), ssm.real(self.A_imag))
+        step = jnp.exp(ssm.real(self.log_step))
+        low_rank = ssm.real(self.P)
+        P, B, C = lax.complex(low_rank[..., 0], low_rank[..., 1]), ssm.compound(self.B), ssm.compound(self.C)[None]
         return dplr.discretise(A, P, B, C, step)
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
@@ -86,13 +88,13 @@ class S4Mixer(Mixer):
         return S4State(jnp.zeros((batch, self.channels, self.d_state, *grid), jnp.float32))
 
     def _step(self, state: S4State, x: Frame) -> tuple[S4State, Frame]:
-        step, frame = ssm_channels.one_step(self.system(), ssm.float32(self.D)), x.astype(jnp.float32)
+        step, frame = ssm_channels.one_step(self.system(), ssm.real(self.D)), wide(x)
         modes = ssm_channels.advance(step, state.modes, frame)
         return S4State(modes), self.output(ssm_channels.read(step, modes, frame).astype(x.dtype))
 
     def _scan(self, state: S4State, x: Video, *, reset=None, readout="all") -> tuple[S4State, Video | Frame]:
         linear = "last" if readout == "last" else "all"  # GELU: the mean needs every frame
-        system, skip = self.system(), ssm.float32(self.D)
+        system, skip = self.system(), ssm.real(self.D)
         if reset is None:
             modes, y = ssm_channels.scan(system, skip, state.modes, x, readout=linear)
         else:
@@ -101,9 +103,9 @@ class S4Mixer(Mixer):
         return S4State(modes), y if linear == "last" else select(y, readout)
 
     def _static(self, state: S4State, x: Frame, steps: int) -> tuple[S4State, Frame]:
-        frame, system = x.astype(jnp.float32), self.system()
+        frame, system = wide(x), self.system()
         modes = ssm_channels.static(system, state.modes, frame, steps)
-        y = ssm_channels.read(ssm_channels.one_step(system, ssm.float32(self.D)), modes, frame)
+        y = ssm_channels.read(ssm_channels.one_step(system, ssm.real(self.D)), modes, frame)
         return S4State(modes), self.output(y.astype(x.dtype))
 
     def output(self, y):

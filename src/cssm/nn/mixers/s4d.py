@@ -23,7 +23,9 @@ from cssm.ops.s4 import diagonal
 from cssm.shared.hippo import INITS, initial_parameters
 
 from ..mixer import MIXERS, Mixer, select
+from ..parameter import RecurrenceParam
 from ..shared import ssm, ssm_channels
+from ..shared.wide import wide
 
 
 class S4DState(NamedTuple):
@@ -58,24 +60,24 @@ class S4D(Mixer):
         self.channels, self.d_state = channels, d_state
         keys = jax.random.split(rngs.params(), 3)
         initial = initial_parameters("s4d", init, d_state)
-        each = lambda name: nnx.Param(jnp.stack([jnp.asarray(initial[name], jnp.float32)] * channels))  # noqa: E731
+        each = lambda name: RecurrenceParam(jnp.stack([jnp.asarray(initial[name], jnp.float32)] * channels))  # noqa: E731
         self.log_A_real, self.A_imag = each("log_A_real"), each("A_imag")
-        self.B = nnx.Param(jnp.moveaxis(each("B")[...], -1, 0))
-        self.C = nnx.Param(ssm.complex_normal(keys[0], (channels, d_state // 2), 1.0))
-        self.D = nnx.Param(jax.random.normal(keys[1], (channels,)))
-        self.log_step = nnx.Param(ssm.log_uniform(keys[2], (channels,), dt_min, dt_max))
+        self.B = RecurrenceParam(jnp.moveaxis(each("B")[...], -1, 0))
+        self.C = RecurrenceParam(ssm.complex_normal(keys[0], (channels, d_state // 2), 1.0))
+        self.D = RecurrenceParam(jax.random.normal(keys[1], (channels,)))
+        self.log_step = RecurrenceParam(ssm.log_uniform(keys[2], (channels,), dt_min, dt_max))
         self.out = nnx.Linear(channels, channels, rngs=rngs)
 
     def _log_transition(self):
         """z = dt A, (C, N / 2)."""
-        A = lax.complex(-jnp.exp(ssm.float32(self.log_A_real)), ssm.float32(self.A_imag))
-        return jnp.exp(ssm.float32(self.log_step))[:, None] * A
+        A = lax.complex(-jnp.exp(ssm.real(self.log_A_real)), ssm.real(self.A_imag))
+        return jnp.exp(ssm.real(self.log_step))[:, None] * A
 
     def system(self) -> diagonal.Diagonal:
         """The state spaces of all channels, discretised."""
-        A = lax.complex(-jnp.exp(ssm.float32(self.log_A_real)), ssm.float32(self.A_imag))
-        step = jnp.exp(ssm.float32(self.log_step))
-        return diagonal.discretise(A, ssm.complex64(self.B), ssm.complex64(self.C)[None], step, "zoh")
+        A = lax.complex(-jnp.exp(ssm.real(self.log_A_real)), ssm.real(self.A_imag))
+        step = jnp.exp(ssm.real(self.log_step))
+        return diagonal.discretise(A, ssm.compound(self.B), ssm.compound(self.C)[None], step, "zoh")
 
     def transition(self, grid: Grid):
         """(C N / 2, 1, 1): e^z, the factor of every mode per frame, the same at every position."""
@@ -90,7 +92,7 @@ class S4D(Mixer):
         return S4DState(jnp.zeros((batch, self.channels, self.d_state, *grid), jnp.float32))
 
     def _step(self, state: S4DState, x: Frame, dt=None) -> tuple[S4DState, Frame]:
-        step, frame = ssm_channels.one_step(self.system(), ssm.float32(self.D)), x.astype(jnp.float32)
+        step, frame = ssm_channels.one_step(self.system(), ssm.real(self.D)), wide(x)
         factor = None if dt is None else ssm_channels.irregular(dt, self._log_transition())
         modes = ssm_channels.advance(step, state.modes, frame, factor)
         return S4DState(modes), self.output(ssm_channels.read(step, modes, frame).astype(x.dtype))
@@ -98,7 +100,7 @@ class S4D(Mixer):
     def _scan(self, state: S4DState, x: Video, *, reset=None, readout="all", dt=None) -> tuple[S4DState, Video | Frame]:
         """dt (B, T): the state decays by exp(dt z) before each frame; the input enters as at dt = 1."""
         linear = "last" if readout == "last" else "all"  # GELU: the mean needs every frame
-        system, skip = self.system(), ssm.float32(self.D)
+        system, skip = self.system(), ssm.real(self.D)
         if reset is None and dt is None:
             modes, y = ssm_channels.scan(system, skip, state.modes, x, readout=linear)
         else:
@@ -108,9 +110,9 @@ class S4D(Mixer):
         return S4DState(modes), y if linear == "last" else select(y, readout)
 
     def _static(self, state: S4DState, x: Frame, steps: int) -> tuple[S4DState, Frame]:
-        frame, system = x.astype(jnp.float32), self.system()
+        frame, system = wide(x), self.system()
         modes = ssm_channels.static(system, state.modes, frame, steps)
-        y = ssm_channels.read(ssm_channels.one_step(system, ssm.float32(self.D)), modes, frame)
+        y = ssm_channels.read(ssm_channels.one_step(system, ssm.real(self.D)), modes, frame)
         return S4DState(modes), self.output(y.astype(x.dtype))
 
     def output(self, y):

@@ -21,6 +21,7 @@ from cssm.ops.s4 import s4d_kernel
 from cssm.shared.hippo import INITS, initial_parameters
 
 from ..mixer import MIXERS, Control
+from ..parameter import RecurrenceParam
 from ..shared import axis_kernels, ssm
 
 
@@ -49,20 +50,23 @@ class S4ND(Control):
         keys = jax.random.split(rngs.params(), 3)
         initial = initial_parameters("s4d", init, d_state)
         each = lambda value: jnp.stack([jnp.asarray(value, jnp.float32)] * heads)  # noqa: E731
-        self.log_A_real, self.A_imag = nnx.Param(each(initial["log_A_real"])), nnx.Param(each(initial["A_imag"]))
-        self.B = nnx.Param(jnp.moveaxis(each(initial["B"]), -1, 0))
-        self.C = nnx.Param(ssm.complex_normal(keys[0], (2, heads, d_state // 2), 1.0))  # one per direction
-        self.D = nnx.Param(jax.random.normal(keys[1], (channels,)))
-        self.log_step = nnx.Param(ssm.log_uniform(keys[2], (heads,), dt_min, dt_max))
+        self.log_A_real, self.A_imag = (
+            RecurrenceParam(each(initial["log_A_real"])),
+            RecurrenceParam(each(initial["A_imag"])),
+        )
+        self.B = RecurrenceParam(jnp.moveaxis(each(initial["B"]), -1, 0))
+        self.C = RecurrenceParam(ssm.complex_normal(keys[0], (2, heads, d_state // 2), 1.0))  # one per direction
+        self.D = RecurrenceParam(jax.random.normal(keys[1], (channels,)))
+        self.log_step = RecurrenceParam(ssm.log_uniform(keys[2], (heads,), dt_min, dt_max))
         self.out = nnx.Linear(channels, channels, rngs=rngs)
 
     def kernels(self, grid: Grid):
         """Rows (2, C, H) and columns (2, C, W): the taps of the forward and of the backward direction."""
-        A = lax.complex(-jnp.exp(ssm.float32(self.log_A_real)), ssm.float32(self.A_imag))
-        step = jnp.exp(ssm.float32(self.log_step))
-        taps = s4d_kernel(A, ssm.complex64(self.B), ssm.complex64(self.C), step, max(grid))
+        A = lax.complex(-jnp.exp(ssm.real(self.log_A_real)), ssm.real(self.A_imag))
+        step = jnp.exp(ssm.real(self.log_step))
+        taps = s4d_kernel(A, ssm.compound(self.B), ssm.compound(self.C), step, max(grid))
         return axis_kernels.split_axes(taps, grid)
 
     def _mix(self, x: Video) -> Video:
-        y = axis_kernels.convolve(x, *self.kernels(x.shape[2:4])) + ssm.float32(self.D) * x
+        y = axis_kernels.convolve(x, *self.kernels(x.shape[2:4])) + ssm.real(self.D) * x
         return self.out(jax.nn.gelu(y.astype(x.dtype)))

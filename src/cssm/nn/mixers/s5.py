@@ -19,6 +19,7 @@ from cssm.core.typing import Complex, Frame, Grid, Video
 from cssm.shared import hippo
 
 from ..mixer import MIXERS, Mixer
+from ..parameter import RecurrenceParam
 from ..shared import ssm
 
 
@@ -48,24 +49,24 @@ class S5(Mixer):
         self.channels, self.modes = channels, d_state // 2
         keys = jax.random.split(rngs.params(), 4)
         eigenvalues = hippo.diagonal("legs", d_state)[0]
-        self.log_A_real = nnx.Param(jnp.asarray(np.log(-eigenvalues.real), jnp.float32))
-        self.A_imag = nnx.Param(jnp.asarray(eigenvalues.imag, jnp.float32))
-        self.log_step = nnx.Param(ssm.log_uniform(keys[0], (self.modes,), dt_min, dt_max))
+        self.log_A_real = RecurrenceParam(jnp.asarray(np.log(-eigenvalues.real), jnp.float32))
+        self.A_imag = RecurrenceParam(jnp.asarray(eigenvalues.imag, jnp.float32))
+        self.log_step = RecurrenceParam(ssm.log_uniform(keys[0], (self.modes,), dt_min, dt_max))
         # real Gaussian matrices in the (unitary) eigenbasis of HiPPO-N are complex Gaussian
-        self.B = nnx.Param(ssm.complex_normal(keys[1], (self.modes, channels), 1 / channels))
-        self.C = nnx.Param(ssm.complex_normal(keys[2], (channels, self.modes), 1 / d_state))
-        self.D = nnx.Param(jax.random.normal(keys[3], (channels,)))
+        self.B = RecurrenceParam(ssm.complex_normal(keys[1], (self.modes, channels), 1 / channels))
+        self.C = RecurrenceParam(ssm.complex_normal(keys[2], (channels, self.modes), 1 / d_state))
+        self.D = RecurrenceParam(jax.random.normal(keys[3], (channels,)))
 
     def _discrete(self):
         """z (P,) and B_bar (P, C)."""
-        A = lax.complex(-jnp.exp(ssm.float32(self.log_A_real)), ssm.float32(self.A_imag))
-        z, gain = ssm.zoh(A, ssm.float32(self.log_step))
-        return z, gain[:, None] * ssm.complex64(self.B)
+        A = lax.complex(-jnp.exp(ssm.real(self.log_A_real)), ssm.real(self.A_imag))
+        z, gain = ssm.zoh(A, ssm.real(self.log_step))
+        return z, gain[:, None] * ssm.compound(self.B)
 
     def system(self) -> ssm.Modes:
         """z, and what writes and reads the modes."""
         z, weight = self._discrete()
-        return ssm.Modes(z, *ssm.matmul_modes(weight, 2 * ssm.complex64(self.C), ssm.float32(self.D)))
+        return ssm.Modes(z, *ssm.matmul_modes(weight, 2 * ssm.compound(self.C), ssm.real(self.D)))
 
     def transition(self, grid: Grid):
         """(N / 2, 1, 1): e^z, the factor of every mode per frame, the same at every position."""

@@ -54,7 +54,7 @@ class Standard(Mixer):
             raise UsageError(f"standard: unknown numerics {numerics!r}, use {' or '.join(IMPLEMENTATIONS)}")
         self.margin = checked_margin("standard", kernel_size, rho, boundary, margin)
         self.channels, self.rho, self.kernel_origin, self.numerics = channels, rho, kernel_origin, numerics
-        self.recurrence_kernel = nnx.Param(initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory))
+        self.recurrence_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory)
 
     def transition(self, grid: Grid) -> HalfSpectrum:
         """(C, H, W // 2 + 1): the gain of every channel and frequency per frame, |K| < rho, on the padded grid."""

@@ -7,6 +7,8 @@ from flax import nnx
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Grid
 
+from .norm import ChannelNorm
+
 
 def strided(grid: Grid, stride: int) -> Grid:
     """The grid that is left of (H, W) by a stride: (ceil(H / stride), ceil(W / stride)).
@@ -30,7 +32,7 @@ class Downsample(nnx.Module):
     def __init__(self, in_channels: int, channels: int, stride: int, *, rngs: nnx.Rngs):
         if stride < 1:
             raise UsageError(f"the stride of a block is {stride}, expected at least 1")
-        self.norm = nnx.LayerNorm(in_channels, rngs=rngs)
+        self.norm = ChannelNorm(in_channels, rngs=rngs)
         self.conv = nnx.Conv(in_channels, channels, (stride, stride), strides=stride, rngs=rngs)
 
     def __call__(self, x: Float[Any, "*axes h w rgb"]) -> Float[Any, "*axes height width c"]:

@@ -10,6 +10,9 @@ from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Frame, Grid, Int, Logits, Video
 
 from ..layer import Layer, check_state
+from ..shared.running import compensated, counted
+from ..shared.wide import wide
+from .norm import ChannelNorm
 
 FRAMES = ("last", "mean", "all")
 
@@ -50,7 +53,7 @@ POOLS = {"max": largest, "mean": average}
 
 
 class Read(NamedTuple):
-    """How many frames of each clip were read, and what is held of them: a running sum, a maximum, or nothing."""
+    """How many frames of each clip were read, and what is held: a mean and what it lacks, a maximum, or nothing."""
 
     frames: Int[jax.Array, "b"]
     held: Any
@@ -83,7 +86,7 @@ class Readout(Layer):
         if pool not in POOLS:
             raise UsageError(f"unknown pool {pool!r}: use {' or '.join(POOLS)}")
         self.channels, self.frames, self.pool = channels, frames, pool
-        self.norm = nnx.LayerNorm(channels, rngs=rngs)
+        self.norm = ChannelNorm(channels, rngs=rngs)
         self.head = nnx.Linear(channels, classes, rngs=rngs)
 
     def __call__(self, features: Float[Any, "b *axes c"]) -> Logits:
@@ -92,17 +95,17 @@ class Readout(Layer):
 
     def logits(self, pooled: Float[Any, "b c"]) -> Logits:
         """Logits of features that are pooled already."""
-        return self.head(self.norm(pooled)).astype(jnp.float32)
+        return wide(self.head(self.norm(pooled)))
 
     def init_state(self, batch: int, grid: Grid) -> Read:
-        """Nothing read. The running sum has the grid where space is pooled after time, by its maximum."""
+        """Nothing read. The running mean has the grid where space is pooled after time, by its maximum."""
         count = jnp.zeros((batch,), jnp.int32)
         if self.frames == "last":
             return Read(count, ())
         if self.frames == "all" and self.pool == "max":
             return Read(count, jnp.full((batch, self.channels), -jnp.inf, jnp.float32))
         space = grid if self.pool == "max" else ()
-        return Read(count, jnp.zeros((batch, *space, self.channels), jnp.float32))
+        return Read(count, jnp.zeros((batch, *space, self.channels, 2), jnp.float32))
 
     def step(self, state: Read, x: Frame) -> tuple[Read, Logits]:
         """Read one more frame (B, H, W, C): the state after it, and the logits of all frames so far."""
@@ -115,12 +118,16 @@ class Readout(Layer):
           ShapeError: a state of another batch, grid or readout.
         """
         check_state(state, x, self)
-        count, wide = state.frames + x.shape[1], x.astype(jnp.float32)
+        steps = x.shape[1]
+        count, full = counted(state.frames, steps), wide(x)
         if self.frames == "last":
             return Read(count, ()), self(x[:, -1])
         if self.frames == "all" and self.pool == "max":
-            held = jnp.maximum(state.held, largest(wide))
+            held = jnp.maximum(state.held, largest(full))
             return Read(count, held), self.logits(held)
-        total = state.held + (wide.sum(1) if self.pool == "max" else wide.mean((2, 3)).sum(1))
-        mean = total / count.reshape(-1, *[1] * (total.ndim - 1))
-        return Read(count, total), self.logits(largest(mean) if self.pool == "max" else mean)
+        mean, rest = jnp.moveaxis(state.held, -1, 0)
+        new = full.mean(1) if self.pool == "max" else full.mean((1, 2, 3))
+        weight = steps / count.reshape(-1, *[1] * (mean.ndim - 1)).astype(full.dtype)
+        held = compensated(mean, rest + weight * (new - mean - rest))
+        mean = held[..., 0]
+        return Read(count, held), self.logits(largest(mean) if self.pool == "max" else mean)

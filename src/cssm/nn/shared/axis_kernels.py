@@ -10,6 +10,8 @@ from jax import lax
 from cssm.core.errors import ShapeError
 from cssm.ops.s4.unrolled import two_sided
 
+from .wide import wide
+
 
 def convolve(x, rows, columns):
     """x (B, T, H, W, C) by rows (2, C, H) and columns (2, C, W): causal, then anticausal taps. float32.
@@ -18,7 +20,7 @@ def convolve(x, rows, columns):
     """
     if rows.shape[1:] != (x.shape[-1], x.shape[2]) or columns.shape[1:] != (x.shape[-1], x.shape[3]):
         raise ShapeError(f"kernels {rows.shape}, {columns.shape} do not fit frames of shape {x.shape[2:]}")
-    y = x.astype(jnp.float32)
+    y = wide(x)
     y = _einsum("cpq,bqwc->bpwc", two_sided(*rows), y.reshape(-1, *x.shape[2:]))
     return _einsum("cpq,bhqc->bhpc", two_sided(*columns), y).reshape(x.shape)
 

@@ -11,11 +11,13 @@ from jax import lax
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Frame, Grid, Video
 
+from .wide import wide
+
 
 class CausalConv(nnx.Module):
     """y_t = b + sum_j k_j x_{t-j} per channel, j = 0..taps-1; frames before the start, or before a reset, are zeros.
 
-    The state is the last taps - 1 frames (B, taps - 1, H, W, C), float32.
+    The state is the last taps - 1 frames (B, taps - 1, H, W, C), float32 at least.
 
     >>> from flax import nnx
     >>> conv = CausalConv(2, 4, rngs=nnx.Rngs(0))
@@ -45,14 +47,14 @@ class CausalConv(nnx.Module):
         frames = jnp.concatenate([past.astype(x.dtype), x], 1)
         kernel, bias = self.kernel[...], self.bias[...]
         if reset is None:
-            return frames[:, steps:].astype(jnp.float32), bias + _lagged(frames, kernel)
+            return wide(frames[:, steps:]), bias + _lagged(frames, kernel)
         clip = jnp.cumsum(jnp.pad(reset, [(0, 0), (before, 0)]), 1)  # b before+t
         now, y = clip[:, before:], bias
         for lag in range(self.taps):
             at = slice(before - lag, before - lag + steps)
             y = y + kernel[lag] * _masked(frames[:, at], clip[:, at] == now)
         past = _masked(frames[:, steps:], clip[:, steps:] == now[:, -1:])
-        return past.astype(jnp.float32), y
+        return wide(past), y
 
     def bound(self, input_bound) -> np.ndarray:
         """(C,): the largest |y|."""

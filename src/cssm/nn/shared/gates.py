@@ -18,6 +18,7 @@ from cssm.core.errors import UsageError
 from cssm.core.typing import Grid
 
 from .bounds import dense_bound
+from .wide import wide
 
 DOMAINS = ("frequency", "space")
 UNITS = 1 << 16  # of a turn: whole numbers of them add up exactly
@@ -56,7 +57,7 @@ class FactoredGates(nnx.Module):
     def __call__(self, context, grid: Grid) -> dict[str, tuple[jax.Array, jax.Array]]:
         """Context (..., C) -> per gate the logits of rows (..., H) and columns (..., Wf or W), at least float32."""
         values = self.dense(context)
-        values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+        values = wide(values)
         values = values.reshape(*context.shape[:-1], len(self.names), 2, self.knots)
         rows, columns = interpolation(grid, self.knots, self.domain)
         rows, columns = values[..., 0, :] @ rows, values[..., 1, :] @ columns  # ... gate axis

@@ -6,7 +6,7 @@ grid after a few doublings, and is then applied by matrix products.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ def _placed(kernel, axis: int, origin: int, size: int, start: int = 0):
     return jnp.zeros(shape, kernel.dtype).at[index].add(kernel)
 
 
-def convolve(x, taps: Taps):
+def convolve(x, taps: Taps) -> Any:
     """Circular convolution of (..., H, W, C) with (C, Kh, Kw), no tap further than one grid away.
 
     A kernel as wide as the grid goes through matrix products, a narrow one is a sum of shifts in O(1) extra memory.
@@ -70,7 +70,7 @@ def _by_matrices(x, kernel, origin):
         band = lax.dynamic_slice_in_dim(padded, i, height, 1).reshape(channels, -1, width)
         return total + jnp.matmul(band, matrix, precision="highest"), None
 
-    start = jnp.zeros((channels, frames.shape[1] * frames.shape[2], width), x.dtype)
+    start = jnp.zeros((channels, frames.shape[1] * frames.shape[2], width), jnp.result_type(x, kernel))
     total, _ = lax.scan(row, start, (jnp.arange(rows), matrices))
     return total.reshape(frames.shape).transpose(2, 1, 3, 0).reshape(x.shape)
 
@@ -111,7 +111,7 @@ def _sum_of_shifts(x, kernel, origin):
             total = total + band[..., j : j + width, :] * weights[:, j]
         return total
 
-    return lax.fori_loop(0, rows, row, jnp.zeros_like(x))
+    return lax.fori_loop(0, rows, row, jnp.zeros_like(x, jnp.result_type(x, kernel)))
 
 
 def _inner_with_shifts(g, x, shape, origin):

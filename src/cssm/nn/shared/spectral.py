@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from cssm.core.errors import UsageError
-from cssm.core.typing import Float, Grid, Kernel
+from cssm.core.typing import Float, Grid
+
+from ..parameter import RecurrenceParam
 
 
 def checked_margin(name: str, kernel_size: int, rho: float, boundary: str, margin: int | None) -> int:
@@ -22,10 +24,10 @@ def checked_margin(name: str, kernel_size: int, rho: float, boundary: str, margi
     return 0 if boundary == "circular" else kernel_size if margin is None else margin
 
 
-def initial_kernel(key, channels: int, size: int, scale: float, memory: float) -> Kernel:
-    """N(0, scale^2) taps, and `memory` times the identity."""
+def initial_kernel(key, channels: int, size: int, scale: float, memory: float) -> RecurrenceParam:
+    """(C, K, K): N(0, scale^2) taps, and `memory` times the identity."""
     kernel = scale * jax.random.normal(key, (channels, size, size))
-    return kernel.at[:, size // 2, size // 2].add(memory)
+    return RecurrenceParam(kernel.at[:, size // 2, size // 2].add(memory))
 
 
 def widen(grid: Grid, margin: int) -> Grid:

@@ -16,6 +16,8 @@ from cssm.core.errors import UsageError
 from cssm.ops.s4.diagonal import expm1
 from cssm.ops.scan.geometric import geometric
 
+from .wide import wide
+
 
 class Modes(NamedTuple):
     """log_transition z (P,) complex, Re z < 0; write: x (..., C) -> (re, im) of (..., P); read: those and x -> y."""
@@ -27,8 +29,8 @@ class Modes(NamedTuple):
 
 def step(modes: Modes, state, x, dt=None):
     """One frame: the complex state (B, H, W, P) after it, and y; dt (B,) or None."""
-    after = _advance(modes, x.dtype, _pair(state), x.astype(jnp.float32), dt)
-    return lax.complex(*after), modes.read(after, x.astype(jnp.float32)).astype(x.dtype)
+    after = _advance(modes, x.dtype, _pair(state), wide(x), dt)
+    return lax.complex(*after), modes.read(after, wide(x)).astype(x.dtype)
 
 
 def scan(modes: Modes, state, x, *, reset=None, readout="all", dt=None):
@@ -40,7 +42,7 @@ def scan(modes: Modes, state, x, *, reset=None, readout="all", dt=None):
 
 def static(modes: Modes, state, x, steps: int, *, readout="last"):
     """A frame repeated: S_T = G_T w + e^(zT) S_0, and sum_t S_t = C_T w + e^z G_T S_0 (see ops.scan.geometric)."""
-    frame, factor = x.astype(jnp.float32), jnp.exp(modes.log_transition)
+    frame, factor = wide(x), jnp.exp(modes.log_transition)
     power, total, cumulative = geometric(factor, steps)
     written = lax.complex(*modes.write(frame))
     after = total * written + power * state
@@ -58,7 +60,7 @@ def scan_reads(advance, read, state, x, *, reset=None, readout="all", dt=None):
 
     def body(carry, now):
         (state, total), (frame, forget, span) = carry, now
-        frame = frame.astype(jnp.float32)
+        frame = wide(frame)
         if forget is not None:
             state = jax.tree.map(lambda s: jnp.where(forget.reshape(-1, *(1,) * (s.ndim - 1)), 0, s), state)
         state = advance(state, frame, span)
@@ -70,9 +72,9 @@ def scan_reads(advance, read, state, x, *, reset=None, readout="all", dt=None):
     if y is not None:
         return state, jnp.moveaxis(y, 0, 1)
     if readout == "last":
-        return state, read(state, x[:, -1].astype(jnp.float32)).astype(x.dtype)
+        return state, read(state, wide(x[:, -1])).astype(x.dtype)
     mean = jax.tree.map(lambda s: s / x.shape[1], total)
-    return state, read(mean, x.astype(jnp.float32).mean(1)).astype(x.dtype)
+    return state, read(mean, wide(x).mean(1)).astype(x.dtype)
 
 
 def zoh(A, log_step):
@@ -98,13 +100,13 @@ def modes_bound(log_transition, write_norm, input_bound: float) -> float:
     return float(input_bound * jnp.max(write_norm / -jnp.expm1(log_transition.real)))
 
 
-def float32(parameter: nnx.Param):
-    return parameter[...].astype(jnp.float32)
+def real(parameter: nnx.Param):
+    return wide(parameter[...])
 
 
-def complex64(parameter: nnx.Param):
+def compound(parameter: nnx.Param):
     """A parameter (2, ...) of real and imaginary parts."""
-    return lax.complex(*float32(parameter))
+    return lax.complex(*real(parameter))
 
 
 def complex_normal(key, shape, variance: float):
@@ -133,7 +135,7 @@ def _pair(state):
 def _advance(modes: Modes, dtype, state, frame, dt):
     z = modes.log_transition
     if dt is not None:
-        z = dt.astype(jnp.float32).reshape(-1, 1, 1, 1) * z
+        z = wide(dt).reshape(-1, 1, 1, 1) * z
     factor, (real, imaginary), (new_real, new_imaginary) = jnp.exp(z), state, modes.write(frame)
     a, b = factor.real, factor.imag
     return a * real - b * imaginary + new_real, a * imaginary + b * real + new_imaginary

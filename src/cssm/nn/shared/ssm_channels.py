@@ -13,6 +13,7 @@ from jax import lax
 from cssm.ops.s4 import diagonal, unrolled
 
 from . import ssm
+from .wide import wide
 
 CHUNK = 64
 
@@ -50,7 +51,7 @@ def read(step: Step, state, frame):
 
 def scan(system, skip, state, x, *, readout="all"):
     """The state after a clip (B, T, H, W, C), and C x + D u for all frames or the last one."""
-    frames = x.astype(jnp.float32)
+    frames = wide(x)
     batch, steps, height, width, channels = x.shape
     u = frames.reshape(batch, steps, -1, channels).transpose(3, 1, 0, 2).reshape(channels, steps, -1)  # c t bp
     s = state.reshape(batch, channels, -1, height * width).transpose(1, 2, 0, 3).reshape(channels, state.shape[2], -1)
@@ -124,7 +125,7 @@ def scan_stepwise(system, skip, state, x, *, reset, readout, dt=None, log_transi
 
 def irregular(dt, log_transition):
     """exp(dt z), (B, C, n), of steps dt (B,)."""
-    return jnp.exp(jnp.asarray(dt).astype(jnp.float32)[:, None, None] * log_transition)
+    return jnp.exp(wide(jnp.asarray(dt))[:, None, None] * log_transition)
 
 
 def _einsum(equation: str, *arrays):

@@ -5,6 +5,7 @@ D_ti u_i k_i^T, where u_t = beta_t (v_t - alpha_t S_{t-1} k_t). Hence (I + L) U 
 L_ti = beta_t D_ti k_t.k_i for i < t: one triangular system. Then O = D_0 Q S_0^T + (Q K^T * D) U.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -28,8 +29,17 @@ def chunked(
 ) -> tuple[Any, Any]:  # fmt: skip
     if gain is not None or k.ndim != 4 or jnp.iscomplexobj(k):
         raise UsageError("delta_rule: 'chunked' takes real tokens (B, T, N, D) without a gain; use 'sequential'")
-    state, o = over_chunks(_chunk, state, (q, k, v, jnp.log(alpha), beta), reset, k.shape[1])
+    state, o = over_chunks(_chunk, state, (q, k, v, log_decay(alpha), beta), reset, k.shape[1])
     return state, o if readout == "all" else o[:, -1]
+
+
+def log_decay(alpha: Gates) -> Gates:
+    """log alpha for alpha >= 0, with the slope 1/alpha: below sqrt(tiny) (1e-19 in float32) alpha is taken as that.
+
+    D is linear in alpha, so its slope, D over alpha, is the same at any alpha; at 0 it is 0/0. NaN where alpha < 0.
+    """
+    floor = math.sqrt(jnp.finfo(alpha.dtype).tiny)
+    return jnp.log(alpha + lax.stop_gradient(jnp.where((alpha >= 0) & (alpha < floor), floor - alpha, 0)))
 
 
 def over_chunks(

@@ -7,6 +7,7 @@ dk = S_{t-1}^T dr + (g^T e)*;  dv = beta de;  dbeta = de (v - c r);  dc = <g, S_
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ def sequential(
     gain = None if gain is None else flat(gain, 1)
     if readout == "last":
         arrays[0] = None
-    final, o = _scan(*arrays, alpha, beta, gain, flat(state, 4), reset)
+    final, o, _ = _run(*arrays, alpha, beta, gain, flat(state, 4), reset)
     final = final.reshape(state.shape)
     if o is None:
         return final, jnp.einsum("bnij...,bnj...->bni...", final, q[:, -1])
@@ -34,15 +35,6 @@ def sequential(
 
 
 @jax.custom_vjp
-def _scan(q, k, v, alpha, beta, gain, state, reset):
-    return _run(q, k, v, alpha, beta, gain, state, reset)[:2]
-
-
-def _forward(q, k, v, alpha, beta, gain, state, reset):
-    final, o, starts = _run(q, k, v, alpha, beta, gain, state, reset)
-    return (final, o), (q, k, v, alpha, beta, gain, reset, starts)
-
-
 def _run(q, k, v, alpha, beta, gain, state, reset):
     """The last state, o for every step (None without q), and the state before every segment of steps."""
     steps = k.shape[1]
@@ -63,8 +55,19 @@ def _run(q, k, v, alpha, beta, gain, state, reset):
     return lax.fori_loop(0, segments, segment, (state, o, starts))
 
 
+def _forward(*given):
+    kept = _run(*given)  # by its own derivative too, for second ones
+    return kept, (*given, kept[2])
+
+
 def _backward(saved, cotangents):
-    q, k, v, alpha, beta, gain, reset, starts = saved
+    return *_slopes(saved, cotangents[:2]), None
+
+
+@jax.custom_vjp
+def _slopes(saved, cotangents):
+    """The gradients of q, k, v, alpha, beta, gain and the state."""
+    q, k, v, alpha, beta, gain, _, reset, starts = saved
     g, do = cotangents
     steps = k.shape[1]
     size, segments = _segments(steps)
@@ -99,10 +102,33 @@ def _backward(saved, cotangents):
 
     states = jnp.zeros((size + 1, *starts.shape[1:]), starts.dtype)
     _, g, slopes = lax.fori_loop(0, segments, segment, (states, g, slopes))
-    return *(slopes[name] for name in ("q", "k", "v", "alpha", "beta", "gain")), g, None
+    return *(slopes[name] for name in ("q", "k", "v", "alpha", "beta", "gain")), g
 
 
-_scan.defvjp(_forward, _backward)
+def _slopes_backward(given, slopes):
+    """Second derivatives: those of the plain loop, which keeps every state. `starts` follow from the rest."""
+    (*arrays, reset, starts), cotangents = given
+
+    def plain(arrays, cotangents):
+        return jax.vjp(partial(_plain, reset), *arrays)[1](cotangents)
+
+    arrays, cotangents = jax.vjp(plain, arrays, cotangents)[1](slopes)
+    return (*arrays, None, jnp.zeros_like(starts)), cotangents
+
+
+def _plain(reset, q, k, v, alpha, beta, gain, state):
+    """`_run` as a loop that JAX differentiates."""
+
+    def step(s, t):
+        s = advance(_keep(s, reset, t), _at(k, t), _at(v, t), _decay(alpha, gain, t), _gate(beta, t))[0]
+        return s, None if q is None else apply(s, _at(q, t))
+
+    state, o = lax.scan(step, state, jnp.arange(k.shape[1]))
+    return state, None if o is None else jnp.moveaxis(o, 0, 1)
+
+
+_slopes.defvjp(lambda *given: (_slopes(*given), given), _slopes_backward)
+_run.defvjp(_forward, _backward)
 
 
 def _segments(steps):

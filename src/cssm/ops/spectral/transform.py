@@ -37,13 +37,15 @@ def kernel_spectrum(k: Float[Any, "*lead kh kw"], grid: Grid, *, origin: str = "
       k: kernels, real, (..., Kh, Kw).
       grid: (H, W) in pixels.
       origin: "center" puts tap K // 2 on pixel (0, 0); "corner" reproduces the reference code, which pads the
-        kernel centred without a shift, so that every application also moves the field by half an image.
+        kernel centred without a shift, so that every application also moves the field by half an image; no larger
+        than the grid there, since the reference code crops.
 
     Returns:
       (..., H, W // 2 + 1) complex64 (complex128 for a float64 kernel).
 
     Raises:
-      UsageError: an unknown origin. ShapeError: a kernel without two spatial axes, or an empty grid.
+      UsageError: an unknown origin. ShapeError: a kernel without two spatial axes, an empty grid, or origin "corner"
+        for a kernel larger than the grid.
 
     Source: docs/math.md section 0.
 

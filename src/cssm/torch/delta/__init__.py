@@ -41,7 +41,7 @@ def delta_rule(
 
     Args:
       q, k: (B, T, N, Dk, ...), real or complex. v: (B, T, N, Dv, ...).
-      alpha, beta: (B, T, N) real; alpha > 0 for "chunked".
+      alpha, beta: (B, T, N) real; alpha >= 0 for "chunked" (NaN elsewhere).
       gain: W, (N, ...), real or complex, the same at every step; 1 when omitted.
       state: (B, N, Dv, Dk, ...), S before the first step; zeros when omitted.
       reset: (B, T) bool; True forgets all that came before.

@@ -3,6 +3,7 @@
 The equations are those of `cssm.ops.delta.chunked` and of its README.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -22,8 +23,17 @@ def chunked(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     if gain is not None or k.ndim != 4 or k.is_complex():
         raise UsageError("delta_rule: 'chunked' takes real tokens (B, T, N, D) without a gain; use 'sequential'")
-    state, o = over_chunks(_chunk, state, (q, k, v, alpha.log(), beta), reset)
+    state, o = over_chunks(_chunk, state, (q, k, v, log_decay(alpha), beta), reset)
     return state, o if readout == "all" else o[:, -1]
+
+
+def log_decay(alpha: Gates) -> Tensor:
+    """log alpha for alpha >= 0, with the slope 1/alpha: below sqrt(tiny) (1e-19 in float32) alpha is taken as that.
+
+    D is linear in alpha, so its slope, D over alpha, is the same at any alpha; at 0 it is 0/0. NaN where alpha < 0.
+    """
+    floor = math.sqrt(torch.finfo(alpha.dtype).tiny)
+    return (alpha + (floor - alpha).where((alpha >= 0) & (alpha < floor), 0).detach()).log()
 
 
 def over_chunks(

@@ -109,7 +109,8 @@ def kernel_spectrum(k: Float[Any, "*lead kh kw"], grid: Grid, *, origin: str = "
     """Spectrum of a spatial kernel on a periodic grid, origin at tap K // 2; as `cssm.ops.kernel_spectrum`.
 
     Args: k (..., Kh, Kw) real; grid (H, W); origin "center" or "corner". Returns: (..., H, W // 2 + 1) complex.
-    Raises: UsageError for an unknown origin, ShapeError for a kernel without two spatial axes or an empty grid.
+    Raises: UsageError for an unknown origin, ShapeError for a kernel without two spatial axes, an empty grid, or origin
+      "corner" for a kernel larger than the grid.
 
     >>> import torch
     >>> k = torch.zeros(3, 3)
