@@ -1,6 +1,7 @@
 """The command line. Each command is one file; nothing heavy is imported before the command is known."""
 
 import importlib
+import io
 import os
 import sys
 
@@ -39,6 +40,9 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 for a failure, 2 for a mistake in what was asked, 130 for Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of ASCII or latin-1: "?" for what it has no sign for
+            stream.reconfigure(errors="replace")
     if not argv or argv[0] in ("-h", "--help"):
         print(usage(), end="")
         return 0

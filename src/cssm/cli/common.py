@@ -1,14 +1,18 @@
 """Shared by the commands: the compilation cache, parsing, reading clips."""
 
 import contextlib
+import dataclasses
 import inspect
 import io
 import os
+import sys
 import zipfile
 import zlib
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
+
+import tyro
 
 from cssm.core.errors import DataError, UsageError
 
@@ -18,8 +22,6 @@ MAX_CLIP_BYTES = 2**31
 
 def parse(kind: type[T] | Any, argv: list[str], command: str, description: str) -> T:
     """Parse flags into a frozen dataclass with tyro. UsageError, in one line, for a mistake in them."""
-    import tyro
-
     heard = io.StringIO()
     try:
         with contextlib.redirect_stderr(heard):
@@ -42,13 +44,35 @@ def _sentence(box: str) -> str:
 
 
 def enable_compilation_cache() -> None:
-    """Keep compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/cssm/jax."""
+    """Keep compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/cssm/jax, or say why not."""
     import jax
 
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path.home() / ".cache" / "cssm" / "jax")
-    jax.config.update("jax_compilation_cache_dir", folder)
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    try:
+        folder = Path(given) if given else Path.home() / ".cache" / "cssm" / "jax"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written")
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        print(
+            f"cssm: compiled programs are not kept ({error}), so that each start takes longer: set "
+            "JAX_COMPILATION_CACHE_DIR to a folder that can be written",
+            file=sys.stderr,
+        )
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SavedRun:
+    """The flags of a command that reads a run."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder that `cssm train` wrote."""
+    checkpoint: str = "best"
+    """Which parameters: best, last, or the number of a step."""
 
 
 def read_clip(path: Path):

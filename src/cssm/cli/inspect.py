@@ -3,17 +3,13 @@
 import dataclasses
 from pathlib import Path
 
-import tyro
-
 from cssm.core.errors import UsageError
 
-from .common import enable_compilation_cache, parse
+from .common import SavedRun, enable_compilation_cache, parse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Flags:
-    run: tyro.conf.Positional[Path]
-    """Folder that `cssm train` wrote."""
+class Flags(SavedRun):
     output: Path | None = None
     """Where the gain plot goes; default RUN/gains.png."""
 
@@ -49,7 +45,7 @@ def main(argv: list[str]) -> int:
     from cssm.recipes import load_run
     from cssm.viz.inspect import draw_gains, inspect_layer
 
-    model = load_run(flags.run)[1]
+    model = load_run(flags.run, flags.checkpoint)[1]
     places = model.layers()
     if not places:
         raise UsageError(f"{type(model).__name__} names no layers: there is nothing to inspect")

@@ -5,17 +5,13 @@ import json
 import time
 from pathlib import Path
 
-import tyro
-
 from cssm.core.errors import ShapeError
 
-from .common import enable_compilation_cache, parse, read_clip
+from .common import SavedRun, enable_compilation_cache, parse, read_clip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Flags:
-    run: tyro.conf.Positional[Path]
-    """Folder that `cssm train` wrote."""
+class Flags(SavedRun):
     input: Path
     """Clip (T, H, W, 3), uint8 or already normalised float: .npz or .npy. `cssm data clip` writes one."""
     dt: float = 1.0
@@ -35,7 +31,7 @@ def main(argv: list[str]) -> int:
     enable_compilation_cache()
     from cssm.recipes import load_run
 
-    run, model = load_run(flags.run)
+    run, model = load_run(flags.run, flags.checkpoint)
     _check_size(video, run, flags)
     output = _stream(run, model, video, flags)
     if flags.check:

@@ -1,10 +1,11 @@
 """cssm train: a recipe, any of its values overridden by the command line or a TOML file."""
 
 import dataclasses
+import itertools
 import json
 import shlex
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,12 @@ def main(argv: list[str]) -> int:
         run = with_parts(recipe(), options)
         print(train_help(name, run, command, recipe.__doc__ or "", "--help-all" in asked_help), end="")
         return 0
-    with _processes(command) as processes:
+    with _processes(command) as processes, ExitStack() as stack:
+        run = None if command.resume else _new(recipe(), options, name)
         run_dir = Path(processes.first(lambda: str(_run_dir(name, command))))
-        run = _resumed(run_dir, options, name) if command.resume else _new(recipe(), options, name)
+        if command.out is None and not command.resume and processes.writes:
+            stack.callback(_remove_empty, run_dir)
+        run = _resumed(run_dir, options, name) if run is None else run
         enable_compilation_cache()
         return _train(run, run_dir, command.resume, [name, *words])
 
@@ -142,6 +146,8 @@ def _resumed(run_dir: Path, options: list[Option], name: str) -> Any:
         if getattr(chosen, part) != getattr(run, part):
             raise UsageError(f"--resume continues the run as it was: its {part} is {getattr(run, part)}; leave it out")
     given = by_field(options, run, f"cssm train {name}")
+    moved = given.pop("data.root", None)
+    run = run if moved is None else run.with_root(Path(moved.value()))
     check_continued(run, given)
     return overridden(run, {path: option for path, option in given.items() if path.startswith("train.")})
 
@@ -150,11 +156,36 @@ def _run_dir(recipe: str, command: Command) -> Path:
     if command.out is not None:
         return command.out
     if not command.resume:
-        return Path("runs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
+        return _fresh(Path("runs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}")
     runs = [path.parent for path in Path("runs").glob(f"{recipe}-*/checkpoints")]
     if not runs:
         raise UsageError(f"--resume: no run of {recipe!r} in runs/; name its folder with --out")
-    return max(runs, key=lambda path: (path / "checkpoints").stat().st_mtime)
+    return max(runs, key=_last_step)
+
+
+def _fresh(path: Path) -> Path:
+    """`path`, or path-2, path-3, ... where another run has begun in the same second. Made, so that it is no other's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for count in itertools.count(2):
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            path = path.with_name(f"{path.name.partition('_')[0]}_{count}")
+    raise AssertionError
+
+
+def _remove_empty(folder: Path) -> None:
+    """A run that could not start leaves no folder behind."""
+    for path in (folder, folder.parent):
+        with suppress(OSError):  # it holds something
+            path.rmdir()
+
+
+def _last_step(run_dir: Path) -> float:
+    """When a run last wrote a record or a checkpoint."""
+    written = (path for path in (run_dir / "metrics.jsonl", run_dir / "checkpoints") if path.exists())
+    return max(path.stat().st_mtime for path in written)
 
 
 def _train(run: Any, run_dir: Path, resume: bool, argv: list[str]) -> int:
@@ -164,7 +195,7 @@ def _train(run: Any, run_dir: Path, resume: bool, argv: list[str]) -> int:
     from cssm.train import cluster
     from cssm.train.progress import say
 
-    rest = [a for a in argv if a != "--resume"]
+    rest = _without(argv, "--resume")
     out = [] if any(a.partition("=")[0] == "--out" for a in rest) else ["--out", str(run_dir)]
     hint = f"cssm train {shlex.join([*rest, *out])} --resume"
     if cluster().count > 1:
@@ -178,6 +209,16 @@ def _train(run: Any, run_dir: Path, resume: bool, argv: list[str]) -> int:
         print(f"{name}: {path}")
     print(json.dumps(report.summary()))
     return 0
+
+
+def _without(words: list[str], flag: str) -> list[str]:
+    """The words of a command line without a flag, and without the true or false that follows it.
+
+    >>> _without(["demo", "--resume", "true", "--steps=3"], "--resume"), _without(["--resume=true", "--lr"], "--resume")
+    (['demo', '--steps=3'], ['--lr'])
+    """
+    value = lambda i: i > 0 and words[i - 1] == flag and not words[i].startswith("--")  # noqa: E731
+    return [word for i, word in enumerate(words) if word.partition("=")[0] != flag and not value(i)]
 
 
 def _table(run: Any, report: Any):

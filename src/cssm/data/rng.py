@@ -10,16 +10,14 @@ import math
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
 
 from cssm.core.errors import UsageError
+from cssm.shared.compiled import compiled
 
 SPLITS = ("train", "val", "test")
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 MIX_2 = np.uint64(0x94D049BB133111EB)
-
-compiled = njit(cache=True, nogil=True)
 
 
 @compiled

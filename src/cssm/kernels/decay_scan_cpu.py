@@ -16,13 +16,12 @@ from functools import cache
 from typing import Any, NamedTuple, no_type_check
 
 import numpy as np
-from numba import njit
 
 from cssm.core.typing import Float
+from cssm.shared.compiled import compiled
 
-compiled = njit(cache=True, nogil=True)
 # the sum over channels may be taken in any order; nothing is assumed about inf and NaN
-compiled_sum = njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+compiled_sum = compiled(fastmath={"reassoc", "contract"})
 CACHED = 4096  # elements of one step of a task: 16 KiB of float32
 
 

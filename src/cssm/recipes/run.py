@@ -11,12 +11,13 @@ from typing import Any
 import jax
 from flax import nnx
 
-from cssm.core.errors import UsageError
+from cssm.core.errors import DataError, UsageError
 from cssm.data import DataSet, Source, loader
 from cssm.data.augment import Augment
 from cssm.data.baselines import Baseline
 from cssm.models import Model, ModelConfig
 from cssm.tasks import Task
+from cssm.tasks.task import Figures
 from cssm.train import (
     Callback,
     Event,
@@ -31,6 +32,9 @@ from cssm.train import (
     save_config,
     train,
 )
+from cssm.train.manifest import replacing
+from cssm.train.memory import out_of_memory
+from cssm.train.progress import say
 from cssm.viz.curves import draw_curves
 from cssm.viz.figure import figure
 
@@ -64,13 +68,30 @@ class Run:
                 raise UsageError(f"{name} is {size}: give at least 9 samples, or None for all that files hold")
 
     def source(self, split: str) -> Source:
+        """Raises DataError where the run's files are no longer in their folder."""
+        root = getattr(self.data, "root", None)
+        if root is not None and not Path(root).is_dir():
+            raise DataError(f"the data of this run are not in {root}: give the folder they are in now as --data-dir")
         size = {"train": self.train_size, "val": self.val_size, "test": self.test_size}[split]
         return self.data.source(split, size=size)
 
+    def with_root(self, root: Path | None) -> "Run":
+        """This run with its files in another folder, kept as an absolute path; itself without one.
+
+        Raises UsageError where the data are generated.
+        """
+        if root is None:
+            return self
+        if not hasattr(self.data, "root"):
+            raise UsageError(f"{type(self.data).__name__} is generated, not read from files: leave --data-dir out")
+        data: Any = self.data
+        return replace(self, data=replace(data, root=Path(root).absolute()))
+
     def fitted(self) -> "Run":
-        """This run with what follows from its data filled in: classes, grid, channels, frames."""
-        task = self.task.fitted(self.data)
-        return replace(self, task=task, model=self.model.fitted(self.data.sample_spec["input"].shape, task.outputs))
+        """This run with what follows from its data filled in: classes, grid, channels, frames, absolute paths."""
+        run = self.with_root(getattr(self.data, "root", None))
+        task = run.task.fitted(run.data)
+        return replace(run, task=task, model=run.model.fitted(run.data.sample_spec["input"].shape, task.outputs))
 
     def build(self) -> Model:
         """The model with its initial parameters."""
@@ -139,7 +160,7 @@ def _execute(run: Run, run_dir: Path, resume: bool, resume_hint: str, callbacks:
     options = {"resume": resume, "callbacks": (save, curves, *callbacks), "resume_hint": resume_hint}
     result = train(model, run.task, train_data, batches(val_source), run.train, run_dir, augment=run.augment, **options)
     load_model(run_dir, model, "best", together=True)
-    figures = evaluate(model, run.task, batches(val_source), compute_dtype=run.train.compute_dtype)
+    figures = figures_of(run, model, "val")
     report = Report(
         result=result,
         monitor=run.task.monitor.name,
@@ -150,7 +171,8 @@ def _execute(run: Run, run_dir: Path, resume: bool, resume_hint: str, callbacks:
     )
     if not processes.writes:
         return report
-    (run_dir / "summary.json").write_text(json.dumps(report.summary()) + "\n")
+    with replacing(run_dir / "summary.json") as new:
+        new.write_text(json.dumps(report.summary()) + "\n")
     predictions = draw_predictions(run, model, val_source, run_dir / "predictions.png")
     return replace(report, artifacts={"curves": curves.draw(run_dir), "predictions": predictions})
 
@@ -181,15 +203,35 @@ def load_saved(run_dir: Path) -> Run:
     return run
 
 
-def load_run(run_dir: Path) -> tuple[Run, Model]:
-    """The run of a folder, and its model with the best parameters.
+def load_run(run_dir: Path, checkpoint: int | str = "best", data_dir: Path | None = None) -> tuple[Run, Model]:
+    """The run of a folder, and its model with the parameters of a checkpoint: "best", "last" or a step.
 
-    Raises DataError when the folder holds no run, CheckpointError when no whole checkpoint fits.
+    data_dir: where the run's files are, if they have moved. Raises DataError when the folder holds no run,
+    CheckpointError when no whole checkpoint fits, UsageError for a checkpoint that is no name or number.
     """
-    run = load_saved(run_dir)
+    which = int(checkpoint) if str(checkpoint).isdecimal() else checkpoint
+    if which not in ("best", "last") and not isinstance(which, int):
+        raise UsageError(f"checkpoint {checkpoint!r}: choose best, last or the number of a step")
+    run = load_saved(run_dir).with_root(data_dir)
     model = run.build()
-    load_model(run_dir, model, "best")
+    load_model(run_dir, model, which)
     return run, model
+
+
+def figures_of(run: Run, model: nnx.Module, split: str, batch_size: int | None = None) -> Figures:
+    """The task's figures on a split, in batches of the run's size; halved, with a line, whenever memory runs out."""
+    source, process = run.source(split), (cluster().index, cluster().count)
+    least = jax.device_count()
+    rows = min(batch_size or run.train.batch_size, -(-len(source) // least) * least)
+    while True:
+        batches = loader(source, batch_size=rows, process=process)
+        try:
+            return evaluate(model, run.task, batches, compute_dtype=run.train.compute_dtype)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not out_of_memory(error) or rows // 2 < least or cluster().count > 1:
+                raise
+        rows //= 2
+        say(f"memory ran out with {2 * rows} rows at a time: evaluating with {rows}")
 
 
 class _Curves:

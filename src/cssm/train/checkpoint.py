@@ -145,7 +145,9 @@ class CheckpointStore:
             raise CheckpointError(f"no checkpoint {which!r} in {self.folder}: choose best, last or one of {steps}")
         step = self.best_step() if which == "best" else max(steps, default=None) if which == "last" else which
         if step is None or step not in steps:
-            raise CheckpointError(f"no {which} checkpoint in {self.folder}: it holds the steps {steps}")
+            remedy = "a run has one after its first evaluation; take the last one (--checkpoint last), or one of them"
+            remedy = f": {remedy}" if which == "best" and steps else ""
+            raise CheckpointError(f"no {which} checkpoint in {self.folder}, which holds the steps {steps}{remedy}")
         return step
 
     def _path(self, step: int) -> Path:

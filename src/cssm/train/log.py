@@ -1,8 +1,10 @@
 """Where figures go: metrics.jsonl always, TensorBoard and Weights & Biases beside it."""
 
+import importlib.util
 import json
 import math
 import secrets
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -82,10 +84,8 @@ class WandB:
     """A Weights & Biases run named after the folder; a resumed run continues it, and plots against `step`."""
 
     def __init__(self, run_dir: Path, step: int):
-        try:
-            import wandb  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise UsageError("logger wandb needs the wandb package: pip install 'cssm[wandb]'") from None
+        import wandb  # pyright: ignore[reportMissingImports]
+
         path = run_dir / "wandb_id.txt"
         if not path.exists():
             path.write_text(secrets.token_hex(4))
@@ -101,6 +101,15 @@ class WandB:
 
 
 SINKS: dict[str, type] = {"jsonl": JsonLines, "tensorboard": TensorBoard, "wandb": WandB}
+
+
+def check_loggers(names: tuple[str, ...]) -> None:
+    """A UsageError where a logger's package is not there: before anything is written.
+
+    >>> check_loggers(("jsonl",))
+    """
+    if "wandb" in names and "wandb" not in sys.modules and importlib.util.find_spec("wandb") is None:
+        raise UsageError("logger wandb needs the wandb package: pip install 'cssm[wandb]', or --logger jsonl")
 
 
 class RunLog:

@@ -22,7 +22,7 @@ from .distributed import global_mesh, own_copy, pad_rows, place, put, replicated
 from .environment import write_environment
 from .evaluate import Passes, run_evaluation
 from .interrupt import Interrupted, Interrupts
-from .log import Record, RunLog, read_metrics
+from .log import Record, RunLog, check_loggers, read_metrics
 from .memory import out_of_memory
 from .optim import adamw
 from .prefetch import Prefetch, Stream
@@ -78,6 +78,7 @@ class Trainer:
 
     def run(self, *, resume: bool) -> TrainResult:
         """Train to the last step; in one process, halve the micro-batch whenever memory runs out."""
+        check_loggers(self.config.loggers)
         remedy = f"to go on from its last checkpoint, {self.resume_hint}"
         store = RunStore(self.run_dir, self.config.keep, self.cluster)
         with self.cluster.together(remedy, before_exit=store.close), store as self.store:
@@ -95,6 +96,8 @@ class Trainer:
             self.restore()
             if self.step > self.plan.steps:
                 raise UsageError(f"{self.run_dir} is at step {self.step} of {self.plan.steps}: ask for more steps")
+            if self.step == self.plan.steps and self.cluster.writes:
+                say(f"{self.run_dir} is finished, at step {self.step}: nothing is trained; ask for more steps to go on")
             Stream(self.train_data, self.data_state)  # raises, before anything is written, for data that cannot go on
         else:
             self.data_state = Stream(self.train_data).state()
