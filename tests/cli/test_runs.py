@@ -1,31 +1,50 @@
 """What a run meets outside a laboratory: no home, a terminal of ASCII, moved data, a run that stopped early."""
 
+import io
 import json
 import os
 import shutil
-import subprocess
-import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
 
+import jax
+import numba
 import pytest
 
+from cssm.cli import main
+from cssm.cli.common import enable_compilation_cache
 from cssm.cli.train import _fresh, _last_step, _without
 from cssm.core.errors import CheckpointError, UsageError
 from cssm.recipes import figures_of, load_run
 from cssm.recipes import run as run_module
+from cssm.shared import compiled as compiled_module
+from cssm.shared.compiled import compiled
 
 SMALL = ["--embed-dim", "8", "--train-size", "32", "--val-size", "16", "--test-size", "16", "--batch-size", "8"]
 
 
-def cssm(*words, folder, **environment):
-    command = [sys.executable, "-m", "cssm", *map(str, words)]
-    return subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
+def cssm(*words, folder, encoding="utf-8"):
+    """The command in this process: its exit code, and what it wrote to streams of that encoding."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+            code = main([str(word) for word in words])
+    finally:
+        os.chdir(before)
+    for stream in streams:
+        stream.flush()
+    out, err = (stream.buffer.getvalue().decode(encoding) for stream in streams)
+    return SimpleNamespace(returncode=code, stdout=out, stderr=err)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run of two steps, without an evaluation but the last, under a terminal of ASCII."""
     folder = tmp_path_factory.mktemp("trained")
-    done = cssm("train", "demo", *SMALL, "--steps", 2, "--out", "run", folder=folder, PYTHONIOENCODING="ascii")
+    done = cssm("train", "demo", *SMALL, "--steps", 2, "--out", "run", folder=folder, encoding="ascii")
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -33,7 +52,7 @@ def trained(tmp_path_factory):
 def test_a_terminal_of_ascii_ends_nothing(trained):
     folder, done = trained
     assert "accuracy" in done.stdout and "Traceback" not in done.stderr
-    evaluated = cssm("eval", "run", folder=folder, PYTHONIOENCODING="latin-1")
+    evaluated = cssm("eval", "run", folder=folder, encoding="latin-1")
     assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads((folder / "run" / "eval-test.json").read_text())["split"] == "test"
 
@@ -69,12 +88,29 @@ def test_a_run_that_stopped_before_its_first_evaluation_can_be_used(trained, tmp
     assert cssm("eval", "run", "--checkpoint", "last", folder=tmp_path).returncode == 0
 
 
-def test_without_a_place_for_compiled_programs_a_command_works_and_says_so_once(trained):
-    folder, _ = trained
-    options = {"HOME": "/proc/nowhere", "NUMBA_CACHE_DIR": "/proc/nowhere", "JAX_COMPILATION_CACHE_DIR": ""}
-    done = cssm("eval", "run", folder=folder, **options)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("compiled programs are not kept") == 1
+def test_without_a_home_compiled_programs_are_not_kept_and_a_line_says_so(monkeypatch, capsys):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    kept = jax.config.jax_compilation_cache_dir
+    for home in ("/proc/nowhere", None):
+        monkeypatch.setattr(Path, "home", nowhere) if home is None else monkeypatch.setenv("HOME", home)
+        enable_compilation_cache()
+        said = capsys.readouterr().err
+        assert said.count("compiled programs are not kept") == 1 and "JAX_COMPILATION_CACHE_DIR" in said
+    assert jax.config.jax_compilation_cache_dir == kept
+
+
+def nowhere():
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_without_a_place_for_them_functions_are_compiled_anew_and_a_line_says_so_once(monkeypatch, caplog):
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
+    monkeypatch.setattr(compiled_module, "_said", [])
+    double, triple = compiled(lambda x: 2 * x), compiled(fastmath=True)(lambda x: 3 * x)
+    assert (double(2), triple(2)) == (4, 6)
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "no folder to keep compiled functions in"
+    ]
 
 
 def test_evaluation_halves_the_batch_when_memory_runs_out(trained, monkeypatch, capsys):
@@ -83,7 +119,8 @@ def test_evaluation_halves_the_batch_when_memory_runs_out(trained, monkeypatch, 
     expected, asked, evaluate = figures_of(run, model, "test"), [], run_module.evaluate
 
     def scarce(model, task, batches, **options):
-        asked.append(len(next(iter(batches))["valid"]))
+        batches = list(batches)
+        asked.append(len(batches[0]["valid"]))
         if asked[-1] > 2:
             raise MemoryError
         return evaluate(model, task, batches, **options)
@@ -108,7 +145,7 @@ def test_the_newest_run_is_that_of_the_latest_step(tmp_path):
 
 
 def test_a_run_that_cannot_start_leaves_no_folder(tmp_path):
-    assert cssm("train", "images", "--data-dir", "nowhere", folder=tmp_path).returncode == 2
+    assert cssm("train", "images", "--data-dir", "nowhere", folder=tmp_path).returncode == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -119,7 +156,7 @@ def test_the_line_that_says_how_to_go_on_has_no_word_left_over(words):
 
 def test_data_that_have_moved_are_asked_for(tmp_path):
     made = tmp_path / "here"
-    done = cssm("data", "make", "pathtracker", "--output", made, "--train-size", 16, "--val-size", 9, "--test-size", 9,
+    done = cssm("data", "make", "pathtracker", "--out", made, "--train", 16, "--val", 9, "--test", 9,
                 "--frames", 4, folder=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     options = ["--steps", 1, "--batch-size", 8, "--embed-dim", 8, "--out", "run"]

@@ -141,13 +141,13 @@ def _resumed(run_dir: Path, options: list[Option], name: str) -> Any:
     run = decode(cluster().first(lambda: encode(load_saved(run_dir))))
     if run.recipe != name:
         raise UsageError(f"{run_dir} holds a run of {run.recipe!r}, not {name!r}: name that recipe, or another --out")
+    moved = take(options, ("data_dir", "tfrecord_dir", "data.root"))
+    run = run if moved is None else run.with_root(Path(moved.value()))
     chosen = with_parts(run, options)
     for part in ("model", "data", "augment"):
         if getattr(chosen, part) != getattr(run, part):
             raise UsageError(f"--resume continues the run as it was: its {part} is {getattr(run, part)}; leave it out")
     given = by_field(options, run, f"cssm train {name}")
-    moved = given.pop("data.root", None)
-    run = run if moved is None else run.with_root(Path(moved.value()))
     check_continued(run, given)
     return overridden(run, {path: option for path, option in given.items() if path.startswith("train.")})
 

@@ -1,10 +1,9 @@
 """Where figures go: metrics.jsonl always, TensorBoard and Weights & Biases beside it."""
 
-import importlib.util
+import importlib
 import json
 import math
 import secrets
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -108,8 +107,13 @@ def check_loggers(names: tuple[str, ...]) -> None:
 
     >>> check_loggers(("jsonl",))
     """
-    if "wandb" in names and "wandb" not in sys.modules and importlib.util.find_spec("wandb") is None:
-        raise UsageError("logger wandb needs the wandb package: pip install 'cssm[wandb]', or --logger jsonl")
+    if "wandb" in names:
+        try:
+            importlib.import_module("wandb")
+        except ImportError:
+            raise UsageError(
+                "logger wandb needs the wandb package: pip install 'cssm[wandb]', or --logger jsonl"
+            ) from None
 
 
 class RunLog:
