@@ -50,7 +50,7 @@ class ProgressBar:
 def _duration(seconds: float) -> str:
     """Hours and minutes, or minutes and seconds.
 
-    >>> _duration(5025), _duration(65), _duration(0)
+    >>> _duration(5025.0), _duration(65.0), _duration(0.2)
     ('1 h 23 min', '1 min 05 s', '0 s')
     """
     minutes, rest = divmod(round(seconds), 60)
