@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from data_helpers import assert_same_batch
 
-from cssm.core.errors import UsageError
+from cssm.core.errors import DataError, UsageError
 from cssm.data import PathTracker, Source, loader
 from cssm.data.speed import samples_per_second
 
@@ -142,3 +142,26 @@ def test_samples_that_the_source_leaves_out_stay_invalid():
 def test_samples_per_second_counts_whole_batches():
     rate = samples_per_second(PathTracker(frames=8, foil="random"), seconds=0.2, batch_size=32)
     assert rate > 1000
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_one_sample_at_a_time_without_end(shuffle):
+    batches = loader(Counting(5), batch_size=1, repeat=True, shuffle=shuffle)
+    seen = [labels(batches, 5) for _ in range(3)]
+    assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in seen)
+    state = batches.get_state()
+    assert state["position"] == 15
+    again = loader(Counting(5), batch_size=1, repeat=True, shuffle=shuffle)
+    again.set_state(state)
+    np.testing.assert_array_equal(labels(again, 5), labels(batches, 5))
+
+
+def test_memory_of_the_host_is_not_that_of_the_device():
+    """A MemoryError would make training halve its micro-batch, which is no remedy."""
+
+    class Huge(Counting):
+        def batch(self, indices):
+            raise MemoryError("Unable to allocate 3 TiB")
+
+    with pytest.raises(DataError, match=r"host's memory ran out while 4 samples were read, of 0 and on .Unable"):
+        next(loader(Huge(8), batch_size=4))

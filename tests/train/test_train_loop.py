@@ -366,3 +366,16 @@ def test_evaluate_alone_agrees_with_the_task():
     assert figures == pytest.approx(want, rel=1e-6)
     half = evaluate(model, TASK, (b for b in validation()), compute_dtype="bfloat16")
     assert half["loss"] == pytest.approx(want["loss"], rel=2e-2) and half["loss"] != figures["loss"]
+
+
+def test_a_batch_without_a_valid_row_is_logged_and_changes_nothing(tmp_path):
+    """Bad files of a corrupt folder may fill a batch: no figure is 0 / 0, the run goes on."""
+
+    def none_valid(i, data):
+        return {**data, "valid": data["valid"] & (i != 3)}
+
+    fit(tmp_path, data=Endless(change=none_valid), options={"steps": 6, "log_every": 1})
+    records = [record for record in read_metrics(tmp_path / "metrics.jsonl") if record["kind"] == "train"]
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert "accuracy" not in records[2] and "accuracy" in records[3]
+    assert all(np.isfinite(record["loss"]) for record in records)

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from cssm.core.errors import UsageError
+from cssm.core.errors import DataError, UsageError
 
 from .source import Batch, Source, check_range
+
+ENDLESS = 2**62  # samples
 
 
 def loader(
@@ -95,7 +97,7 @@ class Batches(Iterator[Batch]):
             # Grain shuffles epoch e by seed + e: mix, or seed 1 is seed 0 one epoch later
             dataset = dataset.shuffle(seed=int(mix(np.uint64(self._order["seed"]))) >> 32)
         if self._order["repeat"]:
-            dataset = dataset.repeat()
+            dataset = dataset.repeat(ENDLESS // len(self.source))  # Grain's own endless length overflows a batch of 1
         dataset = dataset.batch(self.batch_size, batch_fn=np.array)
         dataset = dataset.map(lambda indices: self._make(indices, rows))
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
@@ -104,7 +106,13 @@ class Batches(Iterator[Batch]):
     def _make(self, indices: np.ndarray, rows: slice) -> Batch:
         valid = np.arange(self.batch_size) < len(indices)
         indices = np.pad(indices, (0, self.batch_size - len(indices)), mode="edge")
-        batch = self.source.batch(indices[rows])
+        try:
+            batch = self.source.batch(indices[rows])
+        except MemoryError as error:  # of the host: a smaller batch on the device is no remedy
+            raise DataError(
+                f"the host's memory ran out while {len(indices[rows])} samples were read, of {indices[rows][0]} and on "
+                f"({error or 'no more is free'}): use a smaller --batch-size or smaller images"
+            ) from error
         return {**batch, "valid": valid[rows] & batch.get("valid", True)}
 
     def __len__(self) -> int:

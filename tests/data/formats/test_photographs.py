@@ -85,25 +85,24 @@ def test_photographs_are_turned_upright(tmp_path):
         put(tmp_path / split / "ant" / "0.jpg", out.getvalue())
     image = ImageFolder(root=tmp_path, size=20).source()[0]["input"]
     assert image[:8].min() > 200 and image[12:].max() < 50
-    assert decode_image(out.getvalue(), "here")[:, :8].min() > 200
+    assert decode_image(out.getvalue(), "here")[:8].min() > 200
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_damaged_exif_data_are_a_data_error_or_nothing():
+def test_damaged_exif_data_turn_nothing():
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x011A], exif[0x8769] = 6, "Maker", (72, 1), {0x9003: "2020:01:01 00:00:00"}
     out = io.BytesIO()
     Image.new("RGB", (20, 20)).save(out, "JPEG", exif=exif)
-    end, rng, refused = out.getvalue().index(b"Exif") + len(exif.tobytes()), np.random.default_rng(0), 0
+    end, rng = out.getvalue().index(b"Exif") + len(exif.tobytes()), np.random.default_rng(0)
     for _ in range(2000):
         damaged = bytearray(out.getvalue())
         for at in rng.integers(20, end, 4):
             damaged[at] = rng.integers(256)
         try:
-            assert decode_image(bytes(damaged), "here", upright=True).shape == (20, 20, 3)
-        except DataError as error:
-            refused += "here: " in str(error)
-    assert refused > 20
+            assert decode_image(bytes(damaged), "here").shape == (20, 20, 3)
+        except DataError as error:  # the bytes around them
+            assert str(error).startswith("here: ")
 
 
 def test_classes_come_from_train(tmp_path):

@@ -91,9 +91,9 @@ class ImageFolder(DataSet):
         check_split(self, "images", split)
         if not published:
             files = [part_of(images, split) for images in labelled_files(root, labels)]
-            return take(image_source(files, self.size, self.skip_corrupt, upright=True), size, seed)
+            return take(image_source(files, self.size, self.skip_corrupt), size, seed)
         files = labelled_files(root / published_split(split, published, self.holdout), labels)
-        source = image_source(files, self.size, self.skip_corrupt, upright=True)
+        source = image_source(files, self.size, self.skip_corrupt)
         return take(held_part(source, split, self.holdout), size, seed)
 
     def _published(self) -> tuple[str, ...]:
@@ -195,16 +195,14 @@ def part_of(images: Sequence[tuple[Path, int]], split: str) -> list[tuple[Path, 
     return [images[i] for i in sorted(at)]
 
 
-def image_source(
-    classes: Sequence[Sequence[tuple[Path, int]]], size: int, skip_corrupt: bool, *, upright: bool = False
-) -> FileSource:
+def image_source(classes: Sequence[Sequence[tuple[Path, int]]], size: int, skip_corrupt: bool) -> FileSource:
     """The photographs of `classes` in turns: the first of each class, the second of each, and so on."""
     turns = range(max(map(len, classes)))
     files = [images[turn] for turn in turns for images in classes if turn < len(images)]
 
     def read(i: int) -> Sample:
         path, label = files[i]
-        return {"input": read_image(path, size=size, crop=True, upright=upright), "label": np.int32(label)}
+        return {"input": read_image(path, size=size, crop=True), "label": np.int32(label)}
 
     labels = np.array([label for _, label in files], np.int32)
     return FileSource(len(files), read, lambda i: str(files[i][0]), skip_corrupt=skip_corrupt, labels=labels)
