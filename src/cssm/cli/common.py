@@ -18,6 +18,10 @@ from cssm.core.errors import DataError, UsageError
 
 T = TypeVar("T")
 MAX_CLIP_BYTES = 2**31
+UNREADABLE = (
+    DataError, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError,
+)  # fmt: skip
+MAX_PIXEL = 1e6  # of float frames: far beyond any normalisation
 
 
 def parse(kind: type[T] | Any, argv: list[str], command: str, description: str) -> T:
@@ -83,13 +87,23 @@ def read_clip(path: Path):
     """
     import numpy as np
 
+    from cssm.data.formats.npy import read_npy
+
     if not path.is_file():
         raise DataError(f"no clip {path}: give an .npz or .npy file with a video (T, H, W, 3)")
     try:
         _refuse_large(path)
-        loaded = np.load(path, allow_pickle=False)
-        video = loaded if isinstance(loaded, np.ndarray) else _only_array(path, loaded)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        video = _only_array(path) if zipfile.is_zipfile(path) else read_npy(path)
+    except (
+        DataError,
+        OSError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:
         raise DataError(
             f"{path} is not a readable .npz or .npy clip ({error}); write one with `cssm data clip`"
         ) from None
@@ -99,15 +113,33 @@ def read_clip(path: Path):
         raise DataError(f"{path} has zero frames or pixels (shape {video.shape}): give at least one frame")
     if np.issubdtype(video.dtype, np.floating) and not np.isfinite(video).all():
         raise DataError(f"{path} contains NaN or infinity: clean the video, or pass uint8 frames")
+    if video.dtype != np.uint8:
+        _check_normalised(path, float(np.abs(video).max()))
     return video
 
 
-def _only_array(path: Path, archive):
-    names = list(archive.files)
-    name = "video" if "video" in names else names[0] if len(names) == 1 else None
-    if name is None:
-        raise DataError(f"{path} holds {', '.join(names) or 'no arrays'}: name the video's array 'video'")
-    return archive[name]
+def _only_array(path: Path):
+    from cssm.data.formats.npy import parse_npy
+
+    with zipfile.ZipFile(path) as archive:
+        sizes = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        name = "video" if "video" in sizes else next(iter(sizes)) if len(sizes) == 1 else None
+        if name is None:
+            raise ValueError(f"it holds {', '.join(sizes) or 'no arrays'}: name the video's array 'video'")
+        with archive.open(sizes[name]) as file:
+            return parse_npy(file, sizes[name].file_size, f"{path}, {name}")
+
+
+def _check_normalised(path: Path, largest: float) -> None:
+    """DataError for floats that no normalisation gives; a line where they look like bytes."""
+    if largest > MAX_PIXEL:
+        raise DataError(f"{path} holds values up to {largest:.3g}: expected normalised floats, or uint8 frames 0..255")
+    if largest > 16:
+        print(
+            f"cssm: {path} holds floats up to {largest:.3g}, which are taken as normalised already; if they are pixels "
+            "0..255, save them as uint8",
+            file=sys.stderr,
+        )
 
 
 def _refuse_large(path: Path) -> None:

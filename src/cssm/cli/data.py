@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import tyro
 
 from cssm.core.errors import UnknownNameError, UsageError
+from cssm.core.files import check_output, replacing
 
 from .common import parse
 
@@ -178,9 +179,7 @@ def _make(name: str, flags: Make, data) -> int:
 def _preview(name: str, flags: Preview, data) -> int:
     from cssm.viz.contact_sheet import contact_sheet
 
-    path = flags.output or Path(f"{name}.png")
-    if path.suffix != ".png":
-        raise UsageError(f"--output {path}: the sheet is a PNG, give a name that ends in .png")
+    path = check_output(flags.output or Path(f"{name}.png"), ".png", "--output")
     source = _source(data, flags.split, 64 * flags.samples, flags.seed)
     title = f"{name}, {flags.split} split"
     contact_sheet(source, path, samples=flags.samples, title=title, names=data.class_names)
@@ -214,6 +213,8 @@ def _verify(flags: Verify) -> int:
 def _clip(name: str, flags: Clip, data) -> int:
     import numpy as np
 
+    output = flags.output if flags.output.suffix else flags.output.with_suffix(".npz")
+    path = check_output(output, ".npz", "--output")
     if flags.index < 0:
         raise UsageError(f"--index is {flags.index}: samples are counted from 0")
     source = _source(data, flags.split, flags.index + 1, flags.seed)
@@ -222,9 +223,9 @@ def _clip(name: str, flags: Clip, data) -> int:
     sample = source[flags.index]
     if sample["input"].ndim != 4:
         raise UsageError(f"{name} has still images, not videos: there is nothing to stream")
-    path = flags.output.with_suffix(".npz")
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, video=sample["input"], label=sample["label"])
+    with replacing(path) as new, new.open("wb") as file:
+        np.savez_compressed(file, video=sample["input"], label=sample["label"])
     print(f"wrote {path}: video {sample['input'].shape}, label {int(sample['label'])}")
     return 0
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from cssm.core.errors import UsageError
+from cssm.core.files import replacing
 
 from .common import SavedRun, enable_compilation_cache, parse
 
@@ -24,7 +25,6 @@ def main(argv: list[str]) -> int:
     flags = parse(Flags, argv, "eval", "The figures of a run's best checkpoint on a split, beside the baseline.")
     enable_compilation_cache()
     from cssm.recipes import baseline_of, figures_of, load_run
-    from cssm.train.manifest import replacing
 
     if flags.batch_size is not None and flags.batch_size < 1:
         raise UsageError(f"--batch-size is {flags.batch_size}: give at least one row")

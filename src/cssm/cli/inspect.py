@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from cssm.core.errors import UsageError
+from cssm.core.files import check_output
 
 from .common import SavedRun, enable_compilation_cache, parse
 
@@ -38,6 +39,7 @@ def main(argv: list[str]) -> int:
     flags = parse(
         Flags, argv, "inspect", "Spectral radius, memory, parameters and cost of every layer; draws the gains."
     )
+    path = check_output(flags.output or flags.run / "gains.png", ".png", "--output")
     enable_compilation_cache()
     from rich.console import Console
     from rich.table import Table
@@ -58,6 +60,5 @@ def main(argv: list[str]) -> int:
     print("bound on the state: what no entry of it ever exceeds while the mixer's input stays within 1 in modulus.")
     print("spectral radius: largest gain per frame. horizon: frames until the slowest mode has decayed to 1/1000.")
     print("FLOPs and bytes: XLA's own count for one frame of one video.")
-    path = flags.output or flags.run / "gains.png"
     print(f"gains: {path}" if draw_gains(places, path) else "no layer has a fixed gain to draw")
     return 0

@@ -52,14 +52,15 @@ def main(argv: list[str]) -> int:
 def _impulse(argv: list[str]) -> int:
     flags = parse(Impulse, argv, "viz impulse", "Draw what a point in one frame becomes, over space and time.")
     from cssm.core.errors import UsageError
+    from cssm.core.files import check_output
     from cssm.nn import MIXERS
     from cssm.viz.impulse import draw_impulse
 
     MIXERS[flags.mixer]  # an unknown name is told before anything is set up
     if flags.rows < 1:
         raise UsageError(f"--rows is {flags.rows}: draw at least 1 channel")
+    path = check_output(flags.output or Path(f"impulse-{flags.mixer}.png"), ".png", "--output")
     enable_compilation_cache()
-    path = flags.output or Path(f"impulse-{flags.mixer}.png")
     options = {"grid": flags.grid, "frames": flags.frames, "channels": flags.channels, "seed": flags.seed}
     print(f"drew {draw_impulse(flags.mixer, path, rows=flags.rows, **options)}")
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cssm.core.errors import DataError, UsageError
+from cssm.core.files import read_small_text
 
 
 class Option(NamedTuple):
@@ -56,12 +57,14 @@ def read_config(path: Path) -> list[Option]:
     Raises DataError when there is no such file or it is not TOML.
     """
     try:
-        return [_toml_option(name, value, path) for name, value in _flat(tomllib.loads(path.read_text()))]
+        return [_toml_option(name, value, path) for name, value in _flat(tomllib.loads(read_small_text(path)))]
     except FileNotFoundError:
         raise DataError(f"--config {path}: no such file") from None
+    except DataError as error:
+        raise DataError(f"--config {error}") from None
     except OSError as error:
         raise DataError(f"--config {path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"--config {path}: not TOML ({error})") from None
 
 

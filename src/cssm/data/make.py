@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from cssm.core.errors import DataError, UsageError
+from cssm.core.files import read_small_text
 
 from .featuretracker import FeatureTracker
 from .formats.arrayrecord import write_array_records
 from .formats.example import encode_example
-from .formats.stored import METADATA, VIDEO_KEYS, sha256
+from .formats.records import inside
+from .formats.stored import LARGEST, METADATA, VIDEO_KEYS, read_metadata, sha256
 from .formats.tfrecord import write_records
 from .pathfinder import Pathfinder
 from .pathtracker import PathTracker
@@ -124,7 +126,7 @@ class Plan:
         """Shards of an earlier run of the same plan, from the journal or from metadata.json."""
         header, path = self.header(), self.folder / METADATA
         if path.exists():
-            metadata = json.loads(path.read_text())
+            metadata = read_metadata(self.folder)
             self._same(header, {key: metadata.get(key) for key in header}, path)
             return {shard["name"]: shard for shards in metadata["splits"].values() for shard in shards}
         journal = self.folder / JOURNAL
@@ -135,13 +137,17 @@ class Plan:
         return self._replay(header, journal)
 
     def _replay(self, header: dict[str, Any], journal: Path) -> dict[str, dict[str, Any]]:
-        lines = journal.read_text().splitlines(keepends=True)
+        lines = read_small_text(journal, LARGEST).splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("\n")]  # the last may have been cut off
-        self._same(header, json.loads(whole[0]) if whole else None, journal)
-        shards = [json.loads(line) for line in whole[1:]]
-        for shard in shards:
-            path = self.folder / shard["name"]
-            if not path.is_file() or sha256(path) != shard["sha256"]:
+        try:
+            self._same(header, json.loads(whole[0]) if whole else None, journal)
+            shards = [json.loads(line) for line in whole[1:]]
+            named = [(inside(self.folder, shard["name"], str(journal)), shard["sha256"]) for shard in shards]
+        except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
+            again = f"delete {self.folder} and start again"
+            raise DataError(f"{journal}: not the journal of a set that is being made ({error!r}): {again}") from None
+        for path, checksum in named:
+            if not path.is_file() or sha256(path) != checksum:
                 raise DataError(
                     f"{path}: missing or damaged since it was written: delete {self.folder} and start again"
                 )
@@ -179,10 +185,11 @@ class Plan:
         lists: dict[str, list[Any]] = {split: [] for split in self.splits}
         for split, number in self.shards():
             lists[split].append(done[self.name(split, number)])
-        total = sum(self.splits.values())
+        total, shape = sum(self.splits.values()), self.config.sample_spec["input"].shape
         published = {
             "difficulty": getattr(self.config, "difficulty", None),
-            "image_size": self.config.sample_spec["input"].shape[-2],
+            "image_size": shape[-2],
+            **({"num_frames": shape[0]} if len(shape) == 4 else {}),
             "total_samples": total, "train_ratio": self.splits.get("train", 0) / max(total, 1),
             "val_ratio": self.splits.get("val", 0) / max(total, 1),
         }  # fmt: skip

@@ -31,6 +31,7 @@ from .model import Model, check_input
 from .registry import MODELS
 
 POSITIONS = ("mrope", "none")
+DEEPEST = 1000  # blocks: each is compiled on its own
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,8 @@ class SimpleCSSMConfig:
         for name, size in (sizes | {name: getattr(self, name) for name in names}).items():
             if size < 1:
                 raise UsageError(f"{name} is {size}, expected at least 1")
+        if self.depth > DEEPEST:
+            raise UsageError(f"depth is {self.depth}, expected at most {DEEPEST}")
         if self.position not in POSITIONS:
             raise UsageError(f"unknown position {self.position!r}: use {' or '.join(POSITIONS)}")
         if self.strides and len(self.strides) != self.depth:

@@ -74,6 +74,8 @@ class Block(nnx.Module):
         arriving = in_channels or channels
         sampled = stride != 1 or arriving != channels
         self.downsample = Downsample(arriving, channels, stride, rngs=rngs) if sampled else None
+        if taken := {"channels", "grid", "rngs"} & set(mixer_options or {}):
+            raise UsageError(f"{min(taken)} in mixer_options: the model decides it, leave it out")
         self.mixer = create_mixer(mixer, channels=channels, grid=self.grid(grid), rngs=rngs, **(mixer_options or {}))
         self.norm = create_norm(norm, channels)
         self.layer_scale = _scale(layer_scale, channels)

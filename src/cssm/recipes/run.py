@@ -12,10 +12,12 @@ import jax
 from flax import nnx
 
 from cssm.core.errors import DataError, UsageError
+from cssm.core.files import replacing
 from cssm.data import DataSet, Source, loader
 from cssm.data.augment import Augment
 from cssm.data.baselines import Baseline
 from cssm.models import Model, ModelConfig
+from cssm.models.size import check_memory
 from cssm.tasks import Task
 from cssm.tasks.task import Figures
 from cssm.train import (
@@ -32,7 +34,6 @@ from cssm.train import (
     save_config,
     train,
 )
-from cssm.train.manifest import replacing
 from cssm.train.memory import out_of_memory
 from cssm.train.progress import say
 from cssm.viz.curves import draw_curves
@@ -93,8 +94,9 @@ class Run:
         task = run.task.fitted(run.data)
         return replace(run, task=task, model=run.model.fitted(run.data.sample_spec["input"].shape, task.outputs))
 
-    def build(self) -> Model:
-        """The model with its initial parameters."""
+    def build(self, copies: int = 1) -> Model:
+        """The model with its initial parameters. UsageError where there is no memory for that many copies of them."""
+        check_memory(self.model.make, copies)
         return self.model.make(nnx.Rngs(self.train.seed))
 
 
@@ -121,7 +123,7 @@ def prepare(run: Run, run_dir: Path, resume: bool) -> nnx.Module:
     """The model with its initial parameters. UsageError where the run cannot start, before anything is written."""
     if not resume and _has_run(run_dir):
         raise UsageError(f"{run_dir} holds a run already: continue it with --resume, or choose another --out")
-    model = run.build()
+    model = run.build(copies=4)
     run.task.check(run.data, model)
     for split in ("train", "val"):
         run.source(split)  # files that are not there, splits, sizes

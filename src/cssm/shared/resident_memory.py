@@ -1,6 +1,7 @@
 """Peak memory of a call on the CPU, as Linux counts it: the high-water mark of resident memory."""
 
 import ctypes
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,14 @@ def high_water_mark(function: Callable[[], Any]) -> int | None:
     peak = _kilobytes("VmHWM")
     del result
     return 1024 * max(0, peak - before)
+
+
+def installed_memory() -> int | None:
+    """Bytes of memory that this machine has; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _kilobytes(field: str) -> int:

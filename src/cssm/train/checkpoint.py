@@ -20,7 +20,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from cssm.core.errors import CheckpointError
+from cssm.core.errors import CheckpointError, DataError
+from cssm.core.files import read_small
 
 from .cluster import Alone, cluster
 from .manifest import damage, write_json, write_manifest
@@ -70,8 +71,8 @@ class CheckpointStore:
         if not path.exists():
             return None
         try:
-            return int(json.loads(path.read_bytes())["step"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return int(json.loads(read_small(path))["step"])
+        except (DataError, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise CheckpointError(f"{path} is damaged: choose a step by number, of {self.steps()}") from None
 
     def clean(self) -> None:

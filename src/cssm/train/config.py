@@ -69,7 +69,11 @@ class TrainConfig:
             _require(value is None or (value > 0 and math.isfinite(value)), name, value, "a positive number")
         for name in ("batch_size", "accumulate", "keep", "log_every", "prefetch"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer of at least 1")
-        for name in ("weight_decay", "warmup_steps", "seed"):
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "0..4294967295")
+        for name in ("steps", "batch_size", "warmup_steps"):
+            value = getattr(self, name)
+            _require(value is None or value < 2**31, name, value, "less than 2147483648")
+        for name in ("weight_decay", "warmup_steps"):
             _require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "0 or more")
         for name in ("b1", "b2"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 <= value < 1")

@@ -11,6 +11,9 @@ from typing import Any
 
 import jax
 
+from cssm.core.errors import DataError
+from cssm.core.files import read_small
+
 from .manifest import write_json
 
 PACKAGES = ("cssm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -35,8 +38,11 @@ def write_environment(run_dir: Path) -> None:
     path = run_dir / "environment.json"
     earlier = []
     if path.exists():
-        before = json.loads(path.read_text())
-        earlier = [*before.pop("earlier", []), before]
+        try:
+            before = json.loads(read_small(path, 2**24))
+            earlier = [*before.pop("earlier", []), before]
+        except (DataError, ValueError, AttributeError, TypeError, RecursionError) as error:
+            raise DataError(f"{path} is damaged ({error}): put it aside, and go on") from None
     write_json(path, environment() | {"earlier": earlier})
 
 

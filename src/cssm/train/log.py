@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cssm.core.errors import CheckpointError, UsageError
-
-from .manifest import replacing
+from cssm.core.files import replacing
 
 Record = dict[str, Any]  # {"kind": "train" | "eval", "step": 10, "loss": .5, ...}
 

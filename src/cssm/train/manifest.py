@@ -3,9 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from cssm.core.errors import DataError
+from cssm.core.files import read_small, replacing
 
 NAME = "MANIFEST.json"
 
@@ -23,7 +24,7 @@ def write_manifest(folder: Path) -> None:
 def damage(folder: Path) -> str | None:
     """What is wrong with the folder, in words; None when every file is as it was written."""
     try:
-        entries = json.loads((folder / NAME).read_bytes())["sha256"]
+        entries = json.loads(read_small(folder / NAME))["sha256"]
         found = {_key(path, folder): path for path in _files(folder)}
         if missing := sorted(set(entries) - set(found)):
             return f"{missing[0]} is missing"
@@ -33,7 +34,7 @@ def damage(folder: Path) -> str | None:
             with path.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != entries[name]:
                     return f"{name} does not match its checksum"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (DataError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return f"{NAME} cannot be used ({type(error).__name__})"
     return None
 
@@ -45,17 +46,6 @@ def write_json(path: Path, value: object) -> None:
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Where to write what takes the place of `path` when the block ends; nothing of it remains when it fails."""
-    new = path.with_name(f".{path.name}.new")
-    try:
-        yield new
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[Path]:

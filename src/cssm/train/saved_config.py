@@ -19,6 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any, get_type_hints
 
 from cssm.core.errors import DataError, UsageError
+from cssm.core.files import read_small_text
 from cssm.shared.annotations import describe, fits
 
 from .manifest import write_json
@@ -75,9 +76,7 @@ def load_config(run_dir: str | os.PathLike) -> Any:
     """
     path = Path(run_dir) / "config.json"
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} is larger than {MAX_BYTES} bytes: it is no configuration of cssm")
-        return decode(json.loads(path.read_text()))
+        return decode(json.loads(read_small_text(path, MAX_BYTES)))
     except FileNotFoundError:
         raise DataError(f"no configuration {path}: give the folder of a run") from None
     except DataError as error:

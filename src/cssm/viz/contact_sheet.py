@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cssm.core.errors import UsageError
+from cssm.core.files import replacing
 from cssm.data.source import Source, labels_of
 
 PAPER, INK, FAINT = (250, 250, 248), (28, 30, 34), (110, 114, 122)
@@ -58,7 +59,8 @@ def contact_sheet(
     image = _paint(rows, captions, title, tile)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
+    with replacing(path) as new:
+        image.save(new, format="PNG")
     return path
 
 

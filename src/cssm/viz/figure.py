@@ -3,6 +3,8 @@
 from contextlib import contextmanager
 from pathlib import Path
 
+from cssm.core.files import replacing
+
 
 @contextmanager
 def figure(path: Path, *, dpi: int = 130, **options):
@@ -14,12 +16,8 @@ def figure(path: Path, *, dpi: int = 130, **options):
     FigureCanvasAgg(fig)
     yield fig
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        fig.savefig(partial, dpi=dpi, format="png")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as new:
+        fig.savefig(new, dpi=dpi, format="png")
 
 
 def plain(axes, **labels):

@@ -70,6 +70,11 @@ class ArrayRecordFiles:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def counts(self) -> list[int]:
+        """Records of each file."""
+        return np.diff(self._starts).tolist()
+
     def _locate(self, i: int) -> tuple[int, int]:
         file = int(np.searchsorted(self._starts, i, "right")) - 1
         return file, int(i - self._starts[file])

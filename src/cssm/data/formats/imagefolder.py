@@ -11,9 +11,10 @@ from cssm.core.errors import DataError, UsageError
 
 from ..dataset import DATASETS, DataSet, Spec, check_split, image_spec, root_of
 from ..source import Sample, Source, check_choice, check_range, take
+from .folders import folder, listing, subfolders
 from .holdout import check_holdout, held_part, published_split, splits_with
 from .images import read_image
-from .records import FileSource, folder, listing
+from .records import FileSource
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLITS = ("train", "val", "test")
@@ -90,9 +91,9 @@ class ImageFolder(DataSet):
         labels = {name: i for i, name in enumerate(self.class_names)}
         check_split(self, "images", split)
         if not published:
-            files = [part_of(images, split) for images in labelled_files(root, labels)]
+            files = [part_of(images, split) for images in labelled_files(root, labels, self.skip_corrupt)]
             return take(image_source(files, self.size, self.skip_corrupt), size, seed)
-        files = labelled_files(root / published_split(split, published, self.holdout), labels)
+        files = labelled_files(root / published_split(split, published, self.holdout), labels, self.skip_corrupt)
         source = image_source(files, self.size, self.skip_corrupt)
         return take(held_part(source, split, self.holdout), size, seed)
 
@@ -154,7 +155,9 @@ class Imagenette(DataSet):
         root = root_of(self.root, "imagenette")
         check_split(self, "imagenette", split)
         labels = {wnid: i if self.labels == "own" else IMAGENETTE[wnid][0] for i, wnid in enumerate(IMAGENETTE)}
-        files = labelled_files(_base(root) / published_split(split, ("train", "val"), self.holdout), labels)
+        files = labelled_files(
+            _base(root) / published_split(split, ("train", "val"), self.holdout), labels, self.skip_corrupt
+        )
         source = image_source(files, self.size, self.skip_corrupt)
         return take(held_part(source, split, self.holdout), size, seed)
 
@@ -168,20 +171,23 @@ def _base(root: Path) -> Path:
 
 def class_folders(path: Path) -> tuple[str, ...]:
     """Sorted names of the folders in `path`, hidden ones left out; DataError when there is none."""
-    folders = (p for p in folder(path, "one folder per class").iterdir() if p.is_dir())
-    names = sorted(p.name for p in folders if not p.name.startswith("."))
+    names = [p.name for p in subfolders(path, "one folder per class")]
     if not names:
         raise DataError(f"{path}: no folder in it, expected one per class")
     return tuple(names)
 
 
-def labelled_files(path: Path, labels: dict[str, int]) -> list[list[tuple[Path, int]]]:
-    """The (image, label) of every class in `path`, by name; DataError for a class that is not in `labels`."""
+def labelled_files(path: Path, labels: dict[str, int], skip_corrupt: bool = False) -> list[list[tuple[Path, int]]]:
+    """The (image, label) of every class in `path`, by name; DataError for a class that is not in `labels`.
+
+    With skip_corrupt links that lead nowhere are listed, to be counted as left out when they are read.
+    """
     out = []
     for name in class_folders(path):
         if name not in labels:
             raise DataError(f"{path / name}: not one of the {len(labels)} known classes")
-        out.append([(file, labels[name]) for file in listing(path / name, SUFFIXES, "images of a class")])
+        files = listing(path / name, SUFFIXES, "images of a class", dangling=skip_corrupt)
+        out.append([(file, labels[name]) for file in files])
     return out
 
 

@@ -8,21 +8,24 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from cssm.core.errors import DataError
+from cssm.core.files import read_small_text
 
 from ..dataset import DATASETS, DataSet, Spec, check_split, image_spec, root_of
 from ..source import Sample, Source, check_choice, check_range, take
 from .arrayrecord import ArrayRecordFiles, is_array_record
 from .example import Example
+from .folders import listing, record_listing, subfolders
 from .holdout import check_holdout, held_part, published_split, splits_with
 from .imagefolder import class_folders, image_source, labelled_files
 from .images import decode_image
-from .records import FileSource, folder, listing, record_source
+from .records import FileSource, record_source
 from .tfrecord import TFRecordFiles
 
 LAYOUTS = ("auto", "folder", "tfrecord", "arrayrecord")
 NAMES = {"train": ("train",), "val": ("val", "validation")}
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 SYNSETS = "ILSVRC2012_synsets.txt"
+LINE_BYTES = 10_000_000  # of one list
 
 
 @DATASETS.register("imagenet")
@@ -87,7 +90,7 @@ class ImageNet(DataSet):
         root = root_of(self.root, "imagenet")
         if self.layout != "auto":
             return self.layout
-        if (root / "train").is_dir() and any(p.is_dir() for p in (root / "train").iterdir()):
+        if (root / "train").is_dir() and subfolders(root / "train", "one folder per class"):
             return "folder"
         return "arrayrecord" if is_array_record(record_paths(root, "train")[0]) else "tfrecord"
 
@@ -100,9 +103,9 @@ class ImageNet(DataSet):
     def _files(self, split: str) -> list[list[tuple[Path, int]]]:
         root = root_of(self.root, "imagenet")
         labels = {name: i for i, name in enumerate(class_folders(root / "train"))}
-        if split == "val" and not any(p.is_dir() for p in folder(root / "val", "validation images").iterdir()):
+        if split == "val" and not subfolders(root / "val", "validation images"):
             return flat_validation(root, labels)
-        return labelled_files(root / split, labels)
+        return labelled_files(root / split, labels, self.skip_corrupt)
 
 
 def flat_validation(root: Path, labels: dict[str, int]) -> list[list[tuple[Path, int]]]:
@@ -131,8 +134,8 @@ def _at(synsets: list[str], number: int, path: Path, n: int) -> str:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.split()[0] for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        return [line.split()[0] for line in read_small_text(path, LINE_BYTES).splitlines() if line.strip()]
+    except (OSError, DataError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
 
 
@@ -140,9 +143,9 @@ def record_paths(root: Path, split: str) -> list[Path]:
     """The record files of a split: all in a folder of its name, or those of `root` with its name as a word."""
     for name in NAMES[split]:
         if (root / name).is_dir():
-            return listing(root / name, ("",), f"ImageNet {split} records")
+            return record_listing(root / name, f"ImageNet {split} records")
     word = re.compile(rf"(^|[-_.])({'|'.join(NAMES[split])})([-_.]|$)")
-    paths = [path for path in listing(root, ("",), f"ImageNet {split} records") if word.search(path.name)]
+    paths = [path for path in record_listing(root, f"ImageNet {split} records") if word.search(path.name)]
     if not paths:
         raise DataError(f"{root}: no file or folder with {' or '.join(NAMES[split])} in its name")
     return paths

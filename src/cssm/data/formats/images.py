@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from cssm.core.errors import DataError
+from cssm.core.files import read_small
 
 LARGEST = 64_000_000  # px
+LARGEST_FILE = 2**29  # bytes
 SCALED = 16_000_000  # px of a scaled image
 ORIENTATION = 0x0112  # EXIF tag
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
@@ -88,7 +90,7 @@ def _centre(image, size: int):
 def read_image(path: Path, *, size: int | None = None, crop: bool = False) -> np.ndarray:
     """`decode_image` of a file; DataError also when it cannot be opened."""
     try:
-        data = path.read_bytes()
+        data = read_small(path, LARGEST_FILE)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     return decode_image(data, str(path), size=size, crop=crop)

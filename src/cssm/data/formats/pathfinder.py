@@ -10,14 +10,16 @@ from cssm.core.errors import DataError
 
 from ..dataset import DATASETS, DataSet, Spec, check_split, root_of, spec_of
 from ..pathfinder import Pathfinder
-from ..source import IMAGENET_MEAN, IMAGENET_STD, Sample, Source, check_choice, check_range, take
+from ..source import IMAGENET_MEAN, IMAGENET_STD, Sample, Source, Subset, check_choice, check_range, take
 from .example import Example
-from .images import denormalise, read_image, resize_image
-from .records import FileSource, cut, find_layout, first_sample, folder, inside, listing, record_source
+from .folders import folder, is_record, listing
+from .images import decode_image, denormalise, read_image, resize_image
+from .records import FileSource, cut, find_layout, first_sample, inside, record_source
 from .tfrecord import TFRecordFiles
 
-LAYOUTS = ("auto", "png", "tfrecord", "lra")
+LAYOUTS = ("auto", "png", "tfrecord", "lra", "tfds")
 LRA_FOLDERS = {6: "curv_baseline", 9: "curv_contour_length_9", 14: "curv_contour_length_14"}
+TFDS_SPLITS = {6: "easy", 9: "intermediate", 14: "hard"}
 LARGEST = 4096  # px of a side
 LINE_BYTES = 100_000_000  # of one metadata file
 
@@ -28,16 +30,19 @@ class PathfinderFiles(DataSet):
     """Pathfinder from published files.
 
     PNG and LRA sets are cut 80/10/10 by a permutation of seed 42 over the listing, negatives first, and come in its
-    order; TFRecords are cut as they were published and come in the order of the shards. Raises UsageError for a bad
+    order; TFRecords are cut as they were published and come in the order of the shards (tfds: the first 80% are train,
+    the next 10% val, as LRA's own pipeline cuts them). Raises UsageError for a bad
     option; `source` and reading raise DataError for missing, truncated or foreign files.
     """
 
     root: Path | None = None
     """The data folder."""
-    layout: Literal["auto", "png", "tfrecord", "lra"] = "auto"
+    layout: Literal["auto", "png", "tfrecord", "lra", "tfds"] = "auto"
     """png: ROOT/curv_contour_length_{d}/imgs/{neg,pos}/*.png. tfrecord:
     ROOT/difficulty_{d}/{train,val,test}/shard_%05d.tfrecord. lra: ROOT/curv_baseline (d = 6) or
-    ROOT/curv_contour_length_{d}, with metadata/*.npy (text) naming the images and their labels. auto looks."""
+    ROOT/curv_contour_length_{d}, with metadata/*.npy (text) naming the images and their labels. tfds:
+    *-{easy,intermediate,hard}.tfrecord-* (d = 6, 9, 14) in ROOT or its one SET/VERSION, records of an encoded
+    `image` and a `label`. auto looks."""
     difficulty: int = 14
     """The d of the layout: paddles of a target contour."""
     size: int | None = None
@@ -50,8 +55,8 @@ class PathfinderFiles(DataSet):
 
     def __post_init__(self):
         check_choice("layout", self.layout, LAYOUTS)
-        if self.layout == "lra":
-            check_choice("difficulty of LRA", self.difficulty, tuple(LRA_FOLDERS))
+        if self.layout in ("lra", "tfds"):
+            check_choice(f"difficulty of {self.layout.upper()}", self.difficulty, tuple(LRA_FOLDERS))
         check_range("size", 1 if self.size is None else self.size, 1, LARGEST)
 
     @property
@@ -75,6 +80,8 @@ class PathfinderFiles(DataSet):
         check_split(self, "pathfinder", split)
         if layout == "tfrecord":
             return take(self._records(split), size, seed)
+        if layout == "tfds":
+            return take(self._tfds(split), size, seed)
         files = self._png() if layout == "png" else self._lra()
         return take(cut(self._images(files), split), size, seed)
 
@@ -91,6 +98,7 @@ class PathfinderFiles(DataSet):
                 "tfrecord": tuple(f"difficulty_{self.difficulty}/{split}/*.tfrecord" for split in Pathfinder.splits),
                 "png": (f"{length}/imgs/neg/*.png", f"{length}/imgs/pos/*.png"),
                 "lra": (lists,),
+                "tfds": tuple(up + self._tfds_name() for up in ("", "*/", "*/*/")),
             },
         )
 
@@ -120,6 +128,22 @@ class PathfinderFiles(DataSet):
         files = TFRecordFiles(paths, skip_corrupt=self.skip_corrupt)
         return record_source(files, self._resized, skip_corrupt=self.skip_corrupt)
 
+    def _tfds_name(self) -> str:
+        return f"*-{TFDS_SPLITS.get(self.difficulty, self.difficulty)}.tfrecord*"
+
+    def _tfds(self, split: str) -> Source:
+        root = root_of(self.root, "pathfinder")
+        patterns = [up + self._tfds_name() for up in ("", "*/", "*/*/")]
+        paths = sorted(path for pattern in patterns for path in root.glob(pattern) if is_record(path.name))
+        if not paths or len({path.parent for path in paths}) > 1:
+            found = f"in {len({path.parent for path in paths})} folders" if paths else "nowhere"
+            raise DataError(f"{root}: {self._tfds_name()} is {found}, expected in one: give the folder that holds it")
+        files = TFRecordFiles(paths, skip_corrupt=self.skip_corrupt)
+        source = record_source(files, self._resized, skip_corrupt=self.skip_corrupt)
+        val, test = len(source) * 8 // 10, len(source) * 9 // 10
+        begin, end = {"train": (0, val), "val": (val, test), "test": (test, len(source))}[split]
+        return Subset(source, np.arange(begin, end))
+
     def _resized(self, example: Example) -> Sample:
         sample = image_sample(example)
         height, width = sample["input"].shape[:2]
@@ -132,7 +156,13 @@ class PathfinderFiles(DataSet):
 
 
 def image_sample(example: Example) -> Sample:
-    """The sample of a Pathfinder record: `image` raw float32 (h, w, 3), ImageNet-normalised, back in uint8."""
+    """The sample of a Pathfinder record: `image` raw float32 (h, w, 3), ImageNet-normalised, back in uint8.
+
+    A record of TFDS has the `image` as PNG or JPEG, and no sizes.
+    """
+    if "height" not in example:
+        image = decode_image(example.bytes("image"), example.where)
+        return {"input": image, "label": binary_label(example)}
     shape = checked_shape(example, ("height", "width", "channels"))
     image = denormalise(example.array("image", "float32", shape), IMAGENET_MEAN, IMAGENET_STD, example.where)
     sample = {"input": image, "label": binary_label(example)}

@@ -14,10 +14,11 @@ from ..dataset import DATASETS, DataSet, Spec, check_split, root_of, spec_of
 from ..pathtracker import PathTracker
 from ..source import IMAGENET_MEAN, IMAGENET_STD, Sample, Source, check_choice, check_range, take
 from .example import Example
+from .folders import listing, record_listing
 from .images import denormalise
 from .npy import read_npy
 from .pathfinder import binary_label, checked_shape, with_markers
-from .records import FileSource, find_layout, first_sample, listing, record_source, spread_frames
+from .records import FileSource, find_layout, first_sample, record_source, spread_frames
 from .tfrecord import TFRecordFiles
 
 LAYOUTS = ("auto", "tfrecord", "flat", "npy")
@@ -114,7 +115,7 @@ class PathTrackerFiles(DataSet):
         if self._layout() == "tfrecord":
             return listing(root / split, (".tfrecord",), "PathTracker shards")
         kind = "test" if split == "test" else "train"
-        paths = [p for p in listing(root, ("",), "PathTracker files") if p.name.startswith(f"{kind}-")]
+        paths = [p for p in record_listing(root, "PathTracker files") if p.name.startswith(f"{kind}-")]
         held = max(1, len(paths) // 10)
         if len(paths) < (1 if kind == "test" else 2):
             raise DataError(f"{root}: {len(paths)} files {kind}-*, too few for a {split} split")

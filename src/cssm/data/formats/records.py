@@ -1,7 +1,6 @@
 """Samples that come from files: one reader per record, and what happens to records that cannot be read."""
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -138,22 +137,6 @@ def find_layout(root: Path, name: str, layouts: dict[str, tuple[str, ...]]) -> s
             return layout
     looked = ", ".join(pattern for patterns in layouts.values() for pattern in patterns)
     raise DataError(f"{root} holds no {name} files: looked for {looked}")
-
-
-def folder(path: Path, what: str) -> Path:
-    """`path`, or DataError when there is no such folder."""
-    if not path.is_dir():
-        raise DataError(f"{path}: no such folder, expected {what}")
-    return path
-
-
-def listing(path: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:
-    """Files of a folder with one of `suffixes` (lower case), by name. Raises DataError when there is none."""
-    with os.scandir(folder(path, what)) as entries:
-        names = sorted(e.name for e in entries if e.name.lower().endswith(suffixes) and e.is_file())
-    if not names:
-        raise DataError(f"{path}: holds no {' or '.join(suffixes)} file, expected {what}")
-    return [path / name for name in names]
 
 
 def inside(root: Path, name: str, where: str) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cssm.core.errors import DataError, UnknownNameError, UsageError
+from cssm.core.files import read_small_text
 
 from ..dataset import DATASETS, DataSet, Spec, check_split, root_of, spec_of, with_options
 from ..source import Sample, Source, take
@@ -18,6 +19,7 @@ from .records import inside, record_source
 from .tfrecord import TFRecordFiles
 
 METADATA = "metadata.json"
+LARGEST = 2**28  # bytes of it: a million shards
 VIDEO_KEYS = ("num_frames", "height", "width", "channels")
 
 
@@ -83,6 +85,12 @@ class StoredFiles(DataSet):
         else:
             files = TFRecordFiles(paths, skip_corrupt=self.skip_corrupt)
             sample = image_sample if metadata["dataset"] == "pathfinder" else video_sample
+        for path, shard, count in zip(paths, shards, files.counts, strict=True):
+            if count != shard["samples"] and not any(message.startswith(str(path)) for message in files.left_out):
+                wrong = f"{path}: holds {count} records, {METADATA} lists {shard['samples']}: copy it again"
+                if not self.skip_corrupt:
+                    raise DataError(wrong)
+                files.left_out.append(wrong)
         return record_source(files, sample, skip_corrupt=self.skip_corrupt)
 
 
@@ -120,8 +128,8 @@ def open_made(root: Path, name: str, options: dict[str, Any]) -> StoredFiles:
 def _is_made(folder: Path) -> bool:
     """Published sets may have a metadata.json of their own, without a list of shards."""
     try:
-        return "splits" in json.loads((folder / METADATA).read_text("utf-8"))
-    except (OSError, ValueError, TypeError):
+        return "splits" in json.loads(read_small_text(folder / METADATA, LARGEST))
+    except (DataError, OSError, ValueError, TypeError, RecursionError):
         return False
 
 
@@ -135,16 +143,18 @@ def read_metadata(root: Path) -> dict[str, Any]:
     """metadata.json of a set, with the parts that this reader needs checked. Raises DataError."""
     path = root / METADATA
     try:
-        metadata = json.loads(path.read_text("utf-8"))
+        metadata = json.loads(read_small_text(path, LARGEST))
         ok = metadata["format"] in ("arrayrecord", "tfrecord") and isinstance(metadata["seed"], int)
         for shards in metadata["splits"].values():
             ok &= all(isinstance(s["name"], str) and isinstance(s["sha256"], str) for s in shards)
-            ok &= all(isinstance(s["samples"], int) for s in shards)
-        ok &= isinstance(metadata["dataset"], str) and isinstance(metadata["options"], dict)
+            ok &= bool(shards) and all(type(s["samples"]) is int and s["samples"] > 0 for s in shards)
+        ok &= metadata["dataset"] in ("pathtracker", "pathfinder", "featuretracker") and isinstance(
+            metadata["options"], dict
+        )
         ok &= bool(metadata["splits"]) and all(split in ("train", "val", "test") for split in metadata["splits"])
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; a set that is being made has none yet") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not the metadata of a made set ({error!r})") from error
     if not ok:
         raise DataError(f"{path}: not the metadata of a made set")
@@ -162,10 +172,11 @@ def verify(root: Path) -> int:
 
     Raises DataError naming the first shard that is missing or differs.
     """
-    metadata, samples = read_metadata(Path(root)), 0
+    root = made_folder(Path(root)) or Path(root)
+    metadata, samples = read_metadata(root), 0
     for shards in metadata["splits"].values():
         for shard in shards:
-            path = inside(Path(root), shard["name"], str(Path(root) / METADATA))
+            path = inside(root, shard["name"], str(root / METADATA))
             if not path.is_file():
                 raise DataError(f"{path}: missing, {METADATA} lists it")
             if sha256(path) != shard["sha256"]:

@@ -5,6 +5,7 @@ masked = rotate right by 15, plus 0xa282ead8. From TensorFlow's documentation of
 """
 
 import gzip
+import hashlib
 import os
 import shutil
 import struct
@@ -130,7 +131,8 @@ class TFRecordFiles:
 
     def _unpacked(self, path: Path, cache: Path, skip_corrupt: bool) -> Path:
         about = path.stat()
-        target = cache / f"{path.name}.{about.st_size}.{about.st_mtime_ns}.tfrecord"
+        where = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]  # one cache, files of many folders
+        target = cache / f"{path.name}.{where}.{about.st_size}.{about.st_mtime_ns}.tfrecord"
         if target.exists():
             return target
         cache.mkdir(parents=True, exist_ok=True)
@@ -146,6 +148,11 @@ class TFRecordFiles:
 
     def __len__(self) -> int:
         return len(self._spans)
+
+    @property
+    def counts(self) -> list[int]:
+        """Records of each file."""
+        return np.diff(self._starts).tolist()
 
     def where(self, i: int) -> str:
         """File and number of record i, as errors name it."""
@@ -193,6 +200,8 @@ def _copy_records(source: Any, out: Any, path: Path, target: Path) -> str | None
 def _whole_frames(source: Any, path: Path, room: Callable[[], int]) -> Iterator[bytes]:
     """The framed records of a stream, read one after the other; data checksums are not compared. Raises DataError."""
     number = 0
+    if isinstance(source, gzip.GzipFile) and not path.stat().st_size:
+        raise DataError(f"{path}: an empty file, no GZIP: copy it again")
     try:
         while header := source.read(HEADER):
             length, wrong = _length(header, room())
