@@ -15,7 +15,7 @@ from cssm.shared.palette import BLUE, RED
 from cssm.viz.contact_sheet import contact_sheet
 from cssm.viz.figure import figure, plain
 from cssm.viz.impulse import draw_impulse
-from cssm.viz.mixers import markdown_table, mixer_facts
+from cssm.viz.mixers import markdown_table, mixer_facts, store_facts
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -61,7 +61,9 @@ def write_table(readme: Path = ROOT / "README.md") -> Path:
     begin, end = "<!-- mixers: written by `make docs` -->\n", "<!-- end of mixers -->"
     text = readme.read_text()
     before, after = text.split(begin)[0], text.split(end)[1]
-    readme.write_text(before + begin + markdown_table([mixer_facts(n) for n in list_mixers()]) + end + after)
+    rows = [mixer_facts(name) for name in list_mixers()]
+    store_facts(rows)
+    readme.write_text(before + begin + markdown_table(rows) + end + after)
     return readme
 
 

@@ -11,19 +11,25 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from .data import create_dataset, list_datasets
     from .models import create_model, list_models
     from .nn import create_mixer, list_mixers
+    from .recipes import load_run, predict
 
 __all__ = [
     "bench", "core", "create_dataset", "create_mixer", "create_model", "data", "list_datasets", "list_mixers",
-    "list_models", "models", "nn", "ops", "recipes", "tasks", "torch", "train", "viz",
+    "list_models", "load_run", "models", "nn", "ops", "predict", "recipes", "tasks", "torch", "train", "viz",
 ]  # fmt: skip
 
+__version__: str  # of the installed package
 _WHERE = {
     "create_dataset": "data", "list_datasets": "data", "create_mixer": "nn", "list_mixers": "nn",
-    "create_model": "models", "list_models": "models",
+    "create_model": "models", "list_models": "models", "load_run": "recipes", "predict": "recipes",
 }  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("cssm")
     if name in _WHERE:
         return getattr(importlib.import_module(f"cssm.{_WHERE[name]}"), name)
     if name in __all__:

@@ -11,6 +11,11 @@ from cssm.cli import main
 
 WIDE = "the model takes"
 BAD = {
+    "train demo --save_best_only": "always kept",
+    "train demo --stem_norm_order pre": "is no option here",
+    "train demo --tf_parallel_reads 4": "is no option here",
+    "train demo --tf_prefetch_batches 4": "give --prefetch",
+    "train demo --delta_key_dim 4": "is no option here",
     "train demo --seed 18446744073709551616": "seed is",
     "train demo --steps 99999999999": "steps is",
     "train demo --depth 1000000": "depth is 1000000",
@@ -59,7 +64,7 @@ def test_one_line_and_nothing_written(here, line, capsys):
 
 
 def test_floats_that_look_like_bytes_are_told(here, capsys):
-    from cssm.cli.common import read_clip
+    from cssm.data.formats.clips import read_clip
 
     np.save(here / "bytes.npy", np.full((2, 8, 8, 3), 255.0, np.float32))
     assert read_clip(here / "bytes.npy").max() == 255

@@ -58,6 +58,7 @@ def test_facts_are_those_of_the_mixer():
 
 def test_list_mixers_prints_the_table(capsys, monkeypatch):
     monkeypatch.setattr("cssm.nn.list_mixers", lambda: ["no_gate"])
+    monkeypatch.setattr("cssm.viz.mixers.stored_facts", lambda: [mixer_facts("no_gate")])
     assert main(["list", "mixers"]) == 0
     out = capsys.readouterr().out
     assert all(column in out for column in COLUMNS) and "4,928" in out
@@ -82,3 +83,37 @@ def test_inspect_reports_the_bound_on_the_state():
     assert inspect_layer("layer", mixer, (4, 4), 2).state_bound == pytest.approx(16 / (1 - 0.999 / 2))
     control = create_mixer("spatial_attn", channels=8, grid=(4, 4), rngs=nnx.Rngs(0))
     assert inspect_layer("layer", control, (4, 4), 8).state_bound is None
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_stored_figures_are_those_of_the_mixer(name):
+    """All but XLA's counts, which differ between versions; `make docs` writes them anew."""
+    stored = {facts.name: facts for facts in mixers.stored_facts()}
+    measured = mixer_facts(name, cost=False)
+    assert stored[name].cells()[:EXACT] == measured.cells()[:EXACT] and stored[name].what == measured.what
+    assert stored[name].flops and stored[name].bytes and len(stored) == len(SHIPPED)
+
+
+def test_stored_counts_are_what_xla_counts():
+    stored = {facts.name: facts for facts in mixers.stored_facts()}["no_gate"]
+    measured = mixer_facts("no_gate")
+    assert measured.flops == pytest.approx(stored.flops, rel=0.05)
+    assert measured.bytes == pytest.approx(stored.bytes, rel=0.5)
+
+
+def test_list_measures_nothing_unless_asked(capsys, monkeypatch):
+    monkeypatch.setattr("cssm.viz.mixers.step_cost", None)
+    assert main(["list", "mixers", "--markdown"]) == 0
+    assert capsys.readouterr().out.count("\n| `") == len(SHIPPED)
+    monkeypatch.setattr("cssm.nn.list_mixers", lambda: ["no_gate"])
+    with pytest.raises(TypeError):
+        main(["list", "mixers", "--measure"])
+
+
+def test_help_of_create_mixer_lists_every_option():
+    from cssm.nn.mixer import options_of
+
+    text = create_mixer.__doc__ or ""
+    for name in SHIPPED:
+        line = next(line for line in text.splitlines() if line.strip().startswith(f"{name}:"))
+        assert all(f"{option}=" in line for option in options_of(name))

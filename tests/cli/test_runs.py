@@ -116,7 +116,7 @@ def test_without_a_place_for_them_functions_are_compiled_anew_and_a_line_says_so
 def test_evaluation_halves_the_batch_when_memory_runs_out(trained, monkeypatch, capsys):
     folder, _ = trained
     run, model = load_run(folder / "run")
-    expected, asked, evaluate = figures_of(run, model, "test"), [], run_module.evaluate
+    expected, asked, evaluate = figures_of(run, model, "test"), [], run_module.evaluate_sums
 
     def scarce(model, task, batches, **options):
         batches = list(batches)
@@ -125,7 +125,7 @@ def test_evaluation_halves_the_batch_when_memory_runs_out(trained, monkeypatch, 
             raise MemoryError
         return evaluate(model, task, batches, **options)
 
-    monkeypatch.setattr(run_module, "evaluate", scarce)
+    monkeypatch.setattr(run_module, "evaluate_sums", scarce)
     assert figures_of(run, model, "test") == pytest.approx(expected)
     assert asked == [8, 4, 2]
     assert "memory ran out with 8 rows at a time: evaluating with 4" in capsys.readouterr().err

@@ -108,6 +108,15 @@ class Regress:
         errors = np.asarray(sums["squares"], np.float64) / sums["rows"]
         return {"error": float(errors.mean()), "worst": float(errors.max()), "rows": float(sums["rows"][0])}
 
+    def details(self, sums):
+        return {}
+
+    def show_details(self, details):
+        raise AssertionError("there are none")
+
+    def draw_details(self, figure, details):
+        raise AssertionError("there are none")
+
     def baseline(self, data, source, train):
         known, asked = (s.batch(range(len(s)))["target"] for s in (train, source))
         squares = (asked - known.mean(0)) ** 2

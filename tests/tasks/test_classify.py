@@ -83,7 +83,7 @@ def test_sums_of_parts_are_the_sums_of_the_whole():
     task, model, batch = Classify(num_classes=3), Probe(), make_batch(size=11)
     parts = [{key: value[a:b] for key, value in batch.items()} for a, b in ((0, 4), (4, 5), (5, 11))]
     sums = [task.evaluate(model, task.prepare(part)) for part in parts]
-    total = {name: sum(float(s[name]) for s in sums) for name in sums[0]}
+    total = {name: sum(np.asarray(s[name], np.float64) for s in sums) for name in sums[0]}
     assert task.summarise(total) == pytest.approx(figures(task, model, batch), rel=1e-6)
     assert task.summarise(total)["count"] == 11
 

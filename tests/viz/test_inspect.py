@@ -2,11 +2,12 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from cssm.nn import create_mixer
 from cssm.nn.stack import LayerFacts
-from cssm.viz.inspect import decay_horizon, draw_gains, inspect_layer
+from cssm.viz.inspect import decay_horizon, draw_gains, inspect_layer, radial_bins
 
 
 def test_horizon_is_the_frames_until_a_thousandth_is_left():
@@ -31,3 +32,19 @@ def test_controls_have_no_radius_and_nothing_to_draw(tmp_path):
     assert layer.spectral_radius is None and layer.state_bytes == 0
     place = LayerFacts(name="layer", mixer=mixer, grid=(4, 4), channels=8)
     assert not draw_gains([place], tmp_path / "gains.png") and not (tmp_path / "gains.png").exists()
+
+
+@pytest.mark.parametrize("name", ["no_gate", "conv_ssm", "realspace_seq", "lru"])
+def test_gains_are_drawn_wherever_they_are_fixed(name, tmp_path):
+    place = LayerFacts(name="layer 1", mixer=create_mixer(name, channels=4, rngs=nnx.Rngs(0)), grid=(8, 10), channels=4)
+    assert draw_gains([place], tmp_path / "gains.png") and (tmp_path / "gains.png").stat().st_size > 5000
+
+
+def test_the_radial_profile_of_an_isotropic_gain_is_the_gain():
+    height, width = 16, 12
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    bins, rings = radial_bins((height, width))
+    gain = np.exp(-radius.reshape(-1))
+    profile = [gain[bins == i].mean() for i in range(len(rings))]
+    np.testing.assert_allclose(profile, np.exp(-rings), atol=2e-3)
+    assert (bins == 0).sum() == 1 and rings[0] == 0

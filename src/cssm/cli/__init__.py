@@ -10,6 +10,7 @@ from cssm.core.errors import CssmError, UnknownNameError
 COMMANDS = {
     "train": "train a recipe, or your own data, any value overridden; --resume continues",
     "eval": "figures of a trained run on its test split, beside the shortcut baseline",
+    "predict": "classes and probabilities of pictures and clips of your own, by a trained run",
     "stream": "run a trained model frame by frame over a clip: constant memory, same output",
     "inspect": "what a trained run has learned and what it costs, layer by layer",
     "data": "make, preview and check data sets; cut a clip to stream",
@@ -21,8 +22,8 @@ EXAMPLES = """\
 examples:
   cssm train demo                                    minutes on a laptop; draws curves and predictions
   cssm train pathtracker --cssm conv_ssm --embed-dim 64 --seq-len 32
-  cssm train pathtracker --out runs/a --resume
-  cssm eval runs/a          cssm inspect runs/a
+  cssm train demo --out runs/a                       cssm train demo --out runs/a --resume
+  cssm eval runs/a          cssm inspect runs/a          cssm predict runs/a clip.npz
   cssm data clip pathtracker --output clip.npz --frames 8 --distractors 0
   cssm stream runs/a --input clip.npz
 """

@@ -24,19 +24,27 @@ class Flags(SavedRun):
 def main(argv: list[str]) -> int:
     flags = parse(Flags, argv, "eval", "The figures of a run's best checkpoint on a split, beside the baseline.")
     enable_compilation_cache()
-    from cssm.recipes import baseline_of, figures_of, load_run
+    from cssm.recipes import baseline_of, load_run, sums_of
+    from cssm.viz.figure import figure
 
     if flags.batch_size is not None and flags.batch_size < 1:
         raise UsageError(f"--batch-size is {flags.batch_size}: give at least one row")
     run, model = load_run(flags.run, flags.checkpoint, flags.data_dir)
-    figures = figures_of(run, model, flags.split, flags.batch_size)
+    sums = sums_of(run, model, flags.split, flags.batch_size)
+    figures, details = run.task.summarise(sums), run.task.details(sums)
     baseline = baseline_of(run, flags.split)
     beside = {} if baseline is None else {baseline.name: baseline.value}
     record = {"split": flags.split, "checkpoint": flags.checkpoint, **figures, **beside}
     with replacing(flags.run / f"eval-{flags.split}.json") as new:
-        new.write_text(json.dumps(record) + "\n")
+        new.write_text(json.dumps(record | details) + "\n")
     print(f"{flags.split} {run.task.describe(figures)}")
     if baseline is not None:
         print(f"{baseline.title} {baseline}")
+    if details:
+        print(run.task.show_details(details))
+        path = flags.run / f"eval-{flags.split}.png"
+        with figure(path) as empty:
+            run.task.draw_details(empty, details)
+        print(f"confusion: {path}")
     print(json.dumps(record))
     return 0

@@ -107,6 +107,8 @@ def _path(name: str, option: Option, known: Mapping[str, Field], command: str, k
         raise UsageError(
             f"{option.typed} does nothing without an augmentation that has it: add --augment {augments[0]}"
         )
+    if own in vocabulary.REFUSED:
+        raise UsageError(f"{option.typed} is no option here: {vocabulary.REFUSED[own]}; leave it out")
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean --{close[0].replace('_', '-')}? " if close else ""
     raise UsageError(f"{command} has no option {option.typed}: {hint}{command} --help-all lists them all")

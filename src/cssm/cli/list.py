@@ -8,7 +8,7 @@ USAGE = """\
 usage: cssm list [SECTION ...]
 
 Everything that has a name: {sections}.
-cssm list mixers adds what each mixer costs (half a minute: every `step` is compiled);
+cssm list mixers adds what each mixer costs, --measure counted anew here (half a minute: every `step` is compiled);
 cssm list mixers --markdown prints that table as the README carries it.
 """
 
@@ -17,8 +17,8 @@ def main(argv: list[str]) -> int:
     if argv and argv[0] in ("-h", "--help"):
         print(USAGE.format(sections=", ".join(SECTIONS)), end="")
         return 0
-    if argv[:1] == ["mixers"] and argv[1:] in ([], ["--markdown"]):
-        return _mixers_with_costs(markdown=len(argv) == 2)
+    if argv[:1] == ["mixers"] and set(argv[1:]) <= {"--markdown", "--measure"}:
+        return _mixers_with_costs("--markdown" in argv, "--measure" in argv)
     for name in argv:
         if name not in SECTIONS:
             raise UnknownNameError("section", name, SECTIONS)
@@ -50,14 +50,18 @@ def _mixers():
     return table
 
 
-def _mixers_with_costs(markdown: bool) -> int:
+def _mixers_with_costs(markdown: bool, measure: bool) -> int:
     from rich.console import Console
 
     from cssm.nn import list_mixers
-    from cssm.viz.mixers import COLUMNS, NOTE, markdown_table, mixer_facts
+    from cssm.viz.mixers import COLUMNS, NOTE, markdown_table, mixer_facts, stored_facts
 
-    with Console(stderr=True).status("counting the operations of every mixer"):
-        rows = [mixer_facts(name) for name in list_mixers()]
+    if measure:
+        with Console(stderr=True).status("counting the operations of every mixer"):
+            rows = [mixer_facts(name) for name in list_mixers()]
+    else:
+        rows = stored_facts()
+        rows += [mixer_facts(name, cost=False) for name in list_mixers() if name not in {row.name for row in rows}]
     if markdown:
         print(markdown_table(rows), end="")
         return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cssm.core.errors import ShapeError
 
-from .common import SavedRun, enable_compilation_cache, parse, read_clip
+from .common import SavedRun, enable_compilation_cache, parse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,8 @@ class Flags(SavedRun):
 
 def main(argv: list[str]) -> int:
     flags = parse(Flags, argv, "stream", "Run a trained model over a clip, one frame at a time.")
+    from cssm.data.formats.clips import read_clip
+
     video = read_clip(flags.input)
     enable_compilation_cache()
     from cssm.recipes import load_run

@@ -101,7 +101,7 @@ def _recipe_of(options: list[Option], name: str | None = None) -> str | None:
             raise UsageError(f"data set {name!r} has no recipe of its own: name one of {known} before the options")
     if name is not None:
         return name
-    return "imagenette" if any(option.name == "arch" for option in options) else None
+    return "imagenette" if any(option.name in ("arch", "model") for option in options) else None
 
 
 def _command(options: list[Option]) -> Command:
@@ -146,10 +146,19 @@ def _resumed(run_dir: Path, options: list[Option], name: str) -> Any:
     chosen = with_parts(run, options)
     for part in ("model", "data", "augment"):
         if getattr(chosen, part) != getattr(run, part):
-            raise UsageError(f"--resume continues the run as it was: its {part} is {getattr(run, part)}; leave it out")
+            raise UsageError(f"--resume continues the run as it was: {_difference(run, chosen, part)}; leave it out")
     given = by_field(options, run, f"cssm train {name}")
     check_continued(run, given)
     return overridden(run, {path: option for path, option in given.items() if path.startswith("train.")})
+
+
+def _difference(run: Any, chosen: Any, part: str) -> str:
+    """In words, the first thing in which two runs differ in a part."""
+    was, now = getattr(run, part), getattr(chosen, part)
+    if type(was) is not type(now):
+        return f"its {part} is {type(was).__name__}, not {type(now).__name__}"
+    name = next(f.name for f in dataclasses.fields(was) if getattr(was, f.name) != getattr(now, f.name))
+    return f"its --{part}.{name} is {getattr(was, name)}, not {getattr(now, name)}"
 
 
 def _run_dir(recipe: str, command: Command) -> Path:

@@ -24,6 +24,14 @@ SHORT: dict[str, tuple[str, ...]] = {  # name -> the fields it means: the first 
 }
 MIXER_OPTIONS = ("kernel_size", "state_dim")  # options of a mixer with a name of their own: --kernel-size 7
 
+REFUSED = {  # options of published code that are no choice here, and why
+    "save_best_only": "the best checkpoint and the newest ones are always kept: --keep says how many",
+    "stem_norm_order": "the stems are those of docs/math.md, section 6: --stem chooses one",
+    "tf_parallel_reads": "files are read by threads that the machine decides: --prefetch says how far ahead",
+    "tf_prefetch_batches": "give --prefetch",
+    "delta_key_dim": "the width of keys is that of docs/math.md: --cssm gdn or gdn_seq",
+}
+
 # names that choose a part of the run, and with it which fields there are
 ARCH, DATASET, DATA_DIR, AUGMENT = (
     ("arch", "model"),

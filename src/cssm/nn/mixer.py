@@ -6,6 +6,7 @@ class facts. The laws in tests/laws.py hold it to all of this.
 """
 
 import abc
+import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar, get_type_hints
 
@@ -24,6 +25,7 @@ from .layer import Layer, check_state
 
 MIXERS: Registry[type["Mixer"] | type["Control"]] = Registry("mixer")
 READOUTS = ("all", "last", "mean")
+OPTIONS = "\n\n    Options of each mixer, with their defaults:\n"
 
 
 class Capabilities:
@@ -246,6 +248,18 @@ def create_mixer(name: str, *, channels: int, grid: Grid | None = None, rngs: nn
             raise UsageError(f"mixer {name!r}: {option} is {value!r}, expected {describe(offered[option])}")
     table = {"grid": grid} if cls.learns_grid else {}
     return cls(channels=channels, rngs=rngs, **table, **options)
+
+
+def document_options() -> None:
+    """Put the options of every registered mixer at the end of the docstring of `create_mixer`: help lists them."""
+    lines = []
+    for name in MIXERS.names():
+        parameters = inspect.signature(MIXERS[name].__init__).parameters
+        options = ", ".join(f"{option}={parameters[option].default!r}" for option in options_of(name))
+        lines.append(f"  {name}: {options or 'no options'}")
+    create_mixer.__doc__ = f"{(create_mixer.__doc__ or '').partition(OPTIONS)[0].rstrip()}{OPTIONS}" + "\n".join(
+        f"    {line}" for line in lines
+    )
 
 
 def _check_input(mixer: Any, method: str, x, legend: str, channels: int) -> None:

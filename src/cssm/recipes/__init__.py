@@ -1,6 +1,7 @@
 """Named runs: one function is one full run, with its command, hardware and expected score."""
 
 from . import images, paths
+from .predictions import Prediction, predict
 from .registry import RECIPES
 from .run import (
     Report,
@@ -13,9 +14,10 @@ from .run import (
     load_run,
     load_saved,
     prepare,
+    sums_of,
 )
 
 __all__ = [
-    "RECIPES", "Report", "Run", "baseline_of", "compiled", "draw_predictions", "execute", "figures_of", "images",
-    "load_run", "load_saved", "paths", "prepare",
+    "RECIPES", "Prediction", "Report", "Run", "baseline_of", "compiled", "draw_predictions", "execute", "figures_of",
+    "images", "load_run", "load_saved", "paths", "predict", "prepare", "sums_of",
 ]  # fmt: skip

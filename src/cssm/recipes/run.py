@@ -19,14 +19,14 @@ from cssm.data.baselines import Baseline
 from cssm.models import Model, ModelConfig
 from cssm.models.size import check_memory
 from cssm.tasks import Task
-from cssm.tasks.task import Figures
+from cssm.tasks.task import Figures, Sums
 from cssm.train import (
     Callback,
     Event,
     TrainConfig,
     TrainResult,
     cluster,
-    evaluate,
+    evaluate_sums,
     holding,
     load_config,
     load_model,
@@ -221,14 +221,19 @@ def load_run(run_dir: Path, checkpoint: int | str = "best", data_dir: Path | Non
 
 
 def figures_of(run: Run, model: nnx.Module, split: str, batch_size: int | None = None) -> Figures:
-    """The task's figures on a split, in batches of the run's size; halved, with a line, whenever memory runs out."""
+    """The task's figures on a split: `summarise` of `sums_of`."""
+    return run.task.summarise(sums_of(run, model, split, batch_size))
+
+
+def sums_of(run: Run, model: nnx.Module, split: str, batch_size: int | None = None) -> Sums:
+    """The task's sums over a split, in batches of the run's size; halved, with a line, whenever memory runs out."""
     source, process = run.source(split), (cluster().index, cluster().count)
     least = jax.device_count()
     rows = min(batch_size or run.train.batch_size, -(-len(source) // least) * least)
     while True:
         batches = loader(source, batch_size=rows, process=process)
         try:
-            return evaluate(model, run.task, batches, compute_dtype=run.train.compute_dtype)
+            return evaluate_sums(model, run.task, batches, compute_dtype=run.train.compute_dtype)
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             if not out_of_memory(error) or rows // 2 < least or cluster().count > 1:
                 raise
@@ -241,6 +246,9 @@ class _Curves:
 
     def __init__(self, run: Run, path: Path, baseline: Baseline | None):
         self.monitor, self.path, self.baseline = run.task.monitor, path, baseline
+        self.title = (
+            f"{run.recipe}: {getattr(run.model, 'mixer', type(run.model).__name__)} on {type(run.data).__name__}"
+        )
 
     def __call__(self, event: Event) -> None:
         if event.kind == "eval":
@@ -248,5 +256,5 @@ class _Curves:
 
     def draw(self, run_dir: Path) -> Path:
         records = read_metrics(run_dir / "metrics.jsonl")
-        draw_curves(records, self.path, monitor=self.monitor, baseline=self.baseline)
+        draw_curves(records, self.path, monitor=self.monitor, baseline=self.baseline, title=self.title)
         return self.path

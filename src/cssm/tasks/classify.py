@@ -6,16 +6,18 @@ from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cssm.core.errors import DataError, ShapeError, UsageError
 from cssm.core.typing import Bool, Float, Int, Logits
 from cssm.data import IMAGENET_MEAN, IMAGENET_STD, DataSet, Source
 from cssm.data.baselines import Baseline, shortcut
 
-from .picture import draw_classes
+from .picture import class_table, draw_classes, draw_confusion
 from .task import Batch, Figures, Loss, Model, Monitor, Sums, check_parts
 
 Targets = Int[Any, "b"] | Float[Any, "b p"]
+DETAILED = 100  # classes, at most, whose confusions are counted
 NORMALIZATIONS = ("imagenet", "unit", "symmetric", "none")
 
 
@@ -66,7 +68,7 @@ class Classify:
 
     @property
     def monitor(self) -> Monitor:
-        return Monitor("accuracy")
+        return Monitor("accuracy", chance=1 / self.num_classes)
 
     @property
     def outputs(self) -> int:
@@ -101,8 +103,12 @@ class Classify:
         return Loss(sums["loss_sum"] / jnp.maximum(sums["count"], 1), sums["count"], sums)
 
     def evaluate(self, model: Model, batch: Batch) -> Sums:
-        """`loss_sum` (without smoothing), `correct_sum` and `count` over the valid rows."""
-        return _sums(self._logits(model, batch, None), batch["label"], batch["valid"], 0.0)
+        """`loss_sum` (without smoothing), `correct_sum` and `count` over the valid rows; `confusion` of few classes."""
+        logits = self._logits(model, batch, None)
+        sums = _sums(logits, batch["label"], batch["valid"], 0.0)
+        if self.num_classes > DETAILED:
+            return sums
+        return sums | {"confusion": _confusion(logits, batch["label"], batch["valid"])}
 
     def summarise(self, sums: Sums) -> Figures:
         """`loss`, `accuracy` (0..1) and `count`. Raises DataError when no row was valid."""
@@ -111,6 +117,20 @@ class Classify:
             raise DataError("no valid row was counted: the data is empty or every row has valid=False")
         loss, accuracy = float(sums["loss_sum"]) / count, int(sums["correct_sum"]) / count
         return {"loss": loss, "accuracy": accuracy, "count": float(count)}
+
+    def details(self, sums: Sums) -> dict[str, Any]:
+        """{"classes": names, "confusion": counts (truth, answer)}; {} for more than 100 classes."""
+        if "confusion" not in sums:
+            return {}
+        return {"classes": list(self.names), "confusion": np.asarray(sums["confusion"]).tolist()}
+
+    def show_details(self, details: Mapping[str, Any]) -> str:
+        """A table: of each class its samples, how many of them were found, how often the answer was right."""
+        return class_table(details["classes"], np.asarray(details["confusion"]))
+
+    def draw_details(self, figure, details: Mapping[str, Any]) -> None:
+        """The confusion matrix, each row as shares of its class."""
+        draw_confusion(figure, np.asarray(details["confusion"]), details["classes"])
 
     def baseline(self, data: DataSet, source: Source, train: Source) -> Baseline:
         """The accuracy of the data set's shortcut: the markers alone, or the most frequent class of `train`."""
@@ -127,8 +147,9 @@ class Classify:
         draw_classes(figure, lambda batch: jax.nn.softmax(model(self.prepare(batch)["input"]), -1), source, self.names)
 
     def reading(self, output: Float[Any, "p"]) -> dict[str, Any]:
-        """{"probabilities": [...]} of the logits."""
-        return {"probabilities": [round(float(p), 6) for p in jax.nn.softmax(output)]}
+        """{"class": the likeliest one's name, "probabilities": [...]} of the logits."""
+        chances = [round(float(p), 6) for p in jax.nn.softmax(jnp.asarray(output))]
+        return {"class": self.names[int(np.argmax(output))], "probabilities": chances}
 
     def show(self, reading: Mapping[str, Any]) -> str:
         """A bar for each of the five likeliest classes."""
@@ -179,3 +200,11 @@ def _sums(logits: Logits, labels: Targets, valid: Bool[Any, "b"], smoothing: flo
     loss = jnp.where(valid, cross_entropy(logits, labels, smoothing), 0.0)
     correct = valid & (logits.argmax(-1) == hard)
     return {"loss_sum": loss.sum(), "correct_sum": correct.sum(dtype=jnp.int32), "count": valid.sum(dtype=jnp.int32)}
+
+
+def _confusion(logits: Logits, labels: Targets, valid: Bool[Any, "b"]) -> Int[Any, "p p"]:
+    """Counts (truth, answer) of the valid rows; a label outside 0..p-1 counts nowhere."""
+    labels, classes = jnp.asarray(labels), logits.shape[-1]
+    hard = labels if labels.ndim == 1 else labels.argmax(-1)
+    hard = jnp.where(valid & (hard >= 0), hard, classes)
+    return jnp.zeros((classes, classes), jnp.int32).at[hard, logits.argmax(-1)].add(1, mode="drop")

@@ -71,3 +71,47 @@ def _bars(axes, chances, label: int, names):
         tick.set(fontsize=8, fontweight="bold" if i == label else "normal")
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.invert_yaxis()
+
+
+def class_table(names: Sequence[str], confusion: np.ndarray) -> str:
+    """Of each class: its samples, recall, precision, and what it was taken for most often.
+
+    >>> print(class_table(["ant", "bee"], np.array([[3, 1], [0, 4]])))
+    class  samples  recall  precision  taken for
+    ant          4   0.750      1.000  bee (1)
+    bee          4   1.000      0.800
+    """
+    rows = [("class", "samples", "recall", "precision", "taken for")]
+    for i, name in enumerate(names):
+        of_class, answered = int(confusion[i].sum()), int(confusion[:, i].sum())
+        wrong = confusion[i] * (np.arange(len(names)) != i)
+        taken = f"{names[int(wrong.argmax())]} ({int(wrong.max())})" if wrong.any() else ""
+        recall, precision = (_share(int(confusion[i, i]), total) for total in (of_class, answered))
+        rows.append((str(name), str(of_class), recall, precision, taken))
+    width = [max(len(row[k]) for row in rows) for k in range(5)]
+    lines = [
+        "  ".join(cell.ljust(width[k]) if k in (0, 4) else cell.rjust(width[k]) for k, cell in enumerate(row))
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def draw_confusion(figure: Any, confusion: np.ndarray, names: Sequence[str]) -> None:
+    """Truth down, answer across; each row as shares of its class, the counts written in where there is room."""
+    classes = len(names)
+    side = min(2.2 + 0.45 * classes, 14)
+    figure.set_size_inches(side + 0.6, side)
+    axes = figure.subplots()
+    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    axes.set(xlabel="answer", ylabel="truth", title="confusion: shares of each class")
+    axes.set_xticks(range(classes), names, rotation=90 if classes > 4 else 0, fontsize=8 if classes <= 30 else 5)
+    axes.set_yticks(range(classes), names, fontsize=8 if classes <= 30 else 5)
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    for i, j in np.argwhere(confusion > 0) if classes <= 20 else ():
+        color = "white" if shares[i, j] > 0.5 else "black"
+        axes.text(j, i, str(confusion[i, j]), ha="center", va="center", fontsize=7, color=color)
+
+
+def _share(part: int, total: int) -> str:
+    return f"{part / total:.3f}" if total else "-"

@@ -28,6 +28,8 @@ class Monitor(NamedTuple):
 
     name: str
     higher_is_better: bool = True
+    chance: float | None = None
+    """What guessing reaches; None where that means nothing."""
 
     def improves(self, score: float, best: float | None) -> bool:
         """Whether `score` is better than `best`; the first one is.
@@ -92,6 +94,18 @@ class Task(Protocol):
 
     def summarise(self, sums: Sums) -> Figures:
         """The sums of any number of batches as figures. Raises DataError when nothing was counted."""
+        ...
+
+    def details(self, sums: Sums) -> dict[str, Any]:
+        """What the sums hold beside the figures, as JSON; {} for nothing."""
+        ...
+
+    def show_details(self, details: Mapping[str, Any]) -> str:
+        """Details that are not empty, in lines for people."""
+        ...
+
+    def draw_details(self, figure: "Figure", details: Mapping[str, Any]) -> None:
+        """Draw details that are not empty onto an empty figure, whose size it sets."""
         ...
 
     def baseline(self, data: DataSet, source: Source, train: Source) -> Baseline | None:

@@ -13,7 +13,7 @@ from .checkpoint import CheckpointStore, load_model
 from .cluster import cluster
 from .config import Plan, TrainConfig
 from .distributed import local_mesh
-from .evaluate import evaluate
+from .evaluate import evaluate, evaluate_sums
 from .interrupt import Interrupted
 from .join import join
 from .lock import holding
@@ -36,6 +36,7 @@ __all__ = [
     "decay_mask",
     "decays",
     "evaluate",
+    "evaluate_sums",
     "holding",
     "join",
     "load_config",

@@ -30,7 +30,7 @@ def evaluate(
     compute_dtype: str = "float32",
     mesh: Mesh | None = None,
 ) -> Figures:
-    """The task's figures over one pass of `data`.
+    """`summarise` of `evaluate_sums`: the task's figures over one pass of `data`.
 
     `data` gives batches with the entries that the task reads and `valid` bool (b,), the tail padded with valid=False.
     A loader is left where it stood. The devices of `mesh` share each batch: by default those of all processes, each of
@@ -48,23 +48,34 @@ def evaluate(
     >>> figures["accuracy"], figures["count"]
     (1.0, 2.0)
     """
+    return task.summarise(evaluate_sums(model, task, data, compute_dtype=compute_dtype, mesh=mesh))
+
+
+def evaluate_sums(
+    model: nnx.Module,
+    task: Task,
+    data: Iterable[Mapping[str, Any]],
+    *,
+    compute_dtype: str = "float32",
+    mesh: Mesh | None = None,
+) -> Sums:
+    """The task's sums over one pass of `data`, from which `Task.summarise` and `Task.details` follow; as `evaluate`."""
     mesh = mesh or global_mesh()
     builder = StepBuilder(task=task, blueprint=Blueprint.of(model), mesh=mesh, dtype=jnp.dtype(compute_dtype))
     params, rest = jax.tree.map(lambda value: put(value, replicated(mesh)), split(model))
     step = partial(builder.eval_step(), params, rest)
-    figures = run_evaluation(step, task, Passes(data), partial(place, mesh=mesh))
-    assert figures is not None  # nothing stops it
-    return figures
+    sums = run_evaluation(step, Passes(data), partial(place, mesh=mesh))
+    assert sums is not None  # nothing stops it
+    return sums
 
 
 def run_evaluation(
     step: Callable[[Any], dict[str, Any]],
-    task: Task,
     data: "Passes",
     place: Callable[[Any], Any],
     depth: int = 2,
     stopped: Callable[[], bool] = lambda: False,
-) -> Figures | None:
+) -> Sums | None:
     """`step(batch) -> sums` over one pass, added up in 64 bits: exact however many batches there are.
 
     None when `stopped`, which is asked after every batch, says so.
@@ -85,7 +96,7 @@ def run_evaluation(
         _add(total, sums)
     if not total:
         raise DataError("the evaluation data gave no batch: it is empty, or an iterator that cannot restart")
-    return task.summarise(total)
+    return total
 
 
 class Passes:

@@ -169,7 +169,8 @@ class Trainer:
             self.evaluated = self.step
             return False
         step = partial(self.eval_step, self.eval_params(), self.state.rest)
-        figures = run_evaluation(step, self.task, self.val_data, self.place, self.config.prefetch, self.stopped)
+        sums = run_evaluation(step, self.val_data, self.place, self.config.prefetch, self.stopped)
+        figures = None if sums is None else self.task.summarise(sums)
         self.watch.pause()
         if figures is None:
             self.save_and_leave()

@@ -12,7 +12,12 @@ from .figure import figure, plain
 
 
 def draw_curves(
-    records: Sequence[Mapping[str, Any]], path: Path, *, monitor: Monitor, baseline: Baseline | None = None
+    records: Sequence[Mapping[str, Any]],
+    path: Path,
+    *,
+    monitor: Monitor,
+    baseline: Baseline | None = None,
+    title: str = "",
 ) -> None:
     """Draw the records of a run's metrics.jsonl as a PNG: the loss on the left, the monitored figure on the right."""
     with figure(path, figsize=(9, 3.4)) as fig:
@@ -23,6 +28,10 @@ def draw_curves(
             plain(axes, xlabel="step", ylabel=name)
         if baseline is not None:
             monitored.axhline(baseline.value, color=RED, linestyle="--", linewidth=1, label=baseline.title)
+        if monitor.chance is not None:
+            monitored.axhline(monitor.chance, color=QUIET, linestyle=":", linewidth=1, label="chance")
+        if title:
+            fig.suptitle(title, fontsize=10)
         _mark_best(monitored, records, monitor)
         monitored.legend(frameon=False, loc="best")
 

@@ -50,12 +50,14 @@ def impulse_response(
 def draw_impulse(name: str, path: Path, *, rows: int = 3, **options) -> Path:
     """Draw the response: one row for each of the strongest channels, one column a frame, and its centre over time.
 
-    options: as `impulse_response`. Blue is negative, red positive, on a square-root scale of each row's own.
+    options: as `impulse_response`. Blue is negative, red positive, on a square-root scale of each row's own, whose
+    end is written beside it.
     """
     response = impulse_response(name, **options)
     frames, _, _, total = response.shape
     channels = np.argsort(-np.square(response).sum((0, 1, 2)), kind="stable")[: min(rows, total)].tolist()
-    with figure(Path(path), figsize=(0.95 * frames + 2.6, 0.95 * len(channels) + 0.5), dpi=DPI) as fig:
+    with figure(Path(path), figsize=(0.95 * frames + 2.8, 0.95 * len(channels) + 0.8), dpi=DPI) as fig:
+        fig.suptitle(f"{name}: what a point in frame 0 becomes", fontsize=9)
         axes = fig.subplots(len(channels), frames + 1, squeeze=False, width_ratios=[1] * frames + [2.2])
         for row, channel in zip(axes, channels, strict=True):
             _strip(row[:-1], response[..., channel], channel)
@@ -74,7 +76,7 @@ def _strip(axes, values, channel: int) -> None:
     for axis, frame in zip(axes, shown, strict=True):
         axis.imshow(frame, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
         axis.set(xticks=[], yticks=[])
-    axes[0].set_ylabel(f"channel {channel}", fontsize=7)
+    axes[0].set_ylabel(f"channel {channel}\n±{limit:.1e}", fontsize=6)
 
 
 def _centres(axis, values) -> None:

@@ -75,29 +75,65 @@ def step_cost(function, *args) -> dict[str, float]:
 
 
 def draw_gains(layers: Sequence[LayerFacts], path: Path) -> bool:
-    """Gain |K| per frame over spatial frequency: one row per layer, sorted by memory. False where no layer has one."""
-    fixed = [(i, layer) for i, layer in enumerate(layers) if layer.mixer.time_invariant]
-    rows = [(i, np.abs(np.asarray(layer.mixer.transition(layer.grid)))) for i, layer in fixed]
-    if not rows:
+    """Gain |K| per frame, a row for each layer: its map over spatial frequency, and its radial profile beside it.
+
+    The map is the mean over channels; the profile shows it against cycles per pixel, with the range of the channels. A
+    mixer whose modes are no frequencies (one state a mode, the same at every pixel) has its sorted gains. Returns False
+    where no layer has fixed gains.
+    """
+    fixed = [(place, np.abs(np.asarray(place.mixer.transition(place.grid)))) for place in layers if _is_fixed(place)]
+    if not fixed:
         return False
-    shown = min([8, *(len(gain) for _, gain in rows)])
-    with figure(path, figsize=(1.6 * shown + 3.4, 1.9 * len(rows) + 0.3)) as fig:
-        axes = fig.subplots(len(rows), shown + 1, squeeze=False, width_ratios=[1] * shown + [1.8])
-        for row, (layer, gain) in zip(axes, rows, strict=True):
-            _gain_maps(row[:-1], gain, layer)
-            flat = np.sort(gain.reshape(-1))[::-1]
-            row[-1].plot(np.linspace(0, 1, flat.size), flat, color=BLUE)
-            plain(row[-1], xlabel="fraction of modes", ylabel="gain per frame", ylim=(0, 1.02))
+    with figure(path, figsize=(8, 2.6 * len(fixed) + 0.2)) as fig:
+        for row, (place, gain) in zip(fig.subplots(len(fixed), 2, squeeze=False), fixed, strict=True):
+            if gain.shape[1:] == (1, 1):
+                _sorted_modes(row, gain.reshape(-1), place.name)
+            else:
+                _gain_map(fig, row[0], gain, place)
+                _radial_profile(row[1], gain, place.grid)
     return True
 
 
-def _gain_maps(axes, gain, layer):
-    order = np.argsort(gain.mean((1, 2)))[::-1]
-    picks = order[np.linspace(0, len(order) - 1, len(axes)).round().astype(int)]
-    for axis, channel in zip(axes, picks, strict=True):
-        image = np.fft.fftshift(gain[channel], axes=0)
-        axis.imshow(image, vmin=0, vmax=1, cmap="magma", aspect="auto", interpolation="nearest")
-        axis.set(xticks=[], yticks=[])
-        axis.set_title(f"layer {layer + 1} channel {channel}\nmax {gain[channel].max():.3f}", fontsize=7)
-    axes[0].set_ylabel("frequency over height", fontsize=7)
-    axes[0].set_xlabel("frequency over width", fontsize=7)
+def _is_fixed(place: LayerFacts) -> bool:
+    return place.mixer.time_invariant
+
+
+def _gain_map(fig, axes, gain, place: LayerFacts) -> None:
+    mean = np.fft.fftshift(gain.mean(0), axes=0)
+    extent = (0.0, 0.5, 0.5, -0.5)  # cycles per pixel: a half spectrum over width
+    image = axes.imshow(mean, vmin=0, vmax=max(1.0, mean.max()), cmap="magma", extent=extent, aspect="auto")
+    axes.set(xlabel="cycles per pixel, width", ylabel="height")
+    axes.set_title(f"{place.name}: gain per frame, mean of {len(gain)} channels", fontsize=8)
+    fig.colorbar(image, ax=axes)
+
+
+def _radial_profile(axes, gain, grid: Grid) -> None:
+    bins, radius = radial_bins(grid)
+    profile = np.stack([gain.reshape(len(gain), -1)[:, bins == i].mean(1) for i in range(len(radius))], -1)
+    axes.fill_between(radius, profile.min(0), profile.max(0), color=BLUE, alpha=0.2, label="range of channels")
+    axes.plot(radius, profile.mean(0), color=BLUE, label="mean")
+    plain(axes, xlabel="cycles per pixel", ylabel="gain per frame", ylim=(0, max(1.02, 1.02 * profile.max())))
+    axes.legend(frameon=False, fontsize=7)
+
+
+def _sorted_modes(row, gain, name: str) -> None:
+    row[0].plot(np.sort(gain)[::-1], color=BLUE)
+    plain(row[0], xlabel="mode, slowest first", ylabel="gain per frame", ylim=(0, 1.02))
+    row[0].set_title(f"{name}: one gain a mode, the same at every pixel", fontsize=8)
+    horizons = [min(decay_horizon(float(g)), 1e6) for g in np.sort(gain)[::-1]]
+    row[1].semilogy(np.maximum(horizons, 1e-2), color=BLUE)
+    plain(row[1], xlabel="mode, slowest first", ylabel="frames to 1/1000")
+
+
+def radial_bins(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """For each entry of a half spectrum (H, W // 2 + 1), flat, the ring it lies in; and the mean radius of each ring.
+
+    >>> bins, radius = radial_bins((4, 4))
+    >>> bins.shape, radius[0].item(), radius.round(2).tolist()
+    ((12,), 0.0, [0.0, 0.29, 0.54, 0.71])
+    """
+    height, width = grid
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]).reshape(-1)
+    rings = np.round(radius * max(min(height, width), 1)).astype(int)
+    found, bins = np.unique(rings, return_inverse=True)
+    return bins.reshape(-1), np.array([radius[bins == i].mean() for i in range(len(found))])

@@ -1,6 +1,8 @@
 """The table of all mixers: what each is and what it costs, from the registry alone."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ NOTE = (
     "clip of one frame for mixers without), to two digits; a loop counts once, hence >=."
 )
 COLUMNS = ("mixer", "causal", "recurrent", "LTI", "dt", "grid-free", "parameters", "state bytes", "FLOPs", "bytes")
+STORED = Path(__file__).with_name("mixers.json")
 EXACT = 8  # columns that do not depend on XLA's version
 
 
@@ -74,6 +77,19 @@ def mixer_facts(name: str, *, cost: bool = True, channels: int = CHANNELS, grid:
         parameters=sum(p.size for p in jax.tree.leaves(nnx.state(mixer, nnx.Param))),
         state_bytes=sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(state)), **measured,
     )  # fmt: skip
+
+
+def stored_facts() -> list[MixerFacts]:
+    """The rows of all mixers as they were measured when the package was made: `make docs` writes mixers.json."""
+    rows = json.loads(STORED.read_text())["mixers"]
+    return [MixerFacts(**row) for row in rows]
+
+
+def store_facts(rows: list[MixerFacts]) -> Path:
+    """Write the rows for `stored_facts`."""
+    about = {"jax": jax.__version__, "channels": CHANNELS, "grid": GRID, "mixers": [asdict(row) for row in rows]}
+    STORED.write_text(json.dumps(about, indent=1) + "\n")
+    return STORED
 
 
 def markdown_table(rows: list[MixerFacts]) -> str:

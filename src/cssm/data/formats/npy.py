@@ -1,8 +1,8 @@
 """Array files (.npy) that may be hostile: no pickle, and the size is checked before anything is allocated."""
 
-import io
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +21,7 @@ def read_npy(path: Path, dtype: str | None = None, ndim: int | None = None) -> n
         raise DataError(f"{path}: not an array file ({error})") from error
 
 
-def parse_npy(
-    file: io.BufferedIOBase, size: int, where: str, dtype: str | None = None, ndim: int | None = None
-) -> np.ndarray:
+def parse_npy(file: Any, size: int, where: str, dtype: str | None = None, ndim: int | None = None) -> np.ndarray:
     """The array of an open file of `size` bytes, or of an entry of an archive; errors as `read_npy`."""
     try:
         version = np.lib.format.read_magic(file)

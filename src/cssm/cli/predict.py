@@ -1,0 +1,35 @@
+"""cssm predict: what a trained run says of pictures and clips of one's own."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import tyro
+
+from .common import SavedRun, enable_compilation_cache, parse
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flags(SavedRun):
+    paths: tyro.conf.Positional[tuple[Path, ...]]
+    """Pictures (.png, .jpg), clips (.npz, .npy), or folders of them."""
+    json: bool = False
+    """One line of JSON per file instead of bars."""
+
+
+def main(argv: list[str]) -> int:
+    flags = parse(
+        Flags, argv, "predict", "What a trained model says of pictures and clips: its classes and how likely."
+    )
+    from cssm.core.errors import UsageError
+
+    if not flags.paths:
+        raise UsageError("cssm predict: name pictures, clips or folders of them after the run")
+    enable_compilation_cache()
+    from cssm.recipes import load_run, predict
+
+    run, model = load_run(flags.run, flags.checkpoint)
+    for found in predict(run, model, flags.paths):
+        line = json.dumps({"file": found.source, **found.reading}) if flags.json else f"{found.source}  {found.text}"
+        print(line, flush=True)
+    return 0
