@@ -23,7 +23,6 @@ def spatial(x, kernel, **options):
 
 
 BAD = {
-    "square_kernel": (ssm(*SQUARE), ShapeError, "length_first.*state_first"),
     "unknown_layout": (ssm(*SQUARE, kernel_layout="nl"), UsageError, "'nl'.*length_first"),
     "other_layout": (ssm(*FITTING, kernel_layout="state_first"), ShapeError, "state_first"),
     "full_kernel": (ssm((2, 5, 3), (5, 2, 3), (4, 3), (2, 4)), ShapeError, "fft_conv"),

@@ -399,7 +399,7 @@ def configured(kernel_type="s4d", options=None, **changed):
         (lambda: layer()(clip(5), src_mask=torch.ones(5, 5)), UsageError, "cannot honour src_mask"),
         (lambda: layer()(clip(5), return_output=False), UsageError, "give a state"),
         (lambda: layer()(clip(5), src_key_padding_mask=torch.ones(2, 5)), ShapeError, "src_key_padding_mask is"),
-        (lambda: layer().setup_step(mode="dense"), UsageError, "cannot honour mode"),
+        (lambda: layer().setup_step(mode="fast"), UsageError, "unknown step mode"),
     ],
 )
 def test_bad_input_is_named(call, error, says):

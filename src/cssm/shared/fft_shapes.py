@@ -1,5 +1,6 @@
 """What fits together in an FFT convolution: sizes, layouts, dtypes and equations. Shapes in, plain numbers out."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -64,7 +65,8 @@ def ssm_sizes(
 
 
 def kernel_layout_of(k: Sequence[int], states: int, kernel_layout: str | None) -> str:
-    """ "length_first" for K of shape (L, N), "state_first" for (N, L); said by the caller where K is square."""
+    """length_first for K of shape (L, N), state_first for (N, L); a square K is the first, with a
+    warning where the caller does not say it."""
     if kernel_layout is not None and kernel_layout not in LAYOUTS:
         raise UsageError(f"unknown kernel_layout {kernel_layout!r} of opt_ssm_forward: use {' or '.join(LAYOUTS)}")
     if len(k) == 3:
@@ -76,9 +78,10 @@ def kernel_layout_of(k: Sequence[int], states: int, kernel_layout: str | None) -
         raise ShapeError(f"opt_ssm_forward: K has shape {tuple(k)}, expected (L, N) or (N, L) with N = {states}")
     fitting = [layout for layout, axis in zip(LAYOUTS, (1, 0), strict=True) if k[axis] == states]
     if kernel_layout is None and len(fitting) == 2:
-        raise ShapeError(
-            f"opt_ssm_forward: K of shape {tuple(k)} may be (L, N) or (N, L): say kernel_layout='length_first' for "
-            "(L, N), 'state_first' for (N, L)"
+        warnings.warn(
+            f"opt_ssm_forward: K of shape {tuple(k)} may be (L, N) or (N, L), and is taken as (L, N): say "
+            "kernel_layout='length_first', or 'state_first' for (N, L)",
+            stacklevel=4,
         )
     if not fitting or kernel_layout not in (None, *fitting):
         expected = f" for kernel_layout={kernel_layout!r}" if fitting else ""

@@ -9,6 +9,8 @@ from .annotations import describe, fits
 from .hippo import INITS, NPLR_INITS
 
 KERNELS = ("s4", "s4d")
+KERNEL_ALIASES = {"dplr": "s4", "nplr": "s4", "diag": "s4d"}  # names in published code
+STEP_MODES = ("dense", "linear", "diagonal")
 DISCRETISATIONS = ("zoh", "bilinear")
 IMPLEMENTATIONS = ("krylov", "cauchy")
 
@@ -66,7 +68,29 @@ def kernel_options(kernel: str, arguments: dict[str, Any]) -> KernelOptions:
     unknown = sorted(set(arguments) - set(known))
     if unknown:
         raise UsageError(f"the S4 kernel {kernel!r} cannot honour {', '.join(unknown)}; it takes {', '.join(known)}")
-    return KernelOptions(kernel=kernel, **arguments)
+    name = arguments.get("init")
+    if isinstance(name, str) and name.startswith("diag-"):  # published: the diagonal alone, no low rank
+        if canonical_kernel(kernel) != "s4d":
+            raise UsageError(f"init {name!r} is diagonal: give kernel='s4d', or init={name[5:]!r}")
+        arguments = arguments | {"init": name[5:]}
+    elif isinstance(name, str) and name.startswith("dplr-"):
+        raise UsageError(f"init {name!r}: a random low rank has no source here; use {', '.join(NPLR_INITS)}")
+    return KernelOptions(kernel=canonical_kernel(kernel), **arguments)
+
+
+def canonical_kernel(kernel: str) -> str:
+    """The kernel that a name of published code stands for; other names as they are.
+
+    >>> canonical_kernel("dplr"), canonical_kernel("s4d")
+    ('s4', 's4d')
+    """
+    return KERNEL_ALIASES.get(kernel, kernel)
+
+
+def check_step_mode(mode: str) -> None:
+    """UsageError for no name of published code; they are ways to compute one thing, which here has one way."""
+    if mode not in STEP_MODES:
+        raise UsageError(f"unknown step mode {mode!r}: use {', '.join(STEP_MODES)}; all give the same numbers here")
 
 
 def check_discretisation(kernel: str, disc: str | None) -> str:

@@ -36,7 +36,8 @@ def opt_ssm_forward(
       strategy: "kernel" (one convolution by Re(C K B_), of H_out H_in kernels), "projection" (N convolutions between
         two products over time), "fallback" (all products at every frequency, H_in + H_out transforms), or None to
         pick the fastest. All give the same numbers.
-      kernel_layout: "length_first" for (taps, N), "state_first" for (N, taps); needed where K is square.
+      kernel_layout: "length_first" for (taps, N), "state_first" for (N, taps); of a square K: the
+        first, with a warning, where it is not said.
 
     Returns:
       (B, L, H_out) in x's dtype; computed in float32 / complex64, or double where any argument is.

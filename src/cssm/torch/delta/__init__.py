@@ -13,6 +13,7 @@ from cssm.shared.delta import READOUTS, check_choice, check_decayed_attention, c
 from cssm.shared.reset import check_reset
 
 from ..devices import one_device
+from ..tensors import check_tensors
 from .chunked import chunked
 from .reference import decayed_attention_reference, delta_rule_reference
 from .sequential import sequential
@@ -53,7 +54,7 @@ def delta_rule(
     Returns:
       (S, o): the state after the last step, float32 / complex64 (double where given), and o (B, T, N, Dv, ...), for
       readout "last" (B, N, Dv, ...). Gradients keep the states between chunks, or 2 sqrt(T) states; they go through
-      torch.utils.checkpoint, which torch.func.grad does not take: use "reference" there.
+      torch.utils.checkpoint; under torch.func, which knows none, all are kept.
 
     Raises:
       ShapeError: shapes or dtypes that do not fit together, or T = 0. UsageError: an unknown readout or
@@ -67,6 +68,7 @@ def delta_rule(
     >>> delta_rule(k, k, v, one, one)[0].tolist()  # both values are held
     [[[[3.0, 5.0]]]]
     """
+    check_tensors("delta_rule", q, k, v, alpha, beta, gain, state, reset)
     shape = check_delta("delta_rule", (q, k, v, alpha, beta), gain, state, time=True)
     check_reset("delta_rule", reset, k.shape[:2])
     check_choice("delta_rule", "readout", readout, READOUTS)
@@ -114,6 +116,7 @@ def decayed_attention(
     >>> decayed_attention(one, one, one[..., None], (one / 2).log())[1].flatten().tolist()
     [1.0, 1.5, 1.75]
     """
+    check_tensors("decayed_attention", q, k, v, log_a, state, reset)
     shape = check_decayed_attention(q, k, v, log_a, state)
     check_reset("decayed_attention", reset, k.shape[:2])
     one_device("decayed_attention", q, k, v, log_a, state, reset)

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from cssm.core.errors import UsageError
 from cssm.core.typing import Bool, Float, Reset
 from cssm.shared.delta import Gain, Gates, Keys, Memory, Values
+
+from ..transforms import checkpointed
 
 CHUNK = 64  # tokens
 
@@ -47,7 +48,7 @@ def over_chunks(
     for first in range(0, arrays[0].shape[1], CHUNK):
         part = slice(first, first + CHUNK)
         pieces = (*(a[:, part] for a in arrays), None if reset is None else reset[:, part])
-        state, o = checkpoint(chunk, state, *pieces, use_reentrant=False, preserve_rng_state=False)
+        state, o = checkpointed(chunk, state, *pieces)
         outputs.append(o)
     return state, torch.cat(outputs, 1)
 

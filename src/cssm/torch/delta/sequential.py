@@ -7,11 +7,11 @@ import math
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from cssm.core.typing import Reset
 from cssm.shared.delta import Gain, Gates, Keys, Memory, Values
 
+from ..transforms import checkpointed
 from .reference import forget
 
 
@@ -31,7 +31,7 @@ def sequential(
         part = slice(first, first + size)
         arrays = (a[:, part] for a in (q, k, v, decay, beta[..., None, None]))
         mask = None if reset is None else reset[:, part]
-        state, o = checkpoint(_segment, state, *arrays, mask, use_reentrant=False, preserve_rng_state=False)
+        state, o = checkpointed(_segment, state, *arrays, mask)
         outputs = [*outputs, o] if readout == "all" else [o[:, -1:]]
     o = torch.cat(outputs, 1).reshape(shape[0], -1, *shape[2:])
     return state.reshape(before), o if readout == "all" else o[:, -1]

@@ -11,6 +11,8 @@ from cssm.core.typing import Float
 from cssm.shared.fft_plan import SPATIAL_STRATEGIES, block_of, choose_spatial_strategy, reach, spatial_lengths
 from cssm.shared.fft_shapes import check_direct, check_real, check_spatial, check_strategy
 
+from ..tensors import check_tensors
+
 
 def fft_conv2d(
     x: Annotated[Tensor, "b h w c"],
@@ -24,6 +26,7 @@ def fft_conv2d(
     >>> fft_conv2d(torch.ones(1, 2, 2, 1), torch.ones(1, 3, 3))[0, :, :, 0].tolist()
     [[4.0, 4.0], [4.0, 4.0]]
     """
+    check_tensors("fft_conv2d", x, kernel)
     check_spatial("fft_conv2d", x.shape, kernel.shape, boundary, axes=2)
     return fft_conv_nd(x, kernel, boundary=boundary, strategy=strategy)
 
@@ -53,6 +56,7 @@ def fft_conv_nd(
     >>> fft_conv_nd(torch.ones(1, 4, 1), torch.tensor([[1.0, 1.0, 0.0]]))[0, :, 0].tolist()
     [2.0, 2.0, 2.0, 1.0]
     """
+    check_tensors("fft_conv_nd", x, kernel)
     check_real("fft_conv_nd", x=x.dtype, kernel=kernel.dtype)
     check_spatial("fft_conv_nd", x.shape, kernel.shape, boundary)
     check_strategy("fft_conv_nd", strategy, SPATIAL_STRATEGIES)

@@ -10,6 +10,7 @@ from cssm.core.typing import Inexact
 from cssm.shared.fft_plan import fast_length
 from cssm.shared.fft_shapes import check_dtypes, conv_equation
 
+from ..tensors import check_tensors
 from .strategies import precision_of, transforms
 
 
@@ -32,6 +33,7 @@ def fft_conv(
     >>> fft_conv("bln,ln->bln", torch.ones(1, 3, 1), torch.tensor([[1.0], [0.5]]))[0, :, 0].tolist()
     [1.0, 1.5, 1.5]
     """
+    check_tensors("fft_conv", input, *args)
     operands = (input, *args)
     check_dtypes("fft_conv", **{f"operand {i}": a.dtype for i, a in enumerate(operands)})
     plan = conv_equation(equation, [tuple(a.shape) for a in operands])

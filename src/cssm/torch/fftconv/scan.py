@@ -10,6 +10,7 @@ from cssm.core.typing import Inexact
 from cssm.shared.fft_plan import block_of, scan_chunk
 from cssm.shared.fft_shapes import check_dtypes, check_scan
 
+from ..tensors import check_tensors
 from .strategies import matrix_product, precision_of
 
 
@@ -51,6 +52,7 @@ def opt_ssm_scan(
     >>> opt_ssm_scan(torch.ones(1, 3, 1), torch.tensor([0.5]), one, one)[0, :, 0].tolist()
     [1.0, 1.5, 1.75]
     """
+    check_tensors("opt_ssm_scan", x, A, B_, C, h0)
     arrays = (x, A, B_, C, *(() if h0 is None else (h0,)))
     check_dtypes("opt_ssm_scan", **{n: a.dtype for n, a in zip(("x", "A", "B_", "C", "h0"), arrays, strict=False)})
     check_scan(x.shape, A.shape, B_.shape, C.shape, None if h0 is None else h0.shape)

@@ -8,6 +8,7 @@ from cssm.core.typing import Inexact
 from cssm.shared.fft_plan import SSM_STRATEGIES, choose_ssm_strategy, ssm_length
 from cssm.shared.fft_shapes import check_dtypes, check_strategy, ssm_sizes
 
+from ..tensors import check_tensors
 from .strategies import STRATEGIES, same_precision
 
 
@@ -25,7 +26,7 @@ def opt_ssm_forward(
     Args:
       x: (B, L, H_in). K: (taps, N) or (N, taps). B_: (N, H_in). C: (H_out, N). Real or complex floating.
       strategy: "kernel", "projection", "fallback", or None to pick the fastest.
-      kernel_layout: "length_first" or "state_first", needed where K is square.
+      kernel_layout: "length_first" or "state_first"; of a square K: the first, with a warning, where it is not said.
 
     Returns:
       (B, L, H_out) in x's dtype.
@@ -38,6 +39,7 @@ def opt_ssm_forward(
     >>> opt_ssm_forward(x, torch.tensor([[1.0], [0.5], [0.25]]), one, one)[0, :, 0].tolist()
     [1.0, 1.5, 1.75]
     """
+    check_tensors("opt_ssm_forward", x, K, B_, C)
     check_dtypes("opt_ssm_forward", x=x.dtype, K=K.dtype, B_=B_.dtype, C=C.dtype)
     check_strategy("opt_ssm_forward", strategy, SSM_STRATEGIES)
     sizes = ssm_sizes(x.shape, K.shape, B_.shape, C.shape, kernel_layout)

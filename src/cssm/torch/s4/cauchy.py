@@ -5,8 +5,8 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from ..transforms import checkpointed
 from .dplr import Dplr, advance, output_rows, plan, to_complex
 
 DAMPING = 1.0
@@ -23,9 +23,7 @@ def kernel(system: Dplr, length: int) -> Tensor:
     if chunks == 1:
         spectrum = _generating_function(system, *nodes)
     else:
-        pieces = [
-            checkpoint(_generating_function, system, *part, use_reentrant=False) for part in nodes.chunk(chunks, 1)
-        ]
+        pieces = [checkpointed(_generating_function, system, *part) for part in nodes.chunk(chunks, 1)]
         spectrum = torch.cat(pieces, -1)
     undamp = np.exp(DAMPING * np.arange(length) / length)
     return torch.fft.irfft(spectrum, length) * torch.from_numpy(undamp).to(system.inner)

@@ -25,14 +25,15 @@ class Plan(NamedTuple):
 
 
 def discretise(A: Tensor, B: Tensor, C: Tensor, dt: Tensor, disc: str) -> Diagonal:
-    z = dt[:, None] * A
+    dt = dt if dt.ndim == 2 else dt[:, None]
+    z = dt * A
     if disc == "bilinear":
         resolvent = 1 / (1 - z / 2)
-        return Diagonal(z * resolvent, dt[:, None] * B * resolvent, C)
+        return Diagonal(z * resolvent, dt * B * resolvent, C)
     increment = _expm1(z)
     still = z == 0
     gain = torch.where(still, 1, increment / torch.where(still, 1, z))
-    return Diagonal(increment, dt[:, None] * gain * B, C)
+    return Diagonal(increment, dt * gain * B, C)
 
 
 def plan(system: Diagonal, length: int) -> Plan:

@@ -14,14 +14,18 @@ from cssm.shared.fft_plan import fast_length
 from cssm.shared.s4_options import (
     KERNELS,
     LayerOptions,
+    canonical_kernel,
     check_discretisation,
     check_implementation,
     check_rate,
+    check_step_mode,
     kernel_options,
 )
 
+from ..tensors import check_tensors
 from . import cauchy, diagonal, dplr
 from .parameters import GivenParameters, OwnParameters
+from .published import is_published
 
 FAMILIES: dict[str, Any] = {"s4": dplr, "s4d": diagonal}
 
@@ -49,7 +53,11 @@ class FFTConvS4(nn.Module):
         ("krylov" or "cauchy", for "s4"). See cssm.shared.s4_options.KernelOptions.
       kernel_type, param_config: in place of kernel: "s4d" with a dict of A, B (H, n), C (C, H, n) complex and dt (H,)
         real, or "s4" with P (r, H, n) as well; D (C, H) is optional. Used as they are: continuous A, dt itself.
-        Parameters are shared with the caller. kernel_args may hold disc and implementation.
+        Parameters are shared with the caller. kernel_args may hold disc and implementation. The keys of published code
+        (A_real, A_imag, inv_dt, real pairs, transforms) are understood too: see `cssm.torch.s4.published`. kernel= may
+        stand beside kernel_type= where they agree; dplr and nplr mean s4, diag means s4d, init="diag-lin" means lin.
+
+    The windows of init "legt" and "fourier" are [0, 1] in the units of dt: a step dt sees the last 1 / dt steps.
 
     Raises:
       UsageError: neither or both of kernel and param_config; an unknown or missing name, or a value out of range.
@@ -73,9 +81,13 @@ class FFTConvS4(nn.Module):
             dropout=dropout, tie_dropout=tie_dropout, drop_kernel=drop_kernel,
         )  # fmt: skip
         self._discretised: Any = None
+        self._versions: tuple[int, ...] = ()
+        kernel, kernel_type = (name and canonical_kernel(name) for name in (kernel, kernel_type))
+        if kernel is not None and kernel == kernel_type:  # said twice, as published code does
+            kernel, kernel_type = (kernel, None) if param_config is None else (None, kernel_type)
         if kernel is not None and kernel_type is None and param_config is None:
             options = kernel_options(kernel, kernel_args)
-            self.kernel_type, self.disc = kernel, check_discretisation(kernel, options.disc)
+            self.kernel_type, self.disc = options.kernel, check_discretisation(options.kernel, options.disc)
             self.implementation = options.implementation
             self.kernel = OwnParameters(options, d_model, channels)
         elif kernel is None and kernel_type is not None and param_config is not None:
@@ -93,9 +105,35 @@ class FFTConvS4(nn.Module):
             raise UsageError(
                 f"FFTConvS4 with param_config cannot honour {', '.join(unknown)}: disc and implementation alone"
             )
-        self.kernel_type, self.disc = kernel_type, check_discretisation(kernel_type, kernel_args.get("disc"))
+        disc = kernel_args.get("disc", param_config.get("disc") if is_published(param_config) else None)
+        self.kernel_type, self.disc = kernel_type, check_discretisation(kernel_type, disc)
         self.implementation = check_implementation(kernel_type, kernel_args.get("implementation"))
         self.kernel = GivenParameters(kernel_type, param_config, self.layer.d_model, self.layer.channels)
+
+    @property
+    def d_model(self) -> int:
+        """H."""
+        return self.layer.d_model
+
+    @property
+    def l_max(self) -> int | None:
+        """Taps of a forward without a state."""
+        return self.layer.l_max
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.layer.channels
+
+    @property
+    def swap_channels(self) -> bool:
+        """Whether y is (B, H, C, L)."""
+        return self.layer.swap_channels
+
+    @property
+    def transposed(self) -> bool:
+        """Whether x is (B, H, L)."""
+        return self.layer.transposed
 
     @property
     def d_output(self) -> int:
@@ -115,6 +153,7 @@ class FFTConvS4(nn.Module):
         Raises:
           ShapeError: x, state or mask of another shape or dtype. UsageError: a keyword it cannot honour, a bad rate.
         """
+        check_tensors("FFTConvS4.forward", x, state)
         return_output = self._check_keywords(kwargs, state)
         u = self._features(x, kwargs.get("src_key_padding_mask"))
         with _full_precision(u):
@@ -134,15 +173,22 @@ class FFTConvS4(nn.Module):
             return self._output(y, u, skip, x.dtype), after
 
     def setup_step(self, **kwargs: Any) -> None:
-        """Discretise for `step`: needed before it, and again after parameters change or move. rate: as in forward."""
-        unknown = sorted(set(kwargs) - {"rate"})
+        """Discretise for `step`: needed before it, and again after parameters change or move, which `step` notices.
+
+        rate: as in forward. mode: "dense", "linear" or "diagonal", the names of published code for three ways to
+        compute a step; here there is one, with their numbers and the state of `default_state`.
+        """
+        unknown = sorted(set(kwargs) - {"rate", "mode"})
         if unknown:
-            raise UsageError(f"FFTConvS4.setup_step cannot honour {', '.join(unknown)}; it takes rate")
+            raise UsageError(f"FFTConvS4.setup_step cannot honour {', '.join(unknown)}; it takes rate and mode")
+        check_step_mode(kwargs.get("mode", "dense"))
+        self._versions = self._version()
         self._discretised = self._discretise(check_rate(kwargs.get("rate", 1.0)))
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One step: x (B, H), state (B, H, d_state / 2) -> y (B, C, H), next state. Without dropout, in either mode."""
-        if self._discretised is None:
+        check_tensors("FFTConvS4.step", x, state)
+        if self._discretised is None or self._versions != self._version():
             raise UsageError(
                 "FFTConvS4.step: call setup_step() first, and again after parameters were changed or moved"
             )
@@ -176,8 +222,15 @@ class FFTConvS4(nn.Module):
     def __getstate__(self):
         return self.__dict__ | {"_discretised": None}  # part of a graph: not to be copied or saved
 
+    def _version(self) -> tuple[int, ...]:
+        """How often each parameter was written in place: by an optimiser, by load_state_dict."""
+        if torch.compiler.is_compiling():
+            return self._versions
+        held = [*self.kernel.parameters(), *self.kernel.buffers()]
+        return tuple(0 if tensor.is_inference() else tensor._version for tensor in held)
+
     def _half(self) -> int:
-        return self.kernel.B.shape[1]
+        return self.kernel.C.size(2)
 
     def _discretise(self, rate: float):
         A, B, C, dt, P, skip = self.kernel.continuous()
@@ -245,6 +298,28 @@ class FFTConvS4(nn.Module):
         if return_output is False and state is None:
             raise UsageError("FFTConvS4: return_output=False leaves the next state alone: give a state to start from")
         return return_output is not False
+
+
+def parameter_groups(model: nn.Module, *, state_lr: float = 1e-3) -> list[dict[str, Any]]:
+    """Groups for an optimiser of PyTorch: the state spaces of every FFTConvS4 in `model` without weight decay, slowly.
+
+    A, B, P and dt, under whichever names they have, are trained at `state_lr` with weight_decay 0, as the papers on S4
+    train them; all other parameters, C and D among them, by the optimiser's own options.
+
+    Raises UsageError where the model has no FFTConvS4 with trained parameters.
+
+    >>> layer = nn.Sequential(FFTConvS4(d_model=4, kernel="s4d"), nn.Linear(3, 3))
+    >>> [len(group["params"]) for group in parameter_groups(layer)], parameter_groups(layer)[1]["weight_decay"]
+    ([3, 4], 0.0)
+    """
+    kernels = [module.kernel for module in model.modules() if isinstance(module, FFTConvS4)]
+    slow = {
+        id(value): value for kernel in kernels for name, value in kernel.named_parameters() if name not in ("C", "D")
+    }
+    if not slow:
+        raise UsageError("parameter_groups: the model has no FFTConvS4 with trained parameters")
+    rest = [value for value in model.parameters() if id(value) not in slow]
+    return [{"params": rest}, {"params": list(slow.values()), "lr": state_lr, "weight_decay": 0.0}]
 
 
 def _full_precision(x: Tensor):

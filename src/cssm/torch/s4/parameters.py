@@ -10,12 +10,17 @@ from cssm.core.errors import ShapeError, UsageError
 from cssm.shared.hippo import initial_parameters
 from cssm.shared.s4_options import KernelOptions
 
+from .published import check_published, continuous_of, is_published
+
 SHAPES = {"A": "h n", "B": "h n", "C": "c h n", "dt": "h", "P": "r h n", "D": "c h"}
 KEYS = {"s4d": ("A", "B", "C", "dt"), "s4": ("A", "P", "B", "C", "dt")}
 
 
 class Continuous(NamedTuple):
-    """A, B (H, n), C (C, H, n), P (r, H, n) or None, complex; dt (H,), D (C, H) or None, real; at least float32."""
+    """A, B (H, n), C (C, H, n), P (r, H, n) or None, complex; dt (H,), D (C, H) or None, real; at least float32.
+
+    dt may be (H, n) for s4d.
+    """
 
     A: Tensor
     B: Tensor
@@ -32,6 +37,7 @@ class OwnParameters(nn.Module):
     """
 
     B: Tensor
+    C: Tensor
 
     def __init__(self, options: KernelOptions, d_model: int, channels: int):
         super().__init__()
@@ -59,36 +65,54 @@ class OwnParameters(nn.Module):
 
 
 class GivenParameters(nn.Module):
-    """The caller's A, B, C, dt (and P, D), used as they are: A is the matrix itself, dt the step itself.
+    """The caller's A, B, C, dt (and P, D), used as they are: A is the matrix itself, dt the step itself; or the arrays
+    of published code (`cssm.torch.s4.published`), kept under the names they have there.
 
     An nn.Parameter is registered, and so shared with the caller; any other tensor becomes a buffer, and gradients reach
     what it was computed from.
     """
 
     B: Tensor
-    dt: Tensor
+    C: Tensor
 
     def __init__(self, kernel: str, config: dict[str, Any], d_model: int, channels: int):
         super().__init__()
-        _check_keys(kernel, config)
-        sizes: dict[str, int] = {"h": d_model, "c": channels}
+        self.published = {}
+        if is_published(config):
+            check_published(kernel, config, d_model, channels)
+            self.published = {name: value for name, value in config.items() if not isinstance(value, Tensor)}
+            config = {name: value for name, value in config.items() if isinstance(value, Tensor)}
+            config = config if kernel == "s4" else {name: value for name, value in config.items() if name != "P"}
+        else:
+            _check_arrays(kernel, config, d_model, channels)
         for name, value in config.items():
-            _check_given(name, value, sizes)
             if isinstance(value, nn.Parameter):
                 self.register_parameter(name, value)
             else:
                 self.register_buffer(name, value)
-        if bool((config["dt"] <= 0).any()) or bool((config["A"].real > 0).any()):
-            raise UsageError("param_config: dt must be positive and the real part of A not (they are used as they are)")
+        found = self.continuous()
+        if bool((found.dt <= 0).any()) or bool((found.A.real > 0).any()):
+            raise UsageError("param_config: dt must be positive and the real part of A not")
 
     @property
     def steps(self) -> Tensor:
-        return self.dt
+        return self._held()["inv_dt" if self.published else "dt"]
 
     def continuous(self) -> Continuous:
-        held = dict(self.named_parameters(recurse=False)) | dict(self.named_buffers(recurse=False))
-        held = {name: _at_least_single(value) for name, value in held.items()}
+        held: dict[str, Any] = {name: _at_least_single(value) for name, value in self._held().items()}
+        held = continuous_of(held, self.published) if self.published else held
         return Continuous(held["A"], held["B"], held["C"], held["dt"], held.get("P"), held.get("D"))
+
+    def _held(self) -> dict[str, Tensor]:
+        own: dict[str, Any] = {"recurse": False, "remove_duplicate": False}  # one tensor may have two names
+        return {**dict(self.named_parameters(**own)), **dict(self.named_buffers(**own))}
+
+
+def _check_arrays(kernel: str, config: dict[str, Any], d_model: int, channels: int) -> None:
+    _check_keys(kernel, config)
+    sizes: dict[str, int] = {"h": d_model, "c": channels}
+    for name, value in config.items():
+        _check_given(name, value, sizes)
 
 
 def _check_keys(kernel: str, config: dict[str, Any]) -> None:

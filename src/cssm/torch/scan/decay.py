@@ -1,7 +1,8 @@
 """The decay scan for PyTorch: h_t = exp(log_a_t) h_{t-1} + x_t, compiled on CPU, Triton on CUDA.
 
 The scan and its gradient are custom operators (torch.library), not a bare autograd.Function: torch.compile keeps an
-operator with a shape rule as one node, where it would have to trace through the compiled kernels of a Function.
+operator with a shape rule as one node, where it would have to trace through the compiled kernels of a Function. Under
+torch.func, which takes no custom operator with a gradient, two Functions with rules for vmap stand for them.
 The gradient's gradient is refused. Source: docs/math.md section 1; source 001 for `ssm_scan_triton`.
 """
 
@@ -17,7 +18,8 @@ from cssm.kernels import decay_scan_cpu
 from cssm.shared.decay import check_decay_scan
 
 from ..devices import one_device
-from ..forward_mode import refuse_forward_mode
+from ..tensors import check_tensors
+from ..transforms import fold, refuse_forward_mode, transformed
 
 IMPLEMENTATIONS = ("sequential", "chunked", "triton")
 
@@ -38,7 +40,8 @@ def decay_scan(
       implementation: "sequential" (one pass over time), "chunked" (time split, two passes: for few rows), "triton"
         (CUDA only; splits time when there are few rows), or None: sequential on CPU, triton on CUDA.
 
-    Returns: h (B, T, R, C), x's dtype. Differentiable once in log_a, x and h0; torch.compile keeps it whole.
+    Returns: h (B, T, R, C), x's dtype. Differentiable once in log_a, x and h0; torch.compile keeps it whole;
+    torch.func.grad, vjp, jacrev and vmap take it.
 
     Raises:
       ShapeError: mismatched shapes, T = 0, an integer or complex dtype, log_a in bfloat16 or float16.
@@ -47,9 +50,12 @@ def decay_scan(
     >>> decay_scan(torch.full((1, 3, 1), 0.5).log(), torch.ones(1, 3, 1, 1))[0, :, 0, 0].tolist()
     [1.0, 1.5, 1.75]
     """
+    check_tensors("decay_scan", log_a, x, h0)
     check_decay_scan("decay_scan", log_a, x, h0)
     refuse_forward_mode("decay_scan", log_a, x, h0)
-    return torch.ops.cssm.decay_scan(log_a, x, h0, _pick(implementation, log_a, x, h0))
+    implementation = _pick(implementation, log_a, x, h0)
+    run = _Scan.apply if transformed() else torch.ops.cssm.decay_scan
+    return run(log_a, x, h0, implementation)
 
 
 def decay_scan_cumsum(
@@ -62,6 +68,7 @@ def decay_scan_cumsum(
     >>> decay_scan_cumsum(torch.full((1, 3, 1), 0.5).log().cumsum(1), torch.ones(1, 3, 1, 1))[0, 2, 0].tolist()
     [1.75]
     """
+    check_tensors("decay_scan_cumsum", cumsum_A, x)
     check_decay_scan("decay_scan_cumsum", cumsum_A, x, decay="cumsum_A")
     log_a = torch.cat([torch.zeros_like(cumsum_A[:, :1]), cumsum_A[:, 1:] - cumsum_A[:, :-1]], 1)
     return decay_scan(log_a, x, implementation=implementation)
@@ -78,6 +85,7 @@ def ssm_scan_triton(
     >>> ssm_scan_triton(torch.zeros(1, 3, 1), torch.ones(1, 3, 1, 2), use_assoc_scan=True)[0, :, 0, 0].tolist()
     [1.0, 2.0, 3.0]
     """
+    check_tensors("ssm_scan_triton", cumsum_A, x)
     return decay_scan_cumsum(cumsum_A, x, implementation="chunked" if use_assoc_scan else "sequential")
 
 
@@ -176,3 +184,42 @@ def _refuse(ctx, *_):
 
 _op.register_autograd(_gradient, setup_context=_save)
 _gradient_op.register_autograd(_refuse)
+
+
+class _Scan(torch.autograd.Function):
+    """The operator for torch.func: a mapped axis joins the batch."""
+
+    @staticmethod
+    def forward(log_a, x, h0, implementation):
+        return torch.ops.cssm.decay_scan(log_a, x, h0, implementation)
+
+    setup_context = staticmethod(_save)
+
+    @staticmethod
+    def backward(ctx, g):
+        log_a, h, h0 = ctx.saved_tensors
+        dlog_a, dx, dh0 = _ScanGradient.apply(log_a, h, h0, g, ctx.implementation)
+        return dlog_a, dx, None if h0 is None else dh0.to(h0.dtype), None
+
+    @staticmethod
+    def vmap(info, in_dims, log_a, x, h0, implementation):
+        arrays = fold(info.batch_size, in_dims[:3], (log_a, x, h0))
+        return _Scan.apply(*arrays, implementation).unflatten(0, (info.batch_size, -1)), 0
+
+
+class _ScanGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(log_a, h, h0, g, implementation):
+        return torch.ops.cssm.decay_scan_backward(log_a, h, h0, g, implementation)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        """Nothing is kept: there is no second derivative."""
+
+    backward = staticmethod(_refuse)
+
+    @staticmethod
+    def vmap(info, in_dims, log_a, h, h0, g, implementation):
+        arrays = fold(info.batch_size, in_dims[:4], (log_a, h, h0, g))
+        outputs = _ScanGradient.apply(*arrays, implementation)
+        return tuple(out.unflatten(0, (info.batch_size, -1)) for out in outputs), (0, 0, 0)

@@ -10,6 +10,7 @@ from torch.nn import functional
 from cssm.core.typing import Float
 from cssm.shared.decay import check_decay_ssm, check_decay_ssm_input, decay_bias
 
+from ..tensors import check_tensors
 from .decay import decay_scan
 
 
@@ -46,6 +47,7 @@ class DecaySSM(nn.Module):
         self, state: Annotated[Tensor, "b r c"], u: Annotated[Tensor, "b d"]
     ) -> tuple[Float[Tensor, "b r c"], Float[Tensor, "b d"]]:
         """One step u (B, D): the state (B, R, C) after it, and y (B, D)."""
+        check_tensors("DecaySSM.step", state, u)
         check_decay_ssm_input("step", u, state, self.dim, self.rows, self.channels)
         log_a, v, k, q = self._project(u)
         state = log_a.exp()[..., None] * state + v[..., None] * k[:, None, :]
@@ -65,6 +67,7 @@ class DecaySSM(nn.Module):
 
     def forward(self, u: Annotated[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         """y (B, T, D) for u (B, T, D) with no past."""
+        check_tensors("DecaySSM.forward", u)
         return self.scan(self.init_state(u.shape[0]), u)[1]
 
     def _project(self, u):

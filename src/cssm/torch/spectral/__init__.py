@@ -10,6 +10,8 @@ from cssm.core.typing import Complex, Float, Grid
 from cssm.shared.spectral import READOUTS, check_lift, check_spectral, transform_tables
 
 from ..devices import one_device
+from ..tensors import check_tensors
+from ..transforms import transformed
 from .stream import parallel, reference, stream, to_space, to_spectrum
 
 
@@ -34,7 +36,7 @@ def spectral_scan(
       implementation: "triton" (fused kernel up to 64 x 64, above it FFT and a scan per frequency: picked on CUDA in
         float32 and below; reads spectrum and state as irfft2 does, the symmetric part of self-conjugate columns),
         "stream" (frame by frame: picked on CPU), "parallel" (whole clip, log2 T passes: picked for float64 on CUDA
-        or without triton), "reference" (slow, obvious, differentiable twice), or None to pick.
+        or without triton, and under torch.func), "reference" (slow, obvious, differentiable twice), or None to pick.
 
     Returns:
       (state, y): the state after the last frame, complex64 (complex128 for float64 input); y in x's dtype.
@@ -52,15 +54,21 @@ def spectral_scan(
     >>> round(float(y[0, 0, 0, 0]), 4)  # 1 + 1/2 + 1/4
     1.75
     """
+    check_tensors("spectral_scan", x, spectrum, state, reset, lift)
     check_lift(lift, x.shape, spectrum.shape)
     x = x if lift is None else x @ lift
     state = _start(x, spectrum, state, reset, "b t h w c")
     if readout not in READOUTS:
         raise UsageError(f"unknown readout {readout!r}: use {', '.join(READOUTS)}")
-    implementation = _pick(x, state) if implementation is None else implementation
+    if implementation is None:
+        implementation = "parallel" if transformed() else _pick(x, state)
     if implementation not in IMPLEMENTATIONS:
         raise UsageError(
             f"unknown implementation {implementation!r} of spectral_scan: use {', '.join(IMPLEMENTATIONS)}"
+        )
+    if implementation in ("stream", "triton") and transformed():
+        raise UsageError(
+            f"implementation={implementation!r} of spectral_scan has no rules for torch.func (vmap, forward-mode jvp): leave it out"
         )
     run = IMPLEMENTATIONS[implementation] if x.shape[0] else reference  # kernels and FFT libraries refuse empty batches
     return run(x, spectrum.to(state.dtype), state, reset, readout)
@@ -92,6 +100,7 @@ def spectral_static(
     >>> round(float(y[0, 0, 0, 0]), 4)
     1.75
     """
+    check_tensors("spectral_static", x, spectrum, state)
     state = _start(x, spectrum, state, None, "b h w c")
     if steps < 1:
         raise ShapeError(f"spectral_static: steps is {steps}, expected at least one frame")
@@ -118,6 +127,7 @@ def kernel_spectrum(k: Float[Any, "*lead kh kw"], grid: Grid, *, origin: str = "
     >>> kernel_spectrum(k, (4, 4)).real.min().item()
     1.0
     """
+    check_tensors("kernel_spectrum", k)
     dtype = torch.complex128 if k.dtype == torch.float64 else torch.complex64
     tables = transform_tables(k.shape, grid, origin)
     rows, columns = (torch.as_tensor(table, dtype=dtype, device=k.device) for table in tables)
@@ -133,6 +143,7 @@ def stable_spectrum(z: Complex[Any, "..."], rho: float = 0.999) -> Complex[Any, 
     >>> bool(stable_spectrum(torch.tensor(1e6 + 1e6j)).abs() < 0.999)
     True
     """
+    check_tensors("stable_spectrum", z)
     if not 0 < rho <= 1:
         raise UsageError(f"stable_spectrum: rho must lie in (0, 1], got {rho}")
     return rho * z / (1 + z.abs())

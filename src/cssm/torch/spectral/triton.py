@@ -15,7 +15,7 @@ from cssm.kernels import spectral_schedule as schedule
 from cssm.kernels.spectral_frequency import frequency_gradient, frequency_scan
 from cssm.kernels.spectral_layout import LARGEST, Layout
 
-from ..forward_mode import refuse_forward_mode
+from ..transforms import refuse_forward_mode
 
 Tensor = torch.Tensor
 
