@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 NEEDS = {"cssm.torch": "torch", "cssm.kernels.decay_scan": "triton", "cssm.kernels.spectral": "triton"}
@@ -36,11 +37,20 @@ def python_blocks(name):
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.S)
 
 
-def test_readme_example_runs():
+def test_readme_example_runs(tmp_path, monkeypatch, capsys):
+    from cssm.cli import main
+    from cssm.data import Digits
+
+    monkeypatch.chdir(tmp_path)  # with the run and the files that the README names
+    assert main(["train", "digits", "--steps", "1", "--embed-dim", "8", "--out", "runs/digits"]) == 0
+    (tmp_path / "scans").mkdir()
+    for i, path in enumerate(("three.png", "scans/a.png")):
+        Image.fromarray(Digits().source("test")[i]["input"]).save(path)
     namespace = {}
     for block in python_blocks("README.md"):
         if "import torch" not in block:
             exec(block, namespace)
+    assert "scans/a.png" in capsys.readouterr().out
     assert namespace["logits"].shape == (2, 2) and namespace["y"].shape == (2, 32, 32, 16)
 
 

@@ -1,6 +1,7 @@
 """A run is a value: what is trained, on what, for how long. `execute` carries it out and writes what it found."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -205,7 +206,9 @@ def load_saved(run_dir: Path) -> Run:
     return run
 
 
-def load_run(run_dir: Path, checkpoint: int | str = "best", data_dir: Path | None = None) -> tuple[Run, Model]:
+def load_run(
+    run_dir: str | os.PathLike, checkpoint: int | str = "best", data_dir: str | os.PathLike | None = None
+) -> tuple[Run, Model]:
     """The run of a folder, and its model with the parameters of a checkpoint: "best", "last" or a step.
 
     data_dir: where the run's files are, if they have moved. Raises DataError when the folder holds no run,
@@ -214,7 +217,7 @@ def load_run(run_dir: Path, checkpoint: int | str = "best", data_dir: Path | Non
     which = int(checkpoint) if str(checkpoint).isdecimal() else checkpoint
     if which not in ("best", "last") and not isinstance(which, int):
         raise UsageError(f"checkpoint {checkpoint!r}: choose best, last or the number of a step")
-    run = load_saved(run_dir).with_root(data_dir)
+    run = load_saved(Path(run_dir)).with_root(None if data_dir is None else Path(data_dir))
     model = run.build()
     load_model(run_dir, model, which)
     return run, model

@@ -68,7 +68,8 @@ def spectral_scan(
         )
     if implementation in ("stream", "triton") and transformed():
         raise UsageError(
-            f"implementation={implementation!r} of spectral_scan has no rules for torch.func (vmap, forward-mode jvp): leave it out"
+            f"implementation={implementation!r} of spectral_scan has no rules for torch.func (vmap, forward-mode jvp): "
+            "leave it out"
         )
     run = IMPLEMENTATIONS[implementation] if x.shape[0] else reference  # kernels and FFT libraries refuse empty batches
     return run(x, spectrum.to(state.dtype), state, reset, readout)
