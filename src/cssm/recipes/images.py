@@ -45,8 +45,8 @@ def imagenette() -> Run:
 def digits() -> Run:
     """Handwritten digits of scikit-learn, 8 px, ten classes: real images, offline, a minute on a CPU.
 
-    Command: `cssm train digits`. Hardware: any CPU (19 s on two cores). Expected: validation accuracy .95, test .93 (270
-    images each, seed 42); the most frequent class .07 and .09.
+    Command: `cssm train digits`. Hardware: any CPU (19 s on two cores). Expected: validation accuracy .95, test .93
+    (270 images each, seed 42); the most frequent class .07 and .09.
     """
     own = images()
     return replace(
