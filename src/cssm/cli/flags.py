@@ -47,7 +47,23 @@ def overridden(run: Any, given: Mapping[str, Option]) -> Any:
     if changes.get("model.mixer_options"):  # none given: those of the recipe go
         kept = undone.get("model.mixer_options", run.model.mixer_options)
         changes["model.mixer_options"] = {**kept, **changes["model.mixer_options"]}
-    return replaced(run, undone | changes)
+    try:
+        return replaced(run, undone | changes)
+    except UsageError as error:
+        raise UsageError(_as_typed(str(error), given)) from None
+
+
+def _as_typed(message: str, given: Mapping[str, Option]) -> str:
+    """An error of a field, which begins with its name, under the option that gave it, as the user typed it.
+
+    >>> _as_typed("seed is -1: expected 0 or more", {"train.seed": Option("seed", ("-1",), "--seed")})
+    '--seed -1: seed is -1: expected 0 or more'
+    """
+    named = message.partition(" ")[0].partition("=")[0]
+    for path, option in given.items():
+        if path.rpartition(".")[2] == named:
+            return f"{' '.join((option.typed, *option.values))}: {message}"
+    return message
 
 
 def replaced(run: Any, changes: Mapping[str, Any]) -> Any:

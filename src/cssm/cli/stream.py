@@ -81,7 +81,7 @@ def _stream(run, model, video, flags):
 
 def _show(t, task, output, as_json: bool) -> None:
     reading = task.reading(output)
-    line = json.dumps({"frame": t, **reading}) if as_json else f"frame {t + 1:4d}  {task.show(reading)}"
+    line = json.dumps({"frame": t, **reading}) if as_json else f"frame {t:4d}  {task.show(reading)}"
     print(line, flush=True)
 
 

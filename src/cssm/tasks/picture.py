@@ -46,7 +46,7 @@ def _panels(x):
     if x.ndim == 3:
         return [("image", _show(x))]
     chosen = np.unique(np.linspace(0, len(x) - 1, FRAMES).round().astype(int))
-    return [(f"frame {t + 1}", _show(x[t])) for t in chosen] + [("max over time", _show(x.max(0)))]
+    return [(f"frame {t}", _show(x[t])) for t in chosen] + [("max over time", _show(x.max(0)))]
 
 
 def _show(image):
