@@ -49,7 +49,7 @@ def test_a_mean_far_from_zero_costs_no_digits(x64, name, ratio):
         mean, variance = (jnp.concatenate(v, 1) for v in zip(*seen, strict=True))
         return (x - mean) / jnp.sqrt(variance + 1e-6)
 
-    both = lambda f: lambda x: (f(x), jax.grad(lambda x: made.weighted(f(x)))(x))  # noqa: E731
+    both = lambda f: jax.jit(lambda x: (f(x), jax.grad(lambda x: made.weighted(f(x)))(x)))  # noqa: E731
     assert_close(both(norm)(jnp.asarray(x)), both(expected)(jnp.asarray(x, jnp.float64)), 3e-6)
 
 
