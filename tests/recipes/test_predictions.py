@@ -86,6 +86,8 @@ def test_the_command(trained, tmp_path, capsys):
     assert main(["predict", str(trained), str(tmp_path / "a.png"), "--json", "--checkpoint", "last"]) == 0
     line = json.loads(capsys.readouterr().out)
     assert line["file"].endswith("a.png") and len(line["probabilities"]) == 10 and line["class"] in "0123456789"
+    assert main(["predict", str(trained), str(tmp_path / "a.png"), "--data-dir", "x", "--checkpoint", "last"]) == 2
+    assert "leave --data-dir out" in capsys.readouterr().err
     assert main(["predict", str(trained)]) == 2
     assert "name pictures, clips or folders" in capsys.readouterr().err
     assert main(["predict", str(trained), str(tmp_path / "no.png")]) == 1

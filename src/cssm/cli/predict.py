@@ -13,6 +13,8 @@ from .common import SavedRun, enable_compilation_cache, parse
 class Flags(SavedRun):
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """Pictures (.png, .jpg), clips (.npz, .npy), or folders of them."""
+    data_dir: Path | None = None
+    """Where the run's files are, if they have moved."""
     json: bool = False
     """One line of JSON per file instead of bars."""
 
@@ -28,7 +30,7 @@ def main(argv: list[str]) -> int:
     enable_compilation_cache()
     from cssm.recipes import load_run, predict
 
-    run, model = load_run(flags.run, flags.checkpoint)
+    run, model = load_run(flags.run, flags.checkpoint, flags.data_dir)
     for found in predict(run, model, flags.paths):
         line = json.dumps({"file": found.source, **found.reading}) if flags.json else f"{found.source}  {found.text}"
         print(line, flush=True)

@@ -29,16 +29,7 @@ def read_clip(path: Path) -> np.ndarray:
     try:
         _refuse_large(path)
         video = _only_array(path) if zipfile.is_zipfile(path) else read_npy(path)
-    except (
-        DataError,
-        OSError,
-        ValueError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        RuntimeError,
-        NotImplementedError,
-    ) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{path} is not a readable .npz or .npy clip ({error}); write one with `cssm data clip`"
         ) from None

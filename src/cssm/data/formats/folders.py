@@ -60,9 +60,8 @@ def listing(path: Path, suffixes: tuple[str, ...], what: str, *, dangling: bool 
         fitting = [e for e in entries if e.name.lower().endswith(suffixes) and not is_hidden(e.name)]
     names = sorted(e.name for e in fitting if (dangling and _leads_nowhere(e)) or _is(e, "file"))
     if not names:
-        raise DataError(
-            f"{path}: holds no {' or '.join(filter(None, suffixes))} file, expected {what}".replace("  ", " ")
-        )
+        kind = f"{' or '.join(suffixes)} file".lstrip()
+        raise DataError(f"{path}: holds no {kind}, expected {what}")
     return [path / name for name in names]
 
 

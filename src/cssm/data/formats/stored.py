@@ -148,9 +148,8 @@ def read_metadata(root: Path) -> dict[str, Any]:
         for shards in metadata["splits"].values():
             ok &= all(isinstance(s["name"], str) and isinstance(s["sha256"], str) for s in shards)
             ok &= bool(shards) and all(type(s["samples"]) is int and s["samples"] > 0 for s in shards)
-        ok &= metadata["dataset"] in ("pathtracker", "pathfinder", "featuretracker") and isinstance(
-            metadata["options"], dict
-        )
+        ok &= metadata["dataset"] in ("pathtracker", "pathfinder", "featuretracker")
+        ok &= isinstance(metadata["options"], dict)
         ok &= bool(metadata["splits"]) and all(split in ("train", "val", "test") for split in metadata["splits"])
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; a set that is being made has none yet") from error

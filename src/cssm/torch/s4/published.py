@@ -3,6 +3,7 @@
     A = -f(A_real) - i g(A_imag),   dt = h(inv_dt), or h(sinh(inv_dt)) with dt_fast
 
 with f, g, h the names real_transform, imag_transform, dt_transform; n_ssm systems are repeated until there are H.
+`deterministic` and `verbose`, which say how the arrays were made, change nothing here.
 Source: the parameterisation of S4 (Gu et al. 2022) and S4D (Gu et al. 2022), as source 004 passes it on.
 """
 
