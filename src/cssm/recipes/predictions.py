@@ -37,8 +37,9 @@ def predict(run: Run, model: Model, inputs: Iterable[Any]) -> Iterator[Predictio
 
     Args:
       run, model: of `load_run`.
-      inputs: paths of pictures (.png, .jpg: scaled and cut to the size of the training data where that is square, else as
-        they are), of clips (.npz, .npy, see `cssm data clip`), or of folders of such files; arrays (H, W, C) and (T, H, W, C), uint8 or normalised floats.
+      inputs: paths of pictures (.png, .jpg: scaled and cut to the size of the training data where that is square),
+        of clips (.npz, .npy, see `cssm data clip`), or of folders of such files; arrays (H, W, C) and (T, H, W, C),
+        uint8 or normalised floats.
         Floats that look like 0..255 are told of on stderr.
 
     Raises:
