@@ -90,6 +90,34 @@ def test_published_parameters_give_the_published_recurrence(kernel, changed, sys
     assert mine == {name for name in PARAMETERS if given.get(name) is not None}  # shared, under their names
 
 
+@pytest.mark.parametrize("kernel", ["s4d", "s4"])
+@pytest.mark.parametrize("own", [True, False], ids=["own", "given"])
+def test_the_matrices_published_code_reads_are_the_recurrence(kernel, own):
+    """x = dA x + dB u, y = Re(dC x), doubled for s4d: the layer's output and gradients, after any change too."""
+    layer = (
+        FFTConvS4(H, channels=C, kernel=kernel, d_state=2 * N)
+        if own
+        else FFTConvS4(H, channels=C, kernel_type=kernel, param_config=config(kernel))
+    )
+    with torch.no_grad():
+        layer.kernel.C.mul_(2)
+    x = torch.randn(2, H, 9, generator=torch.Generator().manual_seed(1))
+    layer.kernel._setup_step()
+    dA, dB, dC = layer.kernel.dA, layer.kernel.dB, layer.kernel.dC
+    state, ys = torch.zeros(2, *dB.shape, dtype=dB.dtype), []
+    for t in range(9):
+        moved = torch.einsum("hmn,bhn->bhm", dA, state) if kernel == "s4" else dA * state
+        state = moved + dB * x[..., t, None]
+        ys.append((1 if kernel == "s4" else 2) * torch.einsum("chn,bhn->bch", dC, state).real)
+    y, stepped = layer(x)[0], torch.stack(ys, -1)
+    torch.testing.assert_close(y, stepped, rtol=1e-4, atol=2e-5)
+    gradients = [torch.autograd.grad(out.square().sum(), list(layer.parameters())) for out in (y, stepped)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+    with pytest.raises(UsageError, match="not 'linear'"):
+        layer.kernel._setup_step(mode="linear")
+
+
 def test_a_step_size_for_each_state_and_bilinear():
     given = config(inv_dt=nn.Parameter(-3 + torch.rand(H, N)), disc="bilinear")
     layer = FFTConvS4(H, channels=C, kernel_type="s4d", param_config=given)
@@ -189,11 +217,11 @@ def test_optimiser_groups():
         parameter_groups(nn.Linear(2, 2))
 
 
-def test_a_square_kernel_is_length_first_with_a_warning():
+def test_a_square_kernel_is_what_published_code_takes_it_for_with_a_warning():
     x, K, B, read = torch.randn(2, 5, 3), torch.randn(4, 4), torch.randn(4, 3), torch.randn(2, 4)
-    with pytest.warns(UserWarning, match="is taken as"):
+    with pytest.warns(UserWarning, match=r"is taken as \(N, L\)"):
         y = opt_ssm_forward(x, K, B, read)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        torch.testing.assert_close(y, opt_ssm_forward(x, K, B, read, kernel_layout="length_first"))
+        torch.testing.assert_close(y, opt_ssm_forward(x, K, B, read, kernel_layout="state_first"))
     assert math.isfinite(float(y.sum()))

@@ -65,8 +65,8 @@ def ssm_sizes(
 
 
 def kernel_layout_of(k: Sequence[int], states: int, kernel_layout: str | None) -> str:
-    """length_first for K of shape (L, N), state_first for (N, L); a square K is the first, with a
-    warning where the caller does not say it."""
+    """length_first for K of shape (L, N), state_first for (N, L). A square K is state_first, with a warning where the
+    caller does not say it: the code of source 004 takes no other, though its documentation says (L, N)."""
     if kernel_layout is not None and kernel_layout not in LAYOUTS:
         raise UsageError(f"unknown kernel_layout {kernel_layout!r} of opt_ssm_forward: use {' or '.join(LAYOUTS)}")
     if len(k) == 3:
@@ -79,8 +79,8 @@ def kernel_layout_of(k: Sequence[int], states: int, kernel_layout: str | None) -
     fitting = [layout for layout, axis in zip(LAYOUTS, (1, 0), strict=True) if k[axis] == states]
     if kernel_layout is None and len(fitting) == 2:
         warnings.warn(
-            f"opt_ssm_forward: K of shape {tuple(k)} may be (L, N) or (N, L), and is taken as (L, N): say "
-            "kernel_layout='length_first', or 'state_first' for (N, L)",
+            f"opt_ssm_forward: K of shape {tuple(k)} may be (L, N) or (N, L), and is taken as (N, L): say "
+            "kernel_layout='state_first', or 'length_first' for (L, N)",
             stacklevel=4,
         )
     if not fitting or kernel_layout not in (None, *fitting):
@@ -88,7 +88,7 @@ def kernel_layout_of(k: Sequence[int], states: int, kernel_layout: str | None) -
         raise ShapeError(
             f"opt_ssm_forward: K has shape {tuple(k)}, expected (L, N) or (N, L) with N = {states}{expected}"
         )
-    return kernel_layout or fitting[0]
+    return kernel_layout or fitting[-1]
 
 
 @dataclass(frozen=True)

@@ -37,14 +37,13 @@ def opt_ssm_forward(
         two products over time), "fallback" (all products at every frequency, H_in + H_out transforms), or None to
         pick the fastest. All give the same numbers.
       kernel_layout: "length_first" for (taps, N), "state_first" for (N, taps); of a square K: the
-        first, with a warning, where it is not said.
+        second, with a warning, where it is not said.
 
     Returns:
       (B, L, H_out) in x's dtype; computed in float32 / complex64, or double where any argument is.
 
     Raises:
-      ShapeError: shapes that do not fit, a dtype that is not real or complex floating, a square K without
-        kernel_layout, a full kernel (L, H_out, H_in).
+      ShapeError: shapes that do not fit, a dtype that is not real or complex floating, a full kernel (L, H_out, H_in).
       UsageError: an unknown strategy or kernel_layout.
 
     Source: docs/math.md section 5; arXiv 2409.03377.

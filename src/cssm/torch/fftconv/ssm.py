@@ -26,7 +26,7 @@ def opt_ssm_forward(
     Args:
       x: (B, L, H_in). K: (taps, N) or (N, taps). B_: (N, H_in). C: (H_out, N). Real or complex floating.
       strategy: "kernel", "projection", "fallback", or None to pick the fastest.
-      kernel_layout: "length_first" or "state_first"; of a square K: the first, with a warning, where it is not said.
+      kernel_layout: "length_first" or "state_first"; of a square K: the second, with a warning, where it is not said.
 
     Returns:
       (B, L, H_out) in x's dtype.

@@ -36,6 +36,11 @@ def discretise(A: Tensor, B: Tensor, C: Tensor, dt: Tensor, disc: str) -> Diagon
     return Diagonal(increment, dt * gain * B, C)
 
 
+def matrices(system: Diagonal) -> tuple[Tensor, Tensor, Tensor]:
+    """A_bar, B_bar (H, n), C (C, H, n), complex: x' = A_bar x + B_bar u, y = 2 Re(C x)."""
+    return 1 + system.increment, system.B, system.C
+
+
 def plan(system: Diagonal, length: int) -> Plan:
     count, size = blocks(length)
     fine, stride = _powers(system.increment, size)

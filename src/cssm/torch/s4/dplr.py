@@ -31,6 +31,17 @@ def discretise(A: Tensor, P: Tensor, B: Tensor, C: Tensor, dt: Tensor) -> Dplr:
     return system._replace(B=_solve(system, drive))
 
 
+def matrices(system: Dplr) -> tuple[Tensor, Tensor, Tensor]:
+    """A_bar (H, 2n, 2n), B_bar (H, 2n), C (C, H, 2n) on [x, conj x], complex: x' = A_bar x + B_bar u, y = Re(C x)."""
+    diagonal, low_rank, drive, C = (
+        _with_conjugate(part) for part in (system.diagonal, system.low_rank, system.drive, system.C)
+    )
+    half = (torch.diag_embed(diagonal) - torch.einsum("rhm,rhn->hmn", low_rank, low_rank.conj())) / 2  # dt A / 2
+    identity = torch.eye(half.shape[-1], dtype=half.dtype, device=half.device)
+    solved = torch.linalg.solve(identity - half, torch.cat([identity + half, drive[..., None]], -1))
+    return solved[..., :-1], solved[..., -1], C
+
+
 def step(system: Dplr, state: Tensor, u: Tensor) -> Tensor:
     """The state after one input u (B, H)."""
     return state + (_increment(system, state) + system.B * u[..., None])
@@ -110,6 +121,10 @@ def to_real(x: Tensor) -> Tensor:
 def to_complex(x: Tensor) -> Tensor:
     real, imaginary = x.chunk(2, -1)
     return torch.complex(real, imaginary)
+
+
+def _with_conjugate(x: Tensor) -> Tensor:
+    return torch.cat([x, x.conj()], -1)
 
 
 def _diagonal_matrix(a: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 Source: docs/math.md section 5; source 004.
 """
 
-import contextlib
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from cssm.shared.s4_options import (
     KERNELS,
     LayerOptions,
     canonical_kernel,
-    check_discretisation,
     check_implementation,
     check_rate,
     check_step_mode,
@@ -23,11 +21,8 @@ from cssm.shared.s4_options import (
 )
 
 from ..tensors import check_tensors
-from . import cauchy, diagonal, dplr
-from .parameters import GivenParameters, OwnParameters
-from .published import is_published
-
-FAMILIES: dict[str, Any] = {"s4": dplr, "s4d": diagonal}
+from . import cauchy
+from .parameters import FAMILIES, GivenParameters, OwnParameters, full_precision
 
 
 class FFTConvS4(nn.Module):
@@ -87,7 +82,6 @@ class FFTConvS4(nn.Module):
             kernel, kernel_type = (kernel, None) if param_config is None else (None, kernel_type)
         if kernel is not None and kernel_type is None and param_config is None:
             options = kernel_options(kernel, kernel_args)
-            self.kernel_type, self.disc = options.kernel, check_discretisation(options.kernel, options.disc)
             self.implementation = options.implementation
             self.kernel = OwnParameters(options, d_model, channels)
         elif kernel is None and kernel_type is not None and param_config is not None:
@@ -105,10 +99,19 @@ class FFTConvS4(nn.Module):
             raise UsageError(
                 f"FFTConvS4 with param_config cannot honour {', '.join(unknown)}: disc and implementation alone"
             )
-        disc = kernel_args.get("disc", param_config.get("disc") if is_published(param_config) else None)
-        self.kernel_type, self.disc = kernel_type, check_discretisation(kernel_type, disc)
         self.implementation = check_implementation(kernel_type, kernel_args.get("implementation"))
-        self.kernel = GivenParameters(kernel_type, param_config, self.layer.d_model, self.layer.channels)
+        size = self.layer.d_model, self.layer.channels
+        self.kernel = GivenParameters(kernel_type, param_config, *size, kernel_args.get("disc"))
+
+    @property
+    def kernel_type(self) -> str:
+        """ "s4" or "s4d"."""
+        return self.kernel.kernel_type
+
+    @property
+    def disc(self) -> str:
+        """ "zoh" or "bilinear"."""
+        return self.kernel.disc
 
     @property
     def d_model(self) -> int:
@@ -156,8 +159,8 @@ class FFTConvS4(nn.Module):
         check_tensors("FFTConvS4.forward", x, state)
         return_output = self._check_keywords(kwargs, state)
         u = self._features(x, kwargs.get("src_key_padding_mask"))
-        with _full_precision(u):
-            system, skip = self._discretise(check_rate(rate))
+        with full_precision(u):
+            system, skip = self.kernel.discretised(check_rate(rate))
             length = u.shape[-1]
             if state is None:
                 taps = self.layer.taps(length, rate)
@@ -183,7 +186,7 @@ class FFTConvS4(nn.Module):
             raise UsageError(f"FFTConvS4.setup_step cannot honour {', '.join(unknown)}; it takes rate and mode")
         check_step_mode(kwargs.get("mode", "dense"))
         self._versions = self._version()
-        self._discretised = self._discretise(check_rate(kwargs.get("rate", 1.0)))
+        self._discretised = self.kernel.discretised(check_rate(kwargs.get("rate", 1.0)))
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One step: x (B, H), state (B, H, d_state / 2) -> y (B, C, H), next state. Without dropout, in either mode."""
@@ -198,7 +201,7 @@ class FFTConvS4(nn.Module):
         self._check_state(state, x)
         family, (system, skip) = FAMILIES[self.kernel_type], self._discretised
         u = x.to(torch.promote_types(x.dtype, torch.float32))
-        with _full_precision(u):
+        with full_precision(u):
             state = family.step(system, state, u).to(state.dtype)
             y = family.read(system, state)
             y = y if skip is None else y + skip * u[:, None]
@@ -231,13 +234,6 @@ class FFTConvS4(nn.Module):
 
     def _half(self) -> int:
         return self.kernel.C.size(2)
-
-    def _discretise(self, rate: float):
-        A, B, C, dt, P, skip = self.kernel.continuous()
-        with _full_precision(dt):
-            if P is not None:  # kernel "s4"
-                return dplr.discretise(A, P, B, C, dt * rate), skip
-            return diagonal.discretise(A, B, C, dt * rate, self.disc), skip
 
     def _taps(self, system, plan, length: int) -> Tensor:
         """K (C, H, length), with some taps dropped while training."""
@@ -320,9 +316,3 @@ def parameter_groups(model: nn.Module, *, state_lr: float = 1e-3) -> list[dict[s
         raise UsageError("parameter_groups: the model has no FFTConvS4 with trained parameters")
     rest = [value for value in model.parameters() if id(value) not in slow]
     return [{"params": rest}, {"params": list(slow.values()), "lr": state_lr, "weight_decay": 0.0}]
-
-
-def _full_precision(x: Tensor):
-    """Autocast would take the matrix products of the kernel to half precision."""
-    enabled = torch.is_autocast_enabled(x.device.type)
-    return torch.autocast(x.device.type, enabled=False) if enabled else contextlib.nullcontext()

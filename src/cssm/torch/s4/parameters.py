@@ -1,5 +1,6 @@
 """Where the state spaces of FFTConvS4 come from: its own trained parameters, or tensors that the caller gives."""
 
+import contextlib
 import math
 from typing import Any, NamedTuple
 
@@ -8,10 +9,12 @@ from torch import Tensor, nn
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.shared.hippo import initial_parameters
-from cssm.shared.s4_options import KernelOptions
+from cssm.shared.s4_options import KernelOptions, check_discretisation
 
-from .published import check_published, continuous_of, is_published
+from . import diagonal, dplr
+from .published import PublishedNames, check_published, continuous_of, is_published
 
+FAMILIES: dict[str, Any] = {"s4": dplr, "s4d": diagonal}
 SHAPES = {"A": "h n", "B": "h n", "C": "c h n", "dt": "h", "P": "r h n", "D": "c h"}
 KEYS = {"s4d": ("A", "B", "C", "dt"), "s4": ("A", "P", "B", "C", "dt")}
 
@@ -30,7 +33,32 @@ class Continuous(NamedTuple):
     D: Tensor | None
 
 
-class OwnParameters(nn.Module):
+class Parameters(PublishedNames):
+    """What a layer computes with: `continuous()`, and that discretised."""
+
+    def __init__(self, kernel_type: str, disc: str):
+        super().__init__()
+        self.kernel_type, self.disc = kernel_type, disc
+
+    def discretised(self, rate: float = 1.0) -> tuple[dplr.Dplr | diagonal.Diagonal, Tensor | None]:
+        """The discrete system of steps `rate` as long, and D (C, H)."""
+        A, B, C, dt, P, skip = self.continuous()
+        with full_precision(dt):
+            if P is not None:  # kernel "s4"
+                return dplr.discretise(A, P, B, C, dt * rate), skip
+            return diagonal.discretise(A, B, C, dt * rate, self.disc), skip
+
+    def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
+        """A_bar, B_bar, C of the recurrence, dense for s4: see `matrices` of `dplr` and of `diagonal`."""
+        system, _ = self.discretised()
+        with full_precision(system.B):
+            return FAMILIES[self.kernel_type].matrices(system)
+
+    def continuous(self) -> Continuous:
+        raise NotImplementedError
+
+
+class OwnParameters(Parameters):
     """Trained: log_dt (H,), log_A_real, A_imag (H, n), B (H, n, 2), C (C, H, n, 2), P (r, H, n, 2), D (C, H).
 
     A = -exp(log_A_real) + i A_imag; the last axis of B, C, P holds real and imaginary part. As in cssm.nn.layers.s4.
@@ -40,7 +68,7 @@ class OwnParameters(nn.Module):
     C: Tensor
 
     def __init__(self, options: KernelOptions, d_model: int, channels: int):
-        super().__init__()
+        super().__init__(options.kernel, check_discretisation(options.kernel, options.disc))
         low, high = math.log(options.dt_min), math.log(options.dt_max)
         self.log_dt = nn.Parameter(low + (high - low) * torch.rand(d_model))
         initial = initial_parameters(options.kernel, options.init, options.d_state)
@@ -64,7 +92,7 @@ class OwnParameters(nn.Module):
         return Continuous(A, pairs["B"], pairs["C"], torch.exp(held["log_dt"]), pairs.get("P"), held.get("D"))
 
 
-class GivenParameters(nn.Module):
+class GivenParameters(Parameters):
     """The caller's A, B, C, dt (and P, D), used as they are: A is the matrix itself, dt the step itself; or the arrays
     of published code (`cssm.torch.s4.published`), kept under the names they have there.
 
@@ -75,8 +103,9 @@ class GivenParameters(nn.Module):
     B: Tensor
     C: Tensor
 
-    def __init__(self, kernel: str, config: dict[str, Any], d_model: int, channels: int):
-        super().__init__()
+    def __init__(self, kernel: str, config: dict[str, Any], d_model: int, channels: int, disc: str | None = None):
+        disc = config.get("disc") if disc is None and is_published(config) else disc
+        super().__init__(kernel, check_discretisation(kernel, disc))
         self.published = {}
         if is_published(config):
             check_published(kernel, config, d_model, channels)
@@ -137,6 +166,12 @@ def _check_given(name: str, value: Any, sizes: dict[str, int]) -> None:
     real = name in ("dt", "D")
     if not (value.is_floating_point() if real else value.is_complex()):
         raise ShapeError(f"param_config: {name} is {value.dtype}, expected {'real' if real else 'complex'} floats")
+
+
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager:
+    """Autocast would take the matrix products of the kernel to half precision."""
+    enabled = torch.is_autocast_enabled(x.device.type)
+    return torch.autocast(x.device.type, enabled=False) if enabled else contextlib.nullcontext()
 
 
 def _at_least_single(value: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ Source: the parameterisation of S4 (Gu et al. 2022) and S4D (Gu et al. 2022), as
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cssm.core.errors import ShapeError, UsageError
 
@@ -25,6 +25,37 @@ TRANSFORMS = {
     "sigmoid": torch.sigmoid,
     "softplus": torch.nn.functional.softplus,
 }
+
+
+class PublishedNames(nn.Module):
+    """How published code reads the recurrence out of a kernel: `_setup_step()`, then dA, dB, dC.
+
+    For "s4" dA (H, 2n, 2n), dB (H, 2n), dC (C, H, 2n) act on the state beside its conjugate: y = Re(dC x). For "s4d"
+    they are (H, n), (H, n), (C, H, n): y = 2 Re(dC x). All complex, made anew from the parameters whenever they are
+    read, so never stale, and with gradients.
+    """
+
+    def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
+        raise NotImplementedError
+
+    def _setup_step(self, mode: str = "dense") -> None:
+        if mode != "dense":
+            raise UsageError(f"the kernel's dA, dB, dC are dense, not {mode!r}: leave mode out")
+
+    @property
+    def dA(self) -> Tensor:
+        """A_bar."""
+        return self.matrices()[0]
+
+    @property
+    def dB(self) -> Tensor:
+        """B_bar."""
+        return self.matrices()[1]
+
+    @property
+    def dC(self) -> Tensor:
+        """C."""
+        return self.matrices()[2]
 
 
 def is_published(config: dict[str, Any]) -> bool:
