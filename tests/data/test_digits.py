@@ -2,10 +2,13 @@ import sys
 
 import numpy as np
 import pytest
-from data_helpers import validate
+from data_helpers import assert_same_batch, validate
 
+from cssm.cli import main
 from cssm.core.errors import UsageError
-from cssm.data import Digits
+from cssm.data import Digits, open_files
+from cssm.data.formats.stored import verify
+from cssm.data.make import make
 
 pytest.importorskip("sklearn")
 
@@ -23,6 +26,22 @@ def test_zoom_repeats_pixels():
     assert len(large) == 3 and large[2]["input"].shape == (32, 32, 3)
     np.testing.assert_array_equal(large[2]["input"][::4, ::4], small[2]["input"])
     assert small.batch([0, 1, 2])["input"].max() >= 240
+
+
+def test_made_into_shards_they_are_the_same(tmp_path):
+    """By default all of them, and a run reads them back with --data-dir."""
+    assert main(["data", "make", "digits", "--out", str(tmp_path / "made"), "--seed", "3"]) == 0
+    data = open_files(tmp_path / "made", "digits")
+    assert data.class_names == Digits.class_names and data.baseline == "majority" and verify(tmp_path / "made") == 1797
+    for split in ("train", "val", "test"):
+        stored, own = data.source(split), Digits().source(split, seed=3)
+        assert_same_batch(stored.batch(np.arange(len(stored))), own.batch(np.arange(len(own))))
+
+
+def test_too_many_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UsageError, match="271 samples were asked for, the files hold 270"):
+        make(Digits(), out=tmp_path / "made", splits={"train": 5, "val": 271})
+    assert not list(tmp_path.iterdir())
 
 
 def test_errors(monkeypatch):

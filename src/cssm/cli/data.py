@@ -21,18 +21,18 @@ Split = Literal["train", "val", "test"]
 class Make:
     out: Path
     """Folder for the shards."""
-    train: int = 10_000
-    """Training samples; 0 leaves the split out, as for the other two."""
-    val: int = 1_000
-    """Validation samples."""
-    test: int = 1_000
-    """Test samples."""
+    train: int | None = None
+    """Training samples; 0 leaves the split out, as for the other two. Default 10,000, of digits all 1,257."""
+    val: int | None = None
+    """Validation samples; default 1,000, of digits all 270."""
+    test: int | None = None
+    """Test samples; default 1,000, of digits all 270."""
     format: Literal["arrayrecord", "tfrecord"] = "arrayrecord"
     """tfrecord is the published layout; arrayrecord is smaller and faster to read."""
     shard_size: int = 1_000
     """Samples of a shard."""
     seed: int = 0
-    """Of the samples."""
+    """Of the samples; of digits, of their order."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
         return _verify(parse(Verify, rest, "data verify", action.help))
     from cssm.data import DATASETS
 
-    names = _generated() if name == "make" else DATASETS.names()
+    names = _written() if name == "make" else DATASETS.names()
     if rest[:1] and rest[0] in ("-h", "--help"):
         about = f"{action.help}\n\nNAME is one of {', '.join(names)}; cssm data {name} NAME --help adds its options."
         parse(action.flags, ["--help"], f"data {name} NAME", about)
@@ -100,15 +100,15 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"cssm data {name}: name a data set: {', '.join(names)}")
     dataset = DATASETS.canonical(rest[0])
     if dataset not in names:
-        raise UsageError(f"cssm data {name}: {dataset} is none of the sets it can write: name {', '.join(names)}")
+        raise UsageError(f"cssm data {name}: {dataset} has files of its own; it can write {', '.join(names)}")
     flags, data = _parse(name, dataset, rest[1:])
     return action.run(dataset, flags, data)
 
 
-def _generated() -> list[str]:
-    from cssm.data.make import GENERATED
+def _written() -> list[str]:
+    from cssm.data.make import WRITTEN
 
-    return sorted(GENERATED.values())
+    return sorted(WRITTEN.values())
 
 
 def _usage() -> str:
@@ -165,9 +165,14 @@ def _source(data: Any, split: str, size: int, seed: int | None):
 
 
 def _make(name: str, flags: Make, data) -> int:
-    from cssm.data.make import make
+    from cssm.data.make import GENERATED, make
 
-    splits = {split: getattr(flags, split) for split in ("train", "val", "test") if getattr(flags, split)}
+    splits = {}
+    for split, usual in {"train": 10_000, "val": 1_000, "test": 1_000}.items():
+        asked = getattr(flags, split)
+        if asked is None:
+            asked = usual if type(data) in GENERATED else len(data.source(split))
+        splits |= {split: asked} if asked else {}
     if not splits:
         raise UsageError("cssm data make: --train, --val and --test are all 0: ask for samples")
     options = {"format": flags.format, "shard_size": flags.shard_size, "seed": flags.seed}
@@ -241,5 +246,5 @@ ACTIONS = {
     "preview": Action("draw a contact sheet as PNG", Preview, _preview),
     "check": Action("what the label gives away without vision: markers, the majority class, colours", Check, _check),
     "verify": Action("compare the shards of a made folder with their checksums", Verify, _verify),
-    "clip": Action("write one video as .npz, for cssm stream", Clip, _clip),
+    "clip": Action("write one video as .npz, for cssm stream and cssm predict", Clip, _clip),
 }

@@ -1,4 +1,4 @@
-"""Write a generated set to shards: whole shards only, resumable, with checksums.
+"""Write a generated set, or the digits, to shards: whole shards only, resumable, with checksums.
 
 `tfrecord` is the published form (raw float32, ImageNet-normalised, published keys and file names) plus a `markers`
 feature: readers of the published files read it. `arrayrecord` holds uint8, compressed (a PathTracker video takes
@@ -17,6 +17,7 @@ import numpy as np
 from cssm.core.errors import DataError, UsageError
 from cssm.core.files import read_small_text
 
+from .digits import Digits
 from .featuretracker import FeatureTracker
 from .formats.arrayrecord import write_array_records
 from .formats.example import encode_example
@@ -28,6 +29,7 @@ from .pathtracker import PathTracker
 from .source import IMAGENET_MEAN, IMAGENET_STD, Sample, Source, check_choice, check_range
 
 GENERATED = {PathTracker: "pathtracker", Pathfinder: "pathfinder", FeatureTracker: "featuretracker"}
+WRITTEN = {**GENERATED, Digits: "digits"}  # what can be made
 FORMATS = ("arrayrecord", "tfrecord")
 SPLITS = ("train", "val", "test")
 JOURNAL = "metadata.partial.jsonl"
@@ -35,7 +37,7 @@ CHUNK = 64  # samples made at a time
 
 
 def make(
-    config: PathTracker | Pathfinder | FeatureTracker,
+    config: PathTracker | Pathfinder | FeatureTracker | Digits,
     *,
     out: Path,
     splits: dict[str, int],
@@ -51,10 +53,10 @@ def make(
     are then the same as those of an undisturbed run. metadata.json is written last.
 
     Args:
-        config: what to generate.
+        config: what to generate; or the digits, of which there are 1,257 / 270 / 270 (arrayrecord only).
         out: the folder; Pathfinder in `tfrecord` form goes into out/difficulty_{d}, as published.
         splits: samples of each of train, val, test.
-        seed: of the generator.
+        seed: of the generator, or of the order of the digits.
         format: "arrayrecord" or "tfrecord".
         shard_size: samples of a shard.
         progress: show a progress bar.
@@ -72,6 +74,9 @@ def make(
     for split, size in splits.items():
         check_choice("split", split, SPLITS)
         check_range(f"samples of {split}", size, 1, 10**9)
+        config.source(split, size=size, seed=seed)  # refuses what there is not, before anything is written
+    if type(config) not in GENERATED and format == "tfrecord":
+        raise UsageError(f"{WRITTEN[type(config)]} has no published TFRecord layout: make it as arrayrecord")
     plan = Plan(config, Path(out), dict(splits), seed, format, shard_size)
     plan.folder.mkdir(parents=True, exist_ok=True)
     done = plan.finished()
@@ -98,7 +103,7 @@ class Plan:
 
     @property
     def dataset(self) -> str:
-        return GENERATED[type(self.config)]
+        return WRITTEN[type(self.config)]
 
     @property
     def folder(self) -> Path:
@@ -214,7 +219,8 @@ def published_record(sample: Sample) -> dict[str, Any]:
 
 def _common(sample: Sample) -> dict[str, Any]:
     sizes = dict(zip(VIDEO_KEYS[-sample["input"].ndim :], sample["input"].shape, strict=True))
-    return {**sizes, "label": int(sample["label"]), "markers": sample["markers"].reshape(-1).tolist()}
+    markers = {"markers": sample["markers"].reshape(-1).tolist()} if "markers" in sample else {}
+    return {**sizes, "label": int(sample["label"]), **markers}
 
 
 def _samples(source: Source, begin: int, end: int) -> Iterator[Sample]:

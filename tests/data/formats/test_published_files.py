@@ -68,7 +68,7 @@ def test_pathfinder_tfrecord_is_resized_with_its_markers(tmp_path):
 @pytest.mark.parametrize(
     ("record", "named"),
     [
-        (pathfinder_record(pixels(4, 4, 3), 2), "label 2, expected 0 or 1"),
+        (pathfinder_record(pixels(4, 4, 3), 2), "label 2, expected 0..1"),
         (pathfinder_record(pixels(4, 4, 3), 1, height=5), r"'image' has 192 bytes, not those of \(5, 4, 3\)"),
         (pathfinder_record(pixels(4, 4, 3), 1, height=2**40), "sizes"),
         (pathfinder_record(pixels(4, 4, 3), 1, width=-4), "sizes"),

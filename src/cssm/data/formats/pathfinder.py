@@ -162,10 +162,10 @@ def image_sample(example: Example) -> Sample:
     """
     if "height" not in example:
         image = decode_image(example.bytes("image"), example.where)
-        return {"input": image, "label": binary_label(example)}
+        return {"input": image, "label": label_below(example)}
     shape = checked_shape(example, ("height", "width", "channels"))
     image = denormalise(example.array("image", "float32", shape), IMAGENET_MEAN, IMAGENET_STD, example.where)
-    sample = {"input": image, "label": binary_label(example)}
+    sample = {"input": image, "label": label_below(example)}
     return with_markers(sample, example)
 
 
@@ -184,10 +184,10 @@ def checked_shape(example: Example, keys: tuple[str, ...]) -> tuple[int, ...]:
     return shape
 
 
-def binary_label(example: Example) -> np.int32:
+def label_below(example: Example, classes: int = 2) -> np.int32:
     label = example.integer("label")
-    if label not in (0, 1):
-        raise DataError(f"{example.where}: label {label}, expected 0 or 1")
+    if not 0 <= label < classes:
+        raise DataError(f"{example.where}: label {label}, expected 0..{classes - 1}")
     return np.int32(label)
 
 

@@ -17,7 +17,7 @@ from .example import Example
 from .folders import listing, record_listing
 from .images import denormalise
 from .npy import read_npy
-from .pathfinder import binary_label, checked_shape, with_markers
+from .pathfinder import checked_shape, label_below, with_markers
 from .records import FileSource, find_layout, first_sample, record_source, spread_frames
 from .tfrecord import TFRecordFiles
 
@@ -157,7 +157,7 @@ def video_sample(example: Example) -> Sample:
     """The sample of a `tfrecord` record: `video` raw float32 (t, h, w, 3), ImageNet-normalised, back in uint8."""
     shape = checked_shape(example, ("num_frames", "height", "width", "channels"))
     video = denormalise(example.array("video", "float32", shape), IMAGENET_MEAN, IMAGENET_STD, example.where)
-    return with_markers({"input": video, "label": binary_label(example)}, example)
+    return with_markers({"input": video, "label": label_below(example)}, example)
 
 
 def flat_sample(example: Example) -> Sample:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..dataset import DATASETS, DataSet, Spec, check_split, root_of, spec_of, wi
 from ..source import Sample, Source, take
 from .arrayrecord import ArrayRecordFiles
 from .example import Example
-from .pathfinder import binary_label, checked_shape, image_sample, with_markers
+from .pathfinder import checked_shape, image_sample, label_below, with_markers
 from .pathtracker import video_sample
 from .records import inside, record_source
 from .tfrecord import TFRecordFiles
@@ -81,7 +82,8 @@ class StoredFiles(DataSet):
             if not path.is_file():
                 raise DataError(f"{path}: missing, {root / METADATA} lists it")
         if metadata["format"] == "arrayrecord":
-            files, sample = ArrayRecordFiles(paths, skip_corrupt=self.skip_corrupt), raw_sample
+            files = ArrayRecordFiles(paths, skip_corrupt=self.skip_corrupt)
+            sample = partial(raw_sample, classes=self.num_classes)
         else:
             files = TFRecordFiles(paths, skip_corrupt=self.skip_corrupt)
             sample = image_sample if metadata["dataset"] == "pathfinder" else video_sample
@@ -133,10 +135,12 @@ def _is_made(folder: Path) -> bool:
         return False
 
 
-def raw_sample(example: Example) -> Sample:
+def raw_sample(example: Example, classes: int) -> Sample:
     """The sample of an ArrayRecord: `input` raw uint8, (t,) h, w, c in int64 features, `label`, `markers`."""
     shape = checked_shape(example, VIDEO_KEYS if "num_frames" in example else VIDEO_KEYS[1:])
-    return with_markers({"input": example.array("input", "uint8", shape), "label": binary_label(example)}, example)
+    return with_markers(
+        {"input": example.array("input", "uint8", shape), "label": label_below(example, classes)}, example
+    )
 
 
 def read_metadata(root: Path) -> dict[str, Any]:
@@ -148,7 +152,7 @@ def read_metadata(root: Path) -> dict[str, Any]:
         for shards in metadata["splits"].values():
             ok &= all(isinstance(s["name"], str) and isinstance(s["sha256"], str) for s in shards)
             ok &= bool(shards) and all(type(s["samples"]) is int and s["samples"] > 0 for s in shards)
-        ok &= metadata["dataset"] in ("pathtracker", "pathfinder", "featuretracker")
+        ok &= metadata["dataset"] in ("pathtracker", "pathfinder", "featuretracker", "digits")
         ok &= isinstance(metadata["options"], dict)
         ok &= bool(metadata["splits"]) and all(split in ("train", "val", "test") for split in metadata["splits"])
     except FileNotFoundError as error:
