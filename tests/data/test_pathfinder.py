@@ -137,8 +137,8 @@ def test_paddle_coverage_is_its_area():
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"difficulty": 10}, "difficulty of published 10"),
-        ({"difficulty": 20, "preset": "lra32"}, "difficulty of lra32 20"),
+        ({"difficulty": 10}, "with preset published difficulty 10"),
+        ({"difficulty": 20, "preset": "lra32"}, "with preset lra32 difficulty 20"),
         ({"preset": "lra256"}, "lra256"),
         ({"negatives": "hard"}, "hard"),
         ({"size": 4}, "size 4"),

@@ -66,6 +66,7 @@ BAD = {
     "empty folder": (lambda d: d / "empty", DataError, "holds no"),
     "grey": (lambda d: np.zeros((8, 8), np.uint8), ShapeError, "expected"),
     "integers": (lambda d: np.zeros((8, 8, 3), int), ShapeError, "uint8"),
+    "nan": (lambda d: np.full((8, 8, 3), np.nan), DataError, "contains NaN or infinity"),
     "infinite": (lambda d: np.full((8, 8, 3), 1e36), DataError, "1e.36"),
 }
 
@@ -78,6 +79,11 @@ def test_bad_input_is_named(loaded, tmp_path, name):
     given, error, said = BAD[name]
     with pytest.raises(error, match=said):
         list(cssm.predict(*loaded, [given(tmp_path)]))
+
+
+def test_one_path_is_no_list(loaded):
+    with pytest.raises(UsageError, match="takes a list of inputs, got a str"):
+        list(cssm.predict(*loaded, "three.png"))
 
 
 def test_the_command(trained, tmp_path, capsys):

@@ -32,8 +32,8 @@ class Registry(Generic[T]):
 
     def canonical(self, name: str) -> str:
         """The name that `name`, itself or an alias, stands for. Raises UnknownNameError."""
-        found = self._aliases.get(name, name)
-        if found not in self._entries:
+        found = self._aliases.get(name, name) if isinstance(name, str) else None
+        if found is None or found not in self._entries:
             raise UnknownNameError(self.kind, name, [*self._entries, *self._aliases])
         return found
 

@@ -78,7 +78,7 @@ class Pathfinder(DataSet):
 
     def __post_init__(self):
         check_choice("preset", self.preset, tuple(PRESETS))
-        check_choice(f"difficulty of {self.preset}", self.difficulty, DIFFICULTIES[self.preset])
+        check_choice(f"with preset {self.preset} difficulty", self.difficulty, DIFFICULTIES[self.preset])
         check_choice("negatives", self.negatives, NEGATIVES)
         check_range("size", self.image_size, 8, 4096)
 

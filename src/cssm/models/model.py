@@ -8,6 +8,7 @@ from flax import nnx
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Grid
+from cssm.nn.layer import ChecksSizes, check_array
 from cssm.nn.stack import LayerFacts
 
 
@@ -26,7 +27,7 @@ class ModelConfig(Protocol):
         ...
 
 
-class Model(nnx.Module, abc.ABC):
+class Model(ChecksSizes, nnx.Module, abc.ABC):
     """A trunk that reads frames, and a head on top of it.
 
     A call is `head(features(x))`, by a shorter way where there is one. `step` is a call on the frames so far, one frame
@@ -74,6 +75,7 @@ class Model(nnx.Module, abc.ABC):
 
 def check_input(x, channels: int) -> None:
     """Raises ShapeError unless x is clips (B, T, H, W, channels) or images (B, H, W, channels), not empty."""
+    check_array("the model", x)
     if x.ndim not in (4, 5) or x.shape[-1] != channels:
         raise ShapeError(
             f"the model takes clips (B, T, H, W, {channels}) or images (B, H, W, {channels}), got shape {x.shape}"

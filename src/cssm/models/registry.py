@@ -6,6 +6,7 @@ from flax import nnx
 
 from cssm.core.errors import UsageError
 from cssm.core.registry import Registry
+from cssm.nn.layer import check_rngs
 
 from .model import Model, ModelConfig
 
@@ -30,6 +31,7 @@ def create_model(name: str, *, rngs: nnx.Rngs, **overrides) -> Model:
     (1, 2)
     """
     config = MODELS[name]
+    check_rngs(rngs)
     known = {field.name for field in dataclasses.fields(config)}
     unknown = sorted(set(overrides) - known)
     if unknown:

@@ -5,16 +5,41 @@ a class can do it declares as class facts, which nobody guesses from a signature
 """
 
 import abc
+import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
+import numpy as np
 from flax import nnx
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Grid
 
 
-class Layer(nnx.Module, abc.ABC):
+def _with_checked_sizes(init_state: Callable) -> Callable:
+    @functools.wraps(init_state)
+    def checked(self, batch, grid):
+        if not isinstance(batch, (int, np.integer)) or batch < 0:
+            raise ShapeError(f"{type(self).__name__}.init_state: batch is {batch!r}, expected the number of clips")
+        check_grid(f"{type(self).__name__}.init_state", grid)
+        return init_state(self, batch, grid)
+
+    return checked
+
+
+class ChecksSizes:
+    """Whose subclasses refuse a batch or grid that is none, by name, in `init_state`."""
+
+    init_state: Callable[..., Any]
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        if "init_state" in vars(cls):
+            cls.init_state = _with_checked_sizes(cls.init_state)
+
+
+class Layer(ChecksSizes, nnx.Module, abc.ABC):
     """A layer over clips that carries a state from frame to frame."""
 
     kind: ClassVar[str] = "layer"
@@ -41,6 +66,27 @@ class Layer(nnx.Module, abc.ABC):
     @abc.abstractmethod
     def __call__(self, x) -> Any:
         """The output of a clip with no past."""
+
+
+def check_grid(name: str, grid: Any) -> None:
+    """A ShapeError unless grid is (H, W), two integers of at least 1."""
+    pair = isinstance(grid, (tuple, list)) and len(grid) == 2
+    if not pair or not all(isinstance(side, (int, np.integer)) and side >= 1 for side in grid):
+        raise ShapeError(f"{name}: grid is {grid!r}, expected (H, W) in pixels, two integers of at least 1")
+
+
+def check_array(name: str, x: Any) -> None:
+    """A ShapeError unless x is an array of JAX or NumPy."""
+    if not isinstance(x, (jax.Array, np.ndarray)):
+        raise ShapeError(
+            f"{name} takes an array, got a {type(x).__module__}.{type(x).__name__}: give jnp.asarray of it"
+        )
+
+
+def check_rngs(rngs: Any) -> None:
+    """A UsageError unless rngs is nnx.Rngs."""
+    if not isinstance(rngs, nnx.Rngs):
+        raise UsageError(f"rngs is {rngs!r}, expected nnx.Rngs(seed), with `from flax import nnx`")
 
 
 def require_streaming(layer: Any, name: str) -> None:

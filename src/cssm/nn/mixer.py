@@ -21,7 +21,7 @@ from cssm.ops.spectral import given_dt
 from cssm.shared.annotations import describe, fits
 from cssm.shared.reset import check_reset
 
-from .layer import Layer, check_state
+from .layer import Layer, check_array, check_grid, check_rngs, check_state
 
 MIXERS: Registry[type["Mixer"] | type["Control"]] = Registry("mixer")
 READOUTS = ("all", "last", "mean")
@@ -127,8 +127,8 @@ class Mixer(Capabilities, Layer):
         """
         _check_input(self, "static", x, "B H W C", self.channels)
         _check_readout(self, "static", readout, READOUTS[1:])
-        if steps < 1:
-            raise ShapeError(f"{type(self).__name__}.static: steps is {steps}, expected at least one frame")
+        if not fits(steps, int) or steps < 1:
+            raise ShapeError(f"{type(self).__name__}.static: steps is {steps!r}, expected at least one frame")
         state = _carried(self, state, x)
         if readout not in self.closed_form:
             return _shown(x, self._scan(state, repeat_frame(x, steps), readout=readout))
@@ -238,6 +238,11 @@ def create_mixer(name: str, *, channels: int, grid: Grid | None = None, rngs: nn
     (4, 3, 3)
     """
     cls: Any = MIXERS[name]
+    check_rngs(rngs)
+    if not fits(channels, int) or channels < 1:
+        raise UsageError(f"mixer {name!r}: channels is {channels!r}, expected an integer of at least 1")
+    if grid is not None:
+        check_grid(f"mixer {name!r}", grid)
     offered = options_of(name)
     unknown = sorted(set(options) - set(offered))
     if unknown:
@@ -265,6 +270,7 @@ def document_options() -> None:
 def _check_input(mixer: Any, method: str, x, legend: str, channels: int) -> None:
     """x must be floating point, of the legend's rank, of that many channels, and not empty."""
     name = type(mixer).__name__
+    check_array(name, x)
     if x.ndim != len(legend.split()):
         frame = len(legend.split()) == 4
         what, other = ("a frame", "scan takes clips") if frame else ("a clip", "step takes frames")

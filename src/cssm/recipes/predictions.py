@@ -65,6 +65,8 @@ def predict(run: Run, model: Model, inputs: Iterable[Any]) -> Iterator[Predictio
 
 
 def _loaded(inputs: Iterable[Any], spec: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    if isinstance(inputs, (str, Path)) or not isinstance(inputs, Iterable):
+        raise UsageError(f"predict takes a list of inputs, got a {type(inputs).__name__}: put it into [ ]")
     for i, given in enumerate(inputs):
         if isinstance(given, (str, Path)):
             path = Path(given)
@@ -75,6 +77,8 @@ def _loaded(inputs: Iterable[Any], spec: tuple[int, ...]) -> Iterator[tuple[str,
             if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
                 raise ShapeError(f"input {i} is {x.dtype}: expected uint8, or normalised floats")
             if np.issubdtype(x.dtype, np.floating) and x.size:
+                if not np.isfinite(x).all():
+                    raise DataError(f"input {i} contains NaN or infinity: clean it, or give uint8")
                 check_normalised(f"input {i}", float(np.abs(x).max()))
             yield f"input {i}", x
 

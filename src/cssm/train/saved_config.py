@@ -77,7 +77,7 @@ def load_config(run_dir: str | os.PathLike) -> Any:
     path = Path(run_dir) / "config.json"
     try:
         return decode(json.loads(read_small_text(path, MAX_BYTES)))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"no configuration {path}: give the folder of a run") from None
     except DataError as error:
         raise DataError(f"{path}: {error}") from None

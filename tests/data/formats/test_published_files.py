@@ -106,7 +106,7 @@ def test_foreign_lra_lists(tmp_path, text, named):
 
 
 def test_lra_has_three_difficulties(tmp_path):
-    with pytest.raises(UsageError, match="difficulty of LRA"):
+    with pytest.raises(UsageError, match="with layout lra difficulty"):
         validate(PathfinderFiles, root=tmp_path, layout="lra", difficulty=20)
 
 

@@ -56,7 +56,7 @@ class PathfinderFiles(DataSet):
     def __post_init__(self):
         check_choice("layout", self.layout, LAYOUTS)
         if self.layout in ("lra", "tfds"):
-            check_choice(f"difficulty of {self.layout.upper()}", self.difficulty, tuple(LRA_FOLDERS))
+            check_choice(f"with layout {self.layout} difficulty", self.difficulty, tuple(LRA_FOLDERS))
         check_range("size", 1 if self.size is None else self.size, 1, LARGEST)
 
     @property
