@@ -62,7 +62,7 @@ def test_floats_of_bytes_are_told(loaded, capsys):
 BAD = {
     "missing": (lambda d: d / "none.png", DataError, "no such file"),
     "text": (lambda d: d / "a.txt", UsageError, "by its name"),
-    "damaged": (lambda d: d / "bad.png", DataError, "not a whole PNG"),
+    "damaged": (lambda d: d / "bad.png", DataError, "not a whole PNG or JPEG image$"),
     "empty folder": (lambda d: d / "empty", DataError, "holds no"),
     "grey": (lambda d: np.zeros((8, 8), np.uint8), ShapeError, "expected"),
     "integers": (lambda d: np.zeros((8, 8, 3), int), ShapeError, "uint8"),

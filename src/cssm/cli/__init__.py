@@ -5,7 +5,7 @@ import io
 import os
 import sys
 
-from cssm.core.errors import CssmError, UnknownNameError
+from cssm.core.errors import CssmError, UnknownNameError, UsageError
 
 COMMANDS = {
     "train": "train a recipe, or your own data, any value overridden; --resume continues",
@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         if argv[0] not in COMMANDS:
-            raise UnknownNameError("command", argv[0], COMMANDS)
+            raise UnknownNameError("command", argv[0], [*COMMANDS, "--version", "--help"])
+        _refuse_empty(argv)
         os.environ.setdefault("NNX_GRAPH_MODE", "false")
         os.environ.setdefault("NNX_GRAPH_UPDATES", "false")
         return importlib.import_module(f"cssm.cli.{argv[0]}").main(argv[1:]) or 0
@@ -71,3 +72,10 @@ def main(argv: list[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"cssm: error: {where}{error.strerror or error}: choose another path", file=sys.stderr)
         return 1
+
+
+def _refuse_empty(argv: list[str]) -> None:
+    """An empty word, such as that of an unset shell variable, would be the current folder where a path is read."""
+    for before, word in zip(argv, argv[1:], strict=False):
+        if not word.strip():
+            raise UsageError(f"cssm {argv[0]}: the word after {before} is empty: leave it out, or name what is meant")

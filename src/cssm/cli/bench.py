@@ -73,6 +73,8 @@ def _check(flags: Flags) -> None:
         raise UsageError("cssm bench: give --op NAME, --model NAME or --sweep NAME (several of each), or --all")
     if flags.repeats < 1:
         raise UsageError(f"--repeats is {flags.repeats}: give at least 1")
+    if not flags.budget >= 0:
+        raise UsageError(f"--budget is {flags.budget:g}: give seconds, 0 or more")
 
 
 def _chosen(flags: Flags, bench):

@@ -172,6 +172,8 @@ def _make(name: str, flags: Make, data) -> int:
         asked = getattr(flags, split)
         if asked is None:
             asked = usual if type(data) in GENERATED else len(data.source(split))
+        if asked < 0:
+            raise UsageError(f"--{split} is {asked}: give a number of samples, or 0 to leave the split out")
         splits |= {split: asked} if asked else {}
     if not splits:
         raise UsageError("cssm data make: --train, --val and --test are all 0: ask for samples")

@@ -35,7 +35,7 @@ def contact_sheet(
         source: samples of one shape; the first 512 are searched for the classes, ten of which at most are drawn.
         path: the file to write; its folder is made.
         title: a line on top.
-        samples: samples of each class.
+        samples: samples of each class, at most 512.
         frames: frames shown of a video.
         tile: the least side of a panel, px.
         names: what the labels 0, 1, ... stand for; by default "label 0", "label 1", ...
@@ -51,6 +51,8 @@ def contact_sheet(
     """
     if not len(source) or min(samples, frames, tile) < 1:
         raise UsageError("a contact sheet needs a source that is not empty, and samples, frames and tile of at least 1")
+    if samples > SEARCHED:
+        raise UsageError(f"a contact sheet of {samples} samples of each class: {SEARCHED} are searched, ask for fewer")
     chosen = _choose(source, samples)
     if np.ndim(chosen[0][1][0]) not in (3, 4):
         raise UsageError(f"input of shape {np.shape(chosen[0][1][0])}: expected (h, w, 3) or (t, h, w, 3)")

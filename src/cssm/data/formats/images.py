@@ -30,7 +30,7 @@ def decode_image(data: bytes, where: str, *, size: int | None = None, crop: bool
 
     Raises DataError when the data are no whole PNG or JPEG, have more than 64 million pixels, or 16 bits a channel.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
@@ -41,7 +41,8 @@ def decode_image(data: bytes, where: str, *, size: int | None = None, crop: bool
                 raise DataError(f"{where}: {found}, expected 8 bits a channel: convert the image first")
             image = _upright(image).convert("RGB")
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: not a whole PNG or JPEG image ({error})") from error
+        why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # that one names a buffer of ours
+        raise DataError(f"{where}: not a whole PNG or JPEG image{why}") from error
     if size is None:
         return np.asarray(image)
     if crop:
