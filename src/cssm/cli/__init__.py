@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import itertools
 import os
 import sys
 
@@ -76,6 +77,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _refuse_empty(argv: list[str]) -> None:
     """An empty word, such as that of an unset shell variable, would be the current folder where a path is read."""
-    for before, word in zip(argv, argv[1:], strict=False):
+    for before, word in itertools.pairwise(argv):
         if not word.strip():
             raise UsageError(f"cssm {argv[0]}: the word after {before} is empty: leave it out, or name what is meant")
