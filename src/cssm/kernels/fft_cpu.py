@@ -82,9 +82,9 @@ def plan(n: int, double: bool) -> Plan:
         roots[radix] = end
         rotations.append(np.exp(-2j * np.pi * np.arange(radix) / radix))
         end += radix
-    stages = np.array([[radix, roots.get(radix, 0)] for radix in radices], np.int64).reshape(-1, 2)
+    stages = np.array([[radix, roots.get(radix, 0)] for radix in radices], np.int32).reshape(-1, 2)
     table = np.concatenate([*rotations, np.ones(1)]).astype(np.complex128 if double else np.complex64)
-    return Plan(stages, table, np.argsort(place), place)
+    return Plan(stages, table, np.argsort(place).astype(np.int32), place.astype(np.int32))
 
 
 @inlined

@@ -56,7 +56,7 @@ def tasks(batch: int, channels: int, double: bool) -> int:
 def aligned(like, count):
     """`count` numbers of the precision of `like` whose address is a multiple of 64."""
     room = np.empty(count + 64, like.dtype)
-    skip = (-room.ctypes.data % 64) // room.itemsize
+    skip = (-np.int64(room.ctypes.data) % 64) // room.itemsize
     return room[skip : skip + count]
 
 

@@ -1,0 +1,291 @@
+"""Compiled kernels inside XLA's CPU programs: one typed FFI handler, written in numba, on XLA's own threads.
+
+A kernel is a function task(frame, number), compiled to C by `cfunc`, which reads arrays from XLA's call frame and does
+one of the tasks of the call. The handler asks XLA's thread pool for helpers and takes part itself; whoever is free takes
+the next task, so a busy pool costs time, never an answer. No array is copied, no compiler or GIL is needed.
+
+Operand 0 of every call is a vector of int32: the kernel's number, then what the kernel makes of the others.
+Layout of the frame: xla/ffi/api/c_api.h, 0.x. Source: the documentation of XLA's foreign function interface.
+"""
+
+import ctypes
+import logging
+import os
+from functools import cache
+from typing import Any, no_type_check
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba import carray, cfunc, types
+from numba.extending import intrinsic
+
+from cssm.shared.compiled import compiled
+
+log = logging.getLogger("cssm")
+TARGET = "cssm_cpu"
+KERNELS = 8
+_table = (ctypes.c_int64 * (2 + 2 * KERNELS))()  # threads, address of the worker, those of float32 and float64 kernels
+llvmlite.binding.add_symbol("cssm_cpu_table", ctypes.addressof(_table))
+F32, F64, C64, C128 = 11, 12, 15, 18  # XLA_FFI_DataType
+
+
+def _cast(kind):
+    @intrinsic
+    def to(typingctx, address):
+        def generate(context, builder, sig, args):
+            return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+        return types.CPointer(kind)(types.int64), generate
+
+    return to
+
+
+_i64, _i32, _u8 = _cast(types.int64), _cast(types.int32), _cast(types.uint8)
+_f32, _f64, _c64, _c128 = (_cast(kind) for kind in (types.float32, types.float64, types.complex64, types.complex128))
+_WORD = ir.IntType(64)
+
+
+@intrinsic
+def _table_address(typingctx):
+    def generate(context, builder, sig, args):
+        found = builder.module.globals.get("cssm_cpu_table")
+        if found is None:
+            found = ir.GlobalVariable(builder.module, _WORD, "cssm_cpu_table")
+        return builder.ptrtoint(found, _WORD)
+
+    return types.int64(), generate
+
+
+def _of_the_c_library(name: str, words: int, returns: ir.Type):
+    """A function of the C library, of no word or one; what it returns counts as a word."""
+
+    def generate(context, builder, sig, args):
+        kind = ir.FunctionType(returns, [_WORD] * words)
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        found = builder.call(function, args)
+        return found if returns == _WORD else context.get_constant(types.int64, 0)
+
+    if words:
+        return intrinsic(lambda typingctx, word: (types.int64(types.int64), generate))
+    return intrinsic(lambda typingctx: (types.int64(), generate))
+
+
+_malloc = _of_the_c_library("malloc", 1, _WORD)
+_free = _of_the_c_library("free", 1, ir.VoidType())
+_yield = _of_the_c_library("sched_yield", 0, ir.IntType(32))
+
+
+@intrinsic
+def _call1(typingctx, address, word):
+    """The function at an address, of one word."""
+
+    def generate(context, builder, sig, args):
+        kind = ir.FunctionType(_WORD, [_WORD]).as_pointer()
+        return builder.call(builder.inttoptr(args[0], kind), [args[1]])
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def _call2(typingctx, address, first, second):
+    def generate(context, builder, sig, args):
+        kind = ir.FunctionType(_WORD, [_WORD, _WORD]).as_pointer()
+        return builder.call(builder.inttoptr(args[0], kind), args[1:])
+
+    return types.int64(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def _fetch_add(typingctx, address, amount):
+    """Add to a word in memory, atomically; what it was."""
+
+    def generate(context, builder, sig, args):
+        pointer = builder.inttoptr(args[0], _WORD.as_pointer())
+        return builder.atomic_rmw("add", pointer, args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@compiled
+@no_type_check
+def _word(address):
+    return carray(_i64(address), (1,))[0]
+
+
+@compiled
+@no_type_check
+def buffer_of(frame, result, index):
+    """The address of the buffer of an operand, or of a result."""
+    return _word(_word(frame + (112 if result else 72)) + 8 * index)
+
+
+@compiled
+@no_type_check
+def data_of(buffer):
+    return _word(buffer + 24)
+
+
+@compiled
+@no_type_check
+def dim_of(buffer, axis):
+    return _word(_word(buffer + 40) + 8 * axis)
+
+
+@compiled
+@no_type_check
+def size_of(buffer):
+    size = 1
+    for axis in range(_word(buffer + 32)):
+        size *= dim_of(buffer, axis)
+    return size
+
+
+@compiled
+@no_type_check
+def dtype_of(buffer):
+    return carray(_i32(buffer + 16), (1,))[0]
+
+
+# A call under way, seven words: the next task, tasks, those done, who holds it, the kernel, the frame, failures.
+
+
+@compiled
+@no_type_check
+def _work(call):
+    """Take tasks until none is left; then let go of the call."""
+    words = carray(_i64(call), (7,))
+    while True:
+        number = _fetch_add(call, 1)
+        if number >= words[1]:
+            break
+        if _call2(words[4], words[5], number) != 1:
+            _fetch_add(call + 48, 1)
+        _fetch_add(call + 16, 1)
+    if _fetch_add(call + 24, -1) == 1:
+        _free(call)
+    return 0
+
+
+@compiled
+@no_type_check
+def _run(frame, kernel, tasks):
+    """All tasks, with helpers of XLA's pool where there are any; how many failed."""
+    table = carray(_i64(_table_address()), (2,))
+    api, context = _word(frame + 16), _word(frame + 24)
+    argument = np.zeros(5, np.int64)
+    here = np.int64(argument.ctypes.data)
+    helpers = 0
+    if tasks > 1 and _word(api) >= 152:
+        argument[0], argument[2], argument[3] = 32, context, here + 32
+        if _call1(_word(api + 144), here) == 0:
+            helpers = min(argument[4], table[0], tasks) - 1
+    call = _malloc(56)
+    words = carray(_i64(call), (7,))
+    words[0], words[1], words[2], words[3], words[4], words[5], words[6] = 0, tasks, 0, 2, kernel, frame, 0
+    for _ in range(helpers):
+        _fetch_add(call + 24, 1)
+        argument[0], argument[1], argument[2], argument[3], argument[4] = 40, 0, context, table[1], call
+        if _call1(_word(api + 136), here) != 0:
+            _fetch_add(call + 24, -1)
+            break
+    _work(call)
+    while _fetch_add(call + 16, 0) < tasks:
+        _yield()
+    failed = words[6]
+    if _fetch_add(call + 24, -1) == 1:
+        _free(call)
+    return failed
+
+
+@compiled
+@no_type_check
+def _error(frame, code, text):
+    api = _word(frame + 16)
+    argument = np.zeros(4, np.int64)
+    argument[0], argument[2], argument[3] = 28, np.int64(text.ctypes.data), code
+    return _call1(_word(api + 48), np.int64(argument.ctypes.data))
+
+
+@compiled
+@no_type_check
+def _describe(frame):
+    """XLA asks for the version at registration: whether this call is that question, answered."""
+    extension = _word(frame + 8)
+    if extension == 0 or carray(_i32(extension + 8), (1,))[0] != 1:
+        return False
+    metadata = _word(extension + 24)
+    asked, version = carray(_i32(_word(frame + 16) + 32), (2,)), carray(_i32(metadata + 24), (3,))
+    version[0], version[1], version[2] = asked[0], asked[1], 0
+    carray(_i64(metadata + 40), (1,))[0] = 0
+    return True
+
+
+NO_KERNEL = np.frombuffer(b"cssm: a kernel this program calls is not compiled in this process: import cssm first\0", np.uint8)
+FAILED = np.frombuffer(b"cssm: a compiled kernel failed: memory ran out\0", np.uint8)
+
+
+@compiled
+@no_type_check
+def _handle(frame):
+    if _describe(frame):
+        return 0
+    numbers, table = buffer_of(frame, False, 0), carray(_i64(_table_address()), (2 + 2 * KERNELS,))
+    state = buffer_of(frame, False, 4)
+    double = dtype_of(state) == C128
+    kernel = table[2 + 2 * carray(_i32(data_of(numbers)), (1,))[0] + double]
+    if kernel == 0:
+        return _error(frame, 9, NO_KERNEL)
+    pairs = dim_of(state, 0) * dim_of(state, 1)  # batch rows and channels
+    lanes = 8 if double else 16
+    if _run(frame, kernel, -(-pairs // lanes)) > 0:
+        return _error(frame, 8, FAILED)
+    return 0
+
+
+def usable_threads() -> int:
+    """CPUs this process may use: of its affinity, its cgroup, and OMP_NUM_THREADS where that says fewer."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    count = min(count, int(asked)) if asked.isdecimal() and int(asked) else count
+    try:
+        quota, period = open("/sys/fs/cgroup/cpu.max").read().split()
+        return max(1, min(count, -(-int(quota) // int(period))))
+    except (OSError, ValueError):
+        return count
+
+
+@cache
+def available() -> str | None:
+    """Registers the handler with JAX; None, or why it cannot be."""
+    import jax
+
+    header = os.path.join(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h")
+    try:
+        text = open(header).read()
+        major = int(text.partition("XLA_FFI_API_MAJOR ")[2].split()[0])
+    except (OSError, ValueError, IndexError):
+        return "the version of XLA's C interface cannot be read"
+    if major != 0:
+        return f"XLA's C interface has version {major}, 0 is known"
+    worker, handler = (
+        cfunc(types.int64(types.int64), cache=True)(function.py_func) for function in (_work, _handle)
+    )
+    _kept.extend((worker, handler))
+    _table[0], _table[1] = usable_threads(), worker.address
+    capsule = ctypes.pythonapi.PyCapsule_New
+    capsule.restype, capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    jax.ffi.register_ffi_target(TARGET, capsule(handler.address, None, None), platform="cpu", api_version=1)
+    return None
+
+
+_kept: list[Any] = []
+
+
+def enter(number: int, double: bool, task: Any) -> None:
+    """Make the kernel of that number known to the handler: task(frame, number of the task) -> 1."""
+    place = 2 + 2 * number + double
+    if not _table[place]:
+        function = cfunc(types.int64(types.int64, types.int64), cache=True)(task)
+        _kept.append(function)
+        _table[place] = function.address
