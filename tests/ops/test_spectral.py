@@ -22,7 +22,7 @@ from cssm.ops.spectral import (
 from made import values_and_gradients
 from tolerances import assert_close
 
-FAST = ("stream", "clip", "parallel")
+FAST = ("native", "stream", "clip", "parallel")
 
 
 def arguments(shape, seed=0):

@@ -287,3 +287,8 @@ def _prime(z, o, d, p, rotations, roots, work):
         odd = times_minus_i(odd)
         store(z, o + k * d, even - odd)
         store(z, o + (p - k) * d, even + odd)
+
+
+def work_size(*sides: int) -> int:
+    """Numbers of scratch that transforms of these lengths need: twice the half of their largest prime."""
+    return 2 * (max((p for n in sides for p in factors(n)), default=1) // 2) + 2

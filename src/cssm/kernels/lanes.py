@@ -10,7 +10,7 @@ Numbers may be contracted to fused multiply-adds, never reordered: results do no
 """
 
 import operator
-from typing import Any
+import platform
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -78,12 +78,14 @@ def _splat(builder, kind: Real, value):
 def _arithmetic(op, instruction: str) -> None:
     """op between lanes of one kind, and between lanes and a number of their precision."""
 
-    @infer_global(op)
+    @infer_global(op)  # pyright: ignore[reportOptionalCall]
     class Typing(AbstractTemplate):
         def generic(self, args, kws):
             if len(args) != 2 or not any(isinstance(a, (Real, Complex)) for a in args):
                 return None
-            wide = next((a for a in args if isinstance(a, Complex)), None) or next(a for a in args if isinstance(a, Real))
+            wide = next((a for a in args if isinstance(a, Complex)), None) or next(
+                a for a in args if isinstance(a, Real)
+            )
             real = wide.real if isinstance(wide, Complex) else wide
             fits = all(a in (wide, real) or isinstance(a, types.Float) for a in args)
             return signature(wide, *args) if fits else None
@@ -143,7 +145,7 @@ def load_real(typingctx, z, i):
     kind = Real(z.dtype)
 
     def generate(context, builder, sig, args):
-        return _aligned(builder.load(_at(context, builder, sig.args[0], *args, kind)), kind)
+        return _aligned(builder.load(_at(context, builder, sig.args[0], args[0], args[1], kind)), kind)
 
     return kind(z, types.intp), generate
 
@@ -153,7 +155,7 @@ def store_real(typingctx, z, i, value):
     """z[i : i + lanes] = value."""
 
     def generate(context, builder, sig, args):
-        _aligned(builder.store(args[2], _at(context, builder, sig.args[0], *args[:2], value)), value)
+        _aligned(builder.store(args[2], _at(context, builder, sig.args[0], args[0], args[1], value)), value)
         return context.get_dummy_value()
 
     return types.void(z, types.intp, value), generate
@@ -262,3 +264,46 @@ def kept(typingctx, a, alive):
         return _complex(context, builder, a, *parts)
 
     return a(a, alive), generate
+
+
+X86 = platform.machine() in ("x86_64", "AMD64")
+FLUSH = 0x8040  # of the control word: take denormal numbers for 0, as input and as output
+
+
+def _control(context, builder, name: str, word):
+    """Store the control word of the vector unit at `word`, or load it."""
+    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
+    full = f"llvm.x86.sse.{name}"
+    function = builder.module.globals.get(full) or ir.Function(builder.module, kind, full)
+    builder.call(function, [builder.bitcast(word, ir.IntType(8).as_pointer())])
+
+
+@intrinsic
+def flush_denormals(typingctx):
+    """From here on denormal numbers are 0, as in XLA's programs: a state that dies away must not take a hundred times
+    as long. Returns what `restore_denormals` needs; does nothing on other than x86 processors."""
+
+    def generate(context, builder, sig, args):
+        if not X86:
+            return context.get_constant(types.uint32, 0)
+        word = cgutils.alloca_once(builder, ir.IntType(32))
+        _control(context, builder, "stmxcsr", word)
+        before = builder.load(word)
+        builder.store(builder.or_(before, ir.Constant(ir.IntType(32), FLUSH)), word)
+        _control(context, builder, "ldmxcsr", word)
+        return before
+
+    return types.uint32(), generate
+
+
+@intrinsic
+def restore_denormals(typingctx, before):
+    """Back to what was before `flush_denormals`."""
+
+    def generate(context, builder, sig, args):
+        if X86:
+            word = cgutils.alloca_once_value(builder, args[0])
+            _control(context, builder, "ldmxcsr", word)
+        return context.get_dummy_value()
+
+    return types.void(types.uint32), generate

@@ -17,8 +17,21 @@ import numpy as np
 
 from cssm.shared.compiled import compiled
 
-from .fft_cpu import Plan, backward, forward, plan, transformable
-from .lanes import BYTES, conj, join, kept, lane_count, load, load_real, store, store_real, times_minus_i, zero
+from .fft_cpu import backward, forward, transformable
+from .lanes import (
+    BYTES,
+    conj,
+    flush_denormals,
+    join,
+    kept,
+    lane_count,
+    load,
+    load_real,
+    restore_denormals,
+    store,
+    store_real,
+    times_minus_i,
+)
 
 FRAMES, NOTHING, CONSTANT = 0, 1, 2  # what comes in: x, no input, one spectrum at every frame
 
@@ -78,7 +91,11 @@ def lane_offsets(like, task, batch, channels, row, channel):
 @no_type_check
 def neighbours(offsets, used):
     """Whether all lanes are in use and lie side by side."""
-    return used == offsets.shape[0] and offsets[-1] - offsets[0] == used - 1 and offsets[used // 2] - offsets[0] == used // 2
+    return (
+        used == offsets.shape[0]
+        and offsets[-1] - offsets[0] == used - 1
+        and offsets[used // 2] - offsets[0] == used // 2
+    )
 
 
 @compiled
@@ -159,7 +176,9 @@ def rows_in(x, offsets, side_by_side, at, height, width, channels, row, target, 
 
 @compiled
 @no_type_check
-def rows_out(source, y, offsets, used, side_by_side, at, height, width, channels, row, stages, rotations, place, work, lanes):
+def rows_out(
+    source, y, offsets, used, side_by_side, at, height, width, channels, row, stages, rotations, place, work, lanes
+):
     """The way back of `rows_in`, divided by H W."""
     wide = 2 * lane_count(y)
     half, first, scale = width // 2 + 1, offsets[0], 1.0 / (height * width)
@@ -207,7 +226,7 @@ def scan(
     reverse: from the last frame on, s_t = conj(K) s_{t+1} + X_t where frame t + 1 is no reset; it starts from s =
     `state` + X without a product, and ends with that of conj(K).
     """
-    lanes = lane_count(x)
+    control, lanes = flush_denormals(), lane_count(x)
     wide, half = 2 * lanes, width // 2 + 1
     size = half * (height + 1) * wide
     frame = height * width * channels
@@ -245,7 +264,22 @@ def scan(
     for n in range(steps):
         t = steps - 1 - n if reverse else n
         if source == FRAMES:
-            rows_in(x, offsets, side_by_side, t * frame, height, width, channels, row, Z, stages, rotations, place, work, buffer)
+            rows_in(
+                x,
+                offsets,
+                side_by_side,
+                t * frame,
+                height,
+                width,
+                channels,
+                row,
+                Z,
+                stages,
+                rotations,
+                place,
+                work,
+                buffer,
+            )
         if restarts and not reverse:
             for lane in range(lanes):
                 alive[lane] = 0 if reset[resets[lane] + t] else 1
@@ -281,7 +315,21 @@ def scan(
                 backward(Z, column, height, tall_stages, tall_rotations, work)
         if every_frame:
             rows_out(
-                Z, y, shown, used, side_by_side, t * frame, height, width, channels, row, stages, rotations, place, work, buffer
+                Z,
+                y,
+                shown,
+                used,
+                side_by_side,
+                t * frame,
+                height,
+                width,
+                channels,
+                row,
+                stages,
+                rotations,
+                place,
+                work,
+                buffer,
             )
     if reverse:
         if restarts:
@@ -304,7 +352,10 @@ def scan(
             for o in range(column, column + height * wide, wide):
                 store(Z, o, load(M, o) * (1.0 / steps) if totals else load(S, o))
             backward(Z, column, height, tall_stages, tall_rotations, work)
-        rows_out(Z, y, shown, used, side_by_side, 0, height, width, channels, row, stages, rotations, place, work, buffer)
+        rows_out(
+            Z, y, shown, used, side_by_side, 0, height, width, channels, row, stages, rotations, place, work, buffer
+        )
+    restore_denormals(control)
 
 
 @compiled
@@ -317,7 +368,7 @@ def kernel_gradient(
 
     With s_t the cotangents of the states this is sum_t s_t S*_{t-1}, without their history: see ops/spectral/README.md.
     """
-    lanes = lane_count(x)
+    control, lanes = flush_denormals(), lane_count(x)
     wide, half = 2 * lanes, width // 2 + 1
     size = half * (height + 1) * wide
     frame = height * width * channels
@@ -346,8 +397,12 @@ def kernel_gradient(
         L[i] = D[i]
         D[i] = 0
     for t in range(steps):
-        rows_in(x, offsets, side_by_side, t * frame, height, width, channels, row, Z, stages, rotations, place, work, buffer)
-        rows_in(g, offsets, side_by_side, t * frame, height, width, channels, row, G, stages, rotations, place, work, buffer)
+        rows_in(
+            x, offsets, side_by_side, t * frame, height, width, channels, row, Z, stages, rotations, place, work, buffer
+        )
+        rows_in(
+            g, offsets, side_by_side, t * frame, height, width, channels, row, G, stages, rotations, place, work, buffer
+        )
         if restarts:
             for lane in range(lanes):
                 alive[lane] = 0 if reset[resets[lane] + t] else 1
@@ -369,3 +424,4 @@ def kernel_gradient(
         for o in range(column, column + height * wide, wide):
             store(D, o, load(D, o) + load(L, o) * conj(load(P, o)))
     give_out(D, out, spectra, used, height, half, tall_order, buffer)
+    restore_denormals(control)

@@ -6,7 +6,7 @@ Operands: numbers (int32: kernel, source, every_frame, reverse, totals, slopes, 
 
 from typing import no_type_check
 
-from numba import carray
+from numba import carray  # pyright: ignore[reportPrivateImportUsage]
 
 from cssm.shared.compiled import compiled
 
@@ -83,7 +83,8 @@ def _gradient_single(frame, task):
     x = buffer_of(frame, False, 1)
     kernel_gradient(
         task, _single_reals(frame, False, 1), _single_reals(frame, False, 2), _single_pairs(frame, False, 3),
-        _single_pairs(frame, False, 4), _single_pairs(frame, False, 12), _bytes(frame, 5), _single_pairs(frame, True, 0),
+        _single_pairs(frame, False, 4), _single_pairs(frame, False, 12), _bytes(frame, 5),
+        _single_pairs(frame, True, 0),
         dim_of(x, 0), dim_of(x, 1), dim_of(x, 2), dim_of(x, 3), dim_of(x, 4),
         _stages(frame, 6), _single_rotations(frame, 7), _places(frame, 8), numbers[6],
         _stages(frame, 9), _single_rotations(frame, 10), _places(frame, 11),
@@ -136,7 +137,8 @@ def _gradient_double(frame, task):
     x = buffer_of(frame, False, 1)
     kernel_gradient(
         task, _double_reals(frame, False, 1), _double_reals(frame, False, 2), _double_pairs(frame, False, 3),
-        _double_pairs(frame, False, 4), _double_pairs(frame, False, 12), _bytes(frame, 5), _double_pairs(frame, True, 0),
+        _double_pairs(frame, False, 4), _double_pairs(frame, False, 12), _bytes(frame, 5),
+        _double_pairs(frame, True, 0),
         dim_of(x, 0), dim_of(x, 1), dim_of(x, 2), dim_of(x, 3), dim_of(x, 4),
         _stages(frame, 6), _double_rotations(frame, 7), _places(frame, 8), numbers[6],
         _stages(frame, 9), _double_rotations(frame, 10), _places(frame, 11),

@@ -1,8 +1,8 @@
 """Compiled kernels inside XLA's CPU programs: one typed FFI handler, written in numba, on XLA's own threads.
 
 A kernel is a function task(frame, number), compiled to C by `cfunc`, which reads arrays from XLA's call frame and does
-one of the tasks of the call. The handler asks XLA's thread pool for helpers and takes part itself; whoever is free takes
-the next task, so a busy pool costs time, never an answer. No array is copied, no compiler or GIL is needed.
+one of the tasks of the call. The handler asks XLA's thread pool for helpers and takes part itself; whoever is free
+takes the next task, so a busy pool costs time, never an answer. No array is copied, no compiler or GIL is needed.
 
 Operand 0 of every call is a vector of int32: the kernel's number, then what the kernel makes of the others.
 Layout of the frame: xla/ffi/api/c_api.h, 0.x. Source: the documentation of XLA's foreign function interface.
@@ -12,12 +12,13 @@ import ctypes
 import logging
 import os
 from functools import cache
+from pathlib import Path
 from typing import Any, no_type_check
 
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, types
+from numba import carray, cfunc, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
 
 from cssm.shared.compiled import compiled
@@ -221,7 +222,9 @@ def _describe(frame):
     return True
 
 
-NO_KERNEL = np.frombuffer(b"cssm: a kernel this program calls is not compiled in this process: import cssm first\0", np.uint8)
+NO_KERNEL = np.frombuffer(
+    b"cssm: a kernel this program calls is not compiled in this process: import cssm first\0", np.uint8
+)
 FAILED = np.frombuffer(b"cssm: a compiled kernel failed: memory ran out\0", np.uint8)
 
 
@@ -249,7 +252,7 @@ def usable_threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     count = min(count, int(asked)) if asked.isdecimal() and int(asked) else count
     try:
-        quota, period = open("/sys/fs/cgroup/cpu.max").read().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return max(1, min(count, -(-int(quota) // int(period))))
     except (OSError, ValueError):
         return count
@@ -260,17 +263,15 @@ def available() -> str | None:
     """Registers the handler with JAX; None, or why it cannot be."""
     import jax
 
-    header = os.path.join(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h")
+    header = Path(jax.ffi.include_dir()) / "xla" / "ffi" / "api" / "c_api.h"
     try:
-        text = open(header).read()
+        text = header.read_text()
         major = int(text.partition("XLA_FFI_API_MAJOR ")[2].split()[0])
     except (OSError, ValueError, IndexError):
         return "the version of XLA's C interface cannot be read"
     if major != 0:
         return f"XLA's C interface has version {major}, 0 is known"
-    worker, handler = (
-        cfunc(types.int64(types.int64), cache=True)(function.py_func) for function in (_work, _handle)
-    )
+    worker, handler = (cfunc(types.int64(types.int64), cache=True)(function.py_func) for function in (_work, _handle))
     _kept.extend((worker, handler))
     _table[0], _table[1] = usable_threads(), worker.address
     capsule = ctypes.pythonapi.PyCapsule_New

@@ -23,6 +23,7 @@ from .clip import clip, fits_in_cache
 from .goom import goom
 from .irregular import age, check_dt, given_dt, irregular, spectral_power
 from .lifted import lifted
+from .native import native, why_not
 from .parallel import parallel
 from .reference import spectral_scan_reference
 from .stream import stream
@@ -30,14 +31,14 @@ from .transform import adjoint_weight, kernel_spectrum, stable_spectrum, to_spac
 from .triton import LARGEST, spectral_triton
 
 IMPLEMENTATIONS = {
-    "stream": stream, "clip": clip, "parallel": parallel, "triton": spectral_triton, "goom": goom,
+    "native": native, "stream": stream, "clip": clip, "parallel": parallel, "triton": spectral_triton, "goom": goom,
     "reference": spectral_scan_reference,
 }  # fmt: skip
 
 __all__ = [
     "IMPLEMENTATIONS", "READOUTS", "adjoint_weight", "age", "check_dt", "given_dt", "kernel_spectrum",
-    "spectral_pooled", "spectral_power", "spectral_scan", "spectral_static", "spectral_zero_state", "stable_spectrum",
-    "to_space", "to_spectrum",
+    "spectral_explain", "spectral_pooled", "spectral_power", "spectral_scan", "spectral_static", "spectral_zero_state",
+    "stable_spectrum", "to_space", "to_spectrum",
 ]  # fmt: skip
 
 
@@ -72,10 +73,12 @@ def spectral_scan(
         transform R channels instead of C and advance whole chunks of frames by one matrix product per frequency.
       dt: (B, T) positive step lengths, for frames at irregular times: K^dt_t S_{t-1} + rfft2(x_t), see irregular.py for
         fractional ones. One implementation, frame by frame. None means 1 everywhere, and costs nothing.
-      implementation: None picks the fastest; or by name, "stream" (frame by frame in cache: picked on CPU), "clip" (one
-        FFT of the whole clip, one pass over time: picked on CPU for all frames of a clip that fits in cache; last and
-        mean go frame by frame), "parallel" (whole clip, log2 T passes: picked on GPU and TPU; with resets, last and
-        mean go frame by frame), "triton" (fused kernel, float32 and below, `spectrum` and `state` read as irfft2 reads
+      implementation: None picks the fastest, `spectral_explain` says which and why; or by name, "native" (compiled
+        kernel, spectra never leave the cache: picked on a single CPU device), "stream" (frame by frame in cache: picked
+        on CPU where the compiled kernel cannot run), "clip" (one FFT of the whole clip, one pass over time: picked in
+        its place for all frames of a clip that fits in cache; last and mean go frame by frame), "parallel" (whole clip,
+        log2 T passes: picked on GPU and TPU; with resets, last and mean go frame by frame), "triton" (fused kernel,
+        float32 and below, `spectrum` and `state` read as irfft2 reads
         them; above 64 pixels FFT and a scan per frequency; no vmap, and XLA does not split it over devices: picked on a
         single GPU for all frames up to 64 x 64 where jax-triton can be imported), "goom" (on complex logarithms; its
         gradient keeps every state), "reference" (slow, obvious; its gradient keeps every state).
@@ -111,7 +114,7 @@ def spectral_scan(
         return lifted(x, lift, spectrum, before, readout)
     x = x if lift is None else x @ lift
     if implementation is None:
-        implementation = _pick(x, readout, before)
+        implementation = _pick(x, readout, before)[0]
     if implementation not in IMPLEMENTATIONS:
         raise UsageError(
             f"unknown implementation {implementation!r} of spectral_scan: use {', '.join(IMPLEMENTATIONS)}"
@@ -119,12 +122,33 @@ def spectral_scan(
     return IMPLEMENTATIONS[implementation](x, spectrum, before, reset, readout)
 
 
-def _pick(x, readout, state) -> str:
-    """The fastest implementation measured on this kind of device."""
+def spectral_explain(x: Annotated[ArrayLike, "b t h w c"], readout: str = "all") -> str:
+    """Which implementation `spectral_scan` picks for this clip here, and why.
+
+    >>> import jax.numpy as jnp
+    >>> spectral_explain(jnp.ones((1, 3, 4, 131, 2)))
+    'clip: the compiled kernel cannot run here, the width 131 has a prime factor above 127'
+    """
+    x = jnp.asarray(x)
+    shape = (x.shape[0], x.shape[4], x.shape[2], x.shape[3] // 2 + 1)
+    return ": ".join(_pick(x, readout, jax.ShapeDtypeStruct(shape, jnp.result_type(x.dtype, jnp.complex64))))
+
+
+def _pick(x, readout, state) -> tuple[str, str]:
+    """The fastest implementation measured on this kind of device, and why it is that one."""
     if jax.default_backend() != "cpu":
         fits = readout == "all" and max(x.shape[2:4]) <= LARGEST and state.dtype == jnp.complex64
-        return "triton" if fits and one_gpu() and has_jax_triton() else "parallel"
-    return "clip" if readout == "all" and fits_in_cache(x, state) else "stream"
+        if fits and one_gpu() and has_jax_triton():
+            return "triton", "a single GPU, all frames, up to 64 x 64 pixels in float32 and below"
+        return "parallel", f"the device is {jax.default_backend()}, and the fused kernel does not fit or is not there"
+    reason = why_not(x)
+    if reason is None and jax.device_count() > 1:
+        reason = f"XLA does not split it over the {jax.device_count()} devices"
+    if reason is None:
+        return "native", "a CPU: the spectra never leave the cache"
+    return "clip" if readout == "all" and fits_in_cache(
+        x, state
+    ) else "stream", f"the compiled kernel cannot run here, {reason}"
 
 
 def spectral_static(

@@ -27,12 +27,12 @@ def _forward(x, spectrum, state, reset, readout):
     if readout == "all":
         final, y, before = _scan_all(x, spectrum, state, reset, save=True)
         return (final, y), (spectrum, reset, before, witness(x))
-    out, slopes = _reduce_with_slopes(x, spectrum, state, reset, readout)
+    out, slopes = reduce_with_slopes(x, spectrum, state, reset, readout)
     return out, (spectrum, reset, slopes, witness(x))
 
 
 def _backward(readout, saved, cotangents):
-    backward = _backward_all if readout == "all" else partial(_backward_reduced, readout)
+    backward = _backward_all if readout == "all" else partial(backward_reduced, readout)
     return backward(saved, *cotangents)
 
 
@@ -91,7 +91,7 @@ def _readout(state, total, steps, width):
     return to_space(state if total is None else total / steps, width)
 
 
-def _reduce_with_slopes(x, spectrum, state, reset, readout):
+def reduce_with_slopes(x, spectrum, state, reset, readout):
     """As `_reduce`, carrying P_t = dS_t/dK = K P_{t-1} + S_{t-1} along, so that the backward pass needs no states."""
     steps, width = x.shape[1], x.shape[3]
 
@@ -143,7 +143,7 @@ def kernel_cotangent(last: SpectralState, g: SpectralState | None, slopes: Any) 
     return (through if g is None else through + g.conj() * slope_total).sum(0)
 
 
-def _backward_reduced(readout, saved, state_cotangent, g):
+def backward_reduced(readout, saved, state_cotangent, g):
     spectrum, reset, slopes, like = saved
     steps, width = like.shape[1], like.shape[3]
     weight = adjoint_weight(spectrum.shape[-2], width, spectrum.dtype)

@@ -1,0 +1,240 @@
+"""The compiled kernel of `kernels/spectral_cpu.py` inside JAX programs, with its own gradients.
+
+    forward    S_t = K S_{t-1} + X_t; for last and mean, when gradients are wanted, P = dS/dK as well
+    backward   the same kernel from the last frame to the first, with conj(K); dK = sum_t G_t P*_t in a pass of its own
+
+Nothing is kept per frame: backward transforms x and g again, which costs less than writing and reading their spectra.
+vmap joins the batch, or takes kernels one after the other where they differ; a second derivative is that of `stream`.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+from cssm.core.errors import UsageError
+from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
+from cssm.kernels.fft_cpu import LARGEST_PRIME, plan, transformable, work_size
+
+from .stream import backward_reduced, frame_cotangents, kernel_cotangent, reduce_with_slopes, stream, witness
+from .transform import adjoint_weight
+
+FRAMES, NOTHING, CONSTANT = 0, 1, 2
+SCAN, GRADIENT = 0, 1
+
+
+@cache
+def unavailable() -> str | None:
+    """Why no compiled kernel can run in this process; None where one can."""
+    try:
+        from cssm.kernels import xla_cpu
+    except ImportError as error:
+        return f"numba cannot be imported ({error})"
+    return xla_cpu.available()
+
+
+def why_not(x: Video) -> str | None:
+    """Why the compiled kernel is not for this clip; None where it is.
+
+    >>> import jax.numpy as jnp
+    >>> why_not(jnp.ones((1, 2, 8, 131, 3)))
+    'the width 131 has a prime factor above 127'
+    """
+    if jax.default_backend() != "cpu":
+        return f"it is compiled for CPUs, not for {jax.default_backend()}"
+    for name, side in zip(("height", "width"), x.shape[2:4], strict=True):
+        if not transformable(side):
+            return f"the {name} {side} has a prime factor above {LARGEST_PRIME}"
+    return unavailable()
+
+
+def native(
+    x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str
+) -> tuple[SpectralState, Float[Any, "b *t h w c"]]:
+    reason = why_not(x)
+    if reason is not None:
+        raise UsageError(f"implementation='native' of spectral_scan cannot run here: {reason}; leave it out")
+    if x.shape[0] == 0:
+        return stream(x, spectrum, state, reset, readout)
+    real = state.real.dtype
+    final, y = _native(x.astype(real), spectrum, state, _marks(reset), readout)
+    return final, y.astype(x.dtype)
+
+
+def _marks(reset: Reset | None) -> Any:
+    """The resets as the kernel takes them: none is an array of no size."""
+    return jnp.zeros((0,), bool) if reset is None else reset
+
+
+def _with_gradient_of(plain: Callable, run: Callable) -> Callable:
+    """`run`, differentiated as `plain`, which has its values: for derivatives of what a gradient is made of."""
+
+    @jax.custom_vjp
+    def same(*arrays):
+        return run(*arrays)
+
+    same.defvjp(lambda *arrays: (run(*arrays), arrays), lambda saved, cotangents: jax.vjp(plain, *saved)[1](cotangents))
+    return same
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _native(x, spectrum, state, reset, readout):
+    y, final, *_ = _scan(x, spectrum, state, reset, every_frame=readout == "all", totals=readout == "mean")
+    return final, y
+
+
+def _forward(x, spectrum, state, reset, readout):
+    if readout == "all":
+        return _native(x, spectrum, state, reset, readout), (x, spectrum, state, reset, None)
+    out, slopes = _with_slopes(readout)(x, spectrum, state, reset)
+    return out, (witness(x), spectrum, None, reset, slopes)
+
+
+def _backward(readout, saved, cotangents):
+    x, spectrum, state, reset, slopes = saved
+    if readout == "all":
+        return *_gradient_of_all(x, spectrum, state, reset, *cotangents), None
+    return *_gradient_of_reduced(readout)(x, spectrum, reset, slopes, *cotangents), None
+
+
+_native.defvjp(_forward, _backward)
+
+
+def _plain_gradient(x, spectrum, state, reset, final, g):
+    marks = _rows(reset)
+    return jax.vjp(lambda *arrays: stream(*arrays, marks, "all"), x, spectrum, state)[1]((final, g))
+
+
+@partial(_with_gradient_of, _plain_gradient)
+def _gradient_of_all(x, spectrum, state, reset, final, g):
+    """The cotangents of x, spectrum and state."""
+    weight = adjoint_weight(spectrum.shape[-2], x.shape[3], spectrum.dtype)
+    last = final.conj() / weight  # s of the last frame, but for g
+    dx, carried, *_ = _scan(g, spectrum, last, reset, every_frame=True, reverse=True)
+    through = _kernel_gradient(x, g, spectrum, state, last, reset)
+    return dx, through.sum(0).conj() * weight, carried.conj() * weight
+
+
+@cache
+def _with_slopes(readout):
+    """(final, y) and (P, the sum of P, which the mean needs)."""
+
+    def run(x, spectrum, state, reset):
+        mean = readout == "mean"
+        y, final, _, slope, slope_total = _scan(x, spectrum, state, reset, every_frame=False, totals=mean, slopes=True)
+        return (final, y), (slope, slope_total if mean else None)
+
+    def plain(x, spectrum, state, reset):
+        return reduce_with_slopes(x, spectrum, state, _rows(reset), readout)
+
+    return _with_gradient_of(plain, run)
+
+
+@cache
+def _gradient_of_reduced(readout):
+    """The cotangents of x, spectrum and state, for which P stands for all that was seen."""
+
+    def run(like, spectrum, reset, slopes, final, g):
+        steps, width = like.shape[1], like.shape[3]
+        weight = adjoint_weight(spectrum.shape[-2], width, spectrum.dtype)
+        last, given = frame_cotangents(readout, steps, weight, final, g)
+        nothing = jnp.zeros((final.shape[0], *like.shape[1:], 0), like.dtype)
+        dx, carried, *_ = _scan(nothing, spectrum, last, reset, every_frame=True, reverse=True, given=given)
+        return dx, kernel_cotangent(last, given, slopes) * weight, carried.conj() * weight
+
+    def plain(like, spectrum, reset, slopes, final, g):
+        return backward_reduced(readout, (spectrum, _rows(reset), slopes, like), final, g)[:3]
+
+    return _with_gradient_of(plain, run)
+
+
+def _rows(marks: Any) -> Any:
+    """The resets as the plain path takes them."""
+    return marks if marks.size else None
+
+
+def _scan(x, spectrum, state, reset, *, every_frame, reverse=False, totals=False, slopes=False, given=None):
+    """y, final, total, slope, slope_total of `spectral_cpu.scan`; x of no channels stands for no input, or `given`."""
+    source = FRAMES if x.shape[-1] else NOTHING if given is None else CONSTANT
+    given = jnp.zeros((0,), state.dtype) if given is None else given
+    flags = (source, int(every_frame), int(reverse), int(totals), int(slopes))
+    return _scan_of(flags)(x, spectrum, state, reset, given)
+
+
+@cache
+def _scan_of(flags):
+    def run(x, spectrum, state, reset, given):
+        _, every_frame, _, totals, slopes = flags
+        shape = (*x.shape[:4], state.shape[1])
+        shown = shape if every_frame else (shape[0], *shape[2:])
+        size = lambda wanted: state.shape if wanted else (0,)  # noqa: E731
+        results = [shown, state.shape, size(totals), size(slopes), size(slopes and totals)]
+        dtypes = [state.real.dtype, *[state.dtype] * 4]
+        return _call(SCAN, flags, [x, given, spectrum, state, reset], [], shape, results, dtypes)
+
+    return _batched(run)
+
+
+@cache
+def _gradient():
+    def run(x, g, spectrum, state, last, reset):
+        operands = [x, g, spectrum, state, reset]
+        return _call(GRADIENT, (0,) * 5, operands, [last], x.shape, [state.shape], [state.dtype])
+
+    return _batched(run, spectrum=2)
+
+
+def _kernel_gradient(x, g, spectrum, state, last, reset):
+    return _gradient()(x, g, spectrum, state, last, reset)[0]
+
+
+def _call(kernel, flags, operands, more, shape, results, dtypes):
+    from cssm.kernels import spectral_xla, xla_cpu
+
+    double = dtypes[-1] == jnp.complex128
+    spectral_xla.enter(kernel, double)
+    across, along = plan(shape[3], double), plan(shape[2], double)
+    numbers = np.array([kernel, *flags, work_size(*shape[2:4])], np.int32)
+    tables = [across.stages, across.rotations, across.place, along.stages, along.rotations, along.order]
+    out = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in zip(results, dtypes, strict=True)]
+    return jax.ffi.ffi_call(xla_cpu.TARGET, out)(numbers, *operands, *tables, *more)
+
+
+def _batched(run, spectrum: int = 1):
+    """`run` with a rule for vmap: a mapped axis joins the batch; where it is one of kernels, one after the other."""
+    mapped = custom_vmap(run)
+
+    @mapped.def_vmap
+    def rule(size, in_batched, *arrays):
+        if in_batched[spectrum]:
+            one = lambda i: mapped(*(_row(a, i) if b else a for a, b in zip(arrays, in_batched, strict=True)))  # noqa: E731
+            outputs = lax.map(one, jnp.arange(size))
+        else:
+            folded = (
+                a if n == spectrum else _joined(a if b else jnp.broadcast_to(a, (size, *a.shape)))
+                for n, (a, b) in enumerate(zip(arrays, in_batched, strict=True))
+            )
+            outputs = [_split(o, size) for o in mapped(*folded)]
+        return outputs, [True] * len(outputs)
+
+    return mapped
+
+
+def _row(array, i):
+    return lax.dynamic_index_in_dim(array, i, 0, keepdims=False)
+
+
+def _joined(array):
+    """The mapped axis and the batch as one; an argument that was left out, (mapped, 0), stays so."""
+    size, rows, *rest = array.shape
+    return array[0] if array.ndim == 2 and rows == 0 else array.reshape(size * rows, *rest)
+
+
+def _split(array, size):
+    rows, *rest = array.shape
+    return array.reshape(size, rows // size, *rest) if array.ndim > 1 else jnp.zeros((size, rows), array.dtype)
