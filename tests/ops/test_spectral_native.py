@@ -3,7 +3,6 @@
 Values and gradients against the reference: tests/ops/test_spectral.py.
 """
 
-import os
 import subprocess
 import sys
 from functools import partial
@@ -134,13 +133,6 @@ def test_the_same_bits_every_time_and_with_any_number_of_threads():
             assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(run(*arrays)), first, strict=True))
     finally:
         xla_cpu._table[0] = before
-
-
-def test_threads_are_those_the_process_may_use(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert xla_cpu.usable_threads() == 1
-    monkeypatch.setenv("OMP_NUM_THREADS", "4096,2")
-    assert xla_cpu.usable_threads() <= len(os.sched_getaffinity(0))
 
 
 def test_explain_says_what_is_picked_and_why(monkeypatch):

@@ -52,7 +52,7 @@ def test_equals_reference_with_every_gradient(name, readout):
     for reset in (None, resets):
         options = {"readout": readout, "reset": reset}
         slow = values_and_gradients(*arrays, implementation="reference", **options)
-        for fast in ("stream", "parallel"):
+        for fast in ("native", "stream", "parallel"):
             assert_close(values_and_gradients(*arrays, implementation=fast, **options), slow, what=fast)
 
 
@@ -93,7 +93,7 @@ def test_cutting_a_clip_changes_nothing(shape, cut, seed):
     x, kernel, frame, reset = arguments(shape, torch.float32, seed)
     spectrum, cut = stable_spectrum(kernel_spectrum(kernel, shape[2:4])), cut % shape[1]
     state, parts = to_spectrum(frame), []
-    whole = spectral_scan(x, spectrum, state=state, reset=reset, implementation="stream")
+    whole = spectral_scan(x, spectrum, state=state, reset=reset, implementation="native")
     for piece in (slice(0, cut), slice(cut, None)):
         if x[:, piece].shape[1]:
             options = {"state": state, "reset": reset[:, piece], "implementation": "triton"}
@@ -143,7 +143,7 @@ def test_kernel_spectrum_and_static_equal_jax():
 KERNEL_SPECTRA = kernel_spectrum, ops.kernel_spectrum
 
 
-@pytest.mark.parametrize("implementation", ["stream", "parallel"])
+@pytest.mark.parametrize("implementation", ["native", "stream", "parallel"])
 @pytest.mark.parametrize("readout", READOUTS)
 def test_gradients_agree_with_finite_differences(implementation, readout):
     x, kernel, frame, _ = arguments((1, 3, 3, 4, 2))
@@ -159,7 +159,7 @@ def test_lifted_input_is_the_product():
     assert_close(y.numpy(), spectral_scan(x * torch.tensor([1.0, 1, 0]), spectrum)[1].numpy())
 
 
-@pytest.mark.parametrize("implementation", ["stream", "triton"])
+@pytest.mark.parametrize("implementation", ["native", "stream", "triton"])
 def test_last_saves_nothing_that_grows_with_time(implementation):
     def saved(steps):
         x, kernel, _, _ = arguments((1, steps, 4, 4, 2), torch.float32)
@@ -172,7 +172,7 @@ def test_last_saves_nothing_that_grows_with_time(implementation):
     assert saved(9) == saved(2) > 0
 
 
-@pytest.mark.parametrize("implementation", ["stream", "parallel", "triton"])
+@pytest.mark.parametrize("implementation", ["native", "stream", "parallel", "triton"])
 def test_bfloat16_video_gives_finite_gradients_and_a_float32_state(implementation):
     x, kernel, _, _ = arguments((2, 4, 6, 5, 3), torch.float32)
     spectrum, x = stable_spectrum(kernel_spectrum(kernel, (6, 5))), x.bfloat16().requires_grad_()
@@ -189,22 +189,23 @@ def test_a_restart_forgets_nan():
     x, kernel, _, _ = arguments((2, 4, 4, 4, 2), torch.float32)
     spectrum, reset = stable_spectrum(kernel_spectrum(kernel, (4, 4))), torch.zeros(2, 4, dtype=torch.bool)
     x[0, 1], reset[0, 2] = torch.nan, True
-    for implementation in ("stream", "parallel", "reference", "triton"):
+    for implementation in ("native", "stream", "parallel", "reference", "triton"):
         _, y = spectral_scan(x, spectrum, reset=reset, implementation=implementation)
         assert bool(y[1].isfinite().all() and y[0, 2:].isfinite().all() and y[0, 1].isnan().all()), implementation
 
 
 @pytest.mark.parametrize("readout", ["all", "last"])
-def test_triton_compiles_without_a_graph_break(unchecked, readout):
+@pytest.mark.parametrize("implementation", ["native", "triton"])
+def test_compiles_without_a_graph_break(unchecked, readout, implementation):
     x, kernel, _, _ = arguments((1, 2, 4, 4, 2), torch.float32)
     spectrum = stable_spectrum(kernel_spectrum(kernel, (4, 4)))
-    run = lambda x: spectral_scan(x, spectrum, readout=readout, implementation="triton")[1].sum()  # noqa: E731
+    run = lambda x: spectral_scan(x, spectrum, readout=readout, implementation=implementation)[1].sum()  # noqa: E731
     slopes = [torch.autograd.grad(f(leaf := x.clone().requires_grad_()), leaf)[0] for f in (
         torch.compile(run, fullgraph=True, backend="aot_eager"), run)]  # fmt: skip
     assert_close(*(v.numpy() for v in slopes))
 
 
-@pytest.mark.parametrize("implementation", ["stream", "triton"])
+@pytest.mark.parametrize("implementation", ["native", "stream", "triton"])
 @pytest.mark.parametrize("readout", READOUTS)
 def test_a_second_derivative_is_refused(implementation, readout):
     x, kernel, _, _ = arguments((1, 2, 4, 4, 2), torch.float32)

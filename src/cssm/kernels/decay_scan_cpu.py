@@ -1,24 +1,20 @@
 """Compiled decay scan for CPUs: one read and one write of the data, channels vectorised, rows shared among threads.
 
 A task is a block of rows r of one batch element over a range of time, small enough that a step of it stays in the
-first cache. Kernels release the GIL and run on a thread pool of this module: numba's own parallel layers are not safe
-beside another OpenMP, after a fork, or when called from two threads. With few rows, time is split instead: a first
-pass finds what each chunk adds to the carry, a second starts each chunk from the carry its predecessors leave.
+first cache. With few rows, time is split instead: a first pass finds what each chunk adds to the carry, a second starts
+each chunk from the carry its predecessors leave.
 
 a = exp(log_a) (B,T,R) and all data arrays (B,T,R,C) or (B,R,C) are C-contiguous, float32 or float64, of one dtype.
 a = 0 selects instead of multiplying: it forgets even inf and NaN. Source: docs/math.md section 1.
 """
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any, NamedTuple, no_type_check
 
 import numpy as np
 
 from cssm.core.typing import Float
 from cssm.shared.compiled import compiled
+from cssm.shared.threads import run, usable_threads
 
 # the sum over channels may be taken in any order; nothing is assumed about inf and NaN
 compiled_sum = compiled(fastmath={"reassoc", "contract"})
@@ -58,7 +54,7 @@ def forward(
     """out_t = a_t out_{t-1} + x_t from h0 (B,R,C), written into `out`."""
     if x.size == 0:
         return
-    tasks = plan(x.shape, threads(), split)
+    tasks = plan(x.shape, usable_threads(), split)
     starts = h0[None]
     if split:
         ends, products = _buffers(a, h0, tasks)
@@ -76,7 +72,7 @@ def backward(
     if g.size == 0:
         dlog_a[:] = 0
         return zero
-    tasks = plan(g.shape, threads(), split)
+    tasks = plan(g.shape, usable_threads(), split)
     starts = zero[None]
     if split:
         ends, products = _buffers(a, h0, tasks)
@@ -103,25 +99,6 @@ def _carries(start, ends, products):
         with np.errstate(all="ignore"):
             carries[k] = np.where((product == 0) | (before == 0), 0, product * before) + ends[k - 1]
     return carries
-
-
-def threads() -> int:
-    """CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def _pool(process: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads(), thread_name_prefix="cssm-decay-scan")
-
-
-def run(jobs: list[Callable[[], None]]) -> None:
-    """All jobs, on the pool of this process (a forked child makes its own)."""
-    if len(jobs) == 1:
-        return jobs[0]()
-    for done in [_pool(os.getpid()).submit(job) for job in jobs]:
-        done.result()
-    return None
 
 
 @compiled

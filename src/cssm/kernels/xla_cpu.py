@@ -10,7 +10,6 @@ Layout of the frame: xla/ffi/api/c_api.h, 0.x. Source: the documentation of XLA'
 
 import ctypes
 import logging
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any, no_type_check
@@ -22,6 +21,7 @@ from numba import carray, cfunc, types  # pyright: ignore[reportPrivateImportUsa
 from numba.extending import intrinsic
 
 from cssm.shared.compiled import compiled
+from cssm.shared.threads import usable_threads
 
 log = logging.getLogger("cssm")
 TARGET = "cssm_cpu"
@@ -244,18 +244,6 @@ def _handle(frame):
     if _run(frame, kernel, -(-pairs // lanes)) > 0:
         return _error(frame, 8, FAILED)
     return 0
-
-
-def usable_threads() -> int:
-    """CPUs this process may use: of its affinity, its cgroup, and OMP_NUM_THREADS where that says fewer."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    count = min(count, int(asked)) if asked.isdecimal() and int(asked) else count
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(count, -(-int(quota) // int(period))))
-    except (OSError, ValueError):
-        return count
 
 
 @cache

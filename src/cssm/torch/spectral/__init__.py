@@ -12,6 +12,7 @@ from cssm.shared.spectral import READOUTS, check_lift, check_spectral, transform
 from ..devices import one_device
 from ..tensors import check_tensors
 from ..transforms import transformed
+from .native import native, why_not
 from .stream import parallel, reference, stream, to_space, to_spectrum
 
 
@@ -35,7 +36,8 @@ def spectral_scan(
       lift: (R, C) real; x then has R channels and stands for x @ lift.
       implementation: "triton" (fused kernel up to 64 x 64, above it FFT and a scan per frequency: picked on CUDA in
         float32 and below; reads spectrum and state as irfft2 does, the symmetric part of self-conjugate columns),
-        "stream" (frame by frame: picked on CPU), "parallel" (whole clip, log2 T passes: picked for float64 on CUDA
+        "native" (compiled kernel, spectra never leave the cache: picked on CPU), "stream" (frame by frame: picked on
+        CPU for grids with a prime factor above 127), "parallel" (whole clip, log2 T passes: picked for float64 on CUDA
         or without triton, and under torch.func), "reference" (slow, obvious, differentiable twice), or None to pick.
 
     Returns:
@@ -66,7 +68,7 @@ def spectral_scan(
         raise UsageError(
             f"unknown implementation {implementation!r} of spectral_scan: use {', '.join(IMPLEMENTATIONS)}"
         )
-    if implementation in ("stream", "triton") and transformed():
+    if implementation in ("native", "stream", "triton") and transformed():
         raise UsageError(
             f"implementation={implementation!r} of spectral_scan has no rules for torch.func (vmap, forward-mode jvp): "
             "leave it out"
@@ -160,12 +162,12 @@ def _triton(*arguments):
     return spectral_triton(*arguments)
 
 
-IMPLEMENTATIONS = {"stream": stream, "parallel": parallel, "reference": reference, "triton": _triton}
+IMPLEMENTATIONS = {"native": native, "stream": stream, "parallel": parallel, "reference": reference, "triton": _triton}
 
 
 def _pick(x, state) -> str:
     if not x.is_cuda:
-        return "stream"
+        return "stream" if why_not(x) else "native"
     if state.dtype == torch.complex128:
         return "parallel"
     try:
