@@ -146,7 +146,9 @@ def test_explain_says_what_is_picked_and_why(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     assert spectral_explain(x[..., :97, :], "last").startswith("stream: the compiled kernel cannot run here, XLA does")
     monkeypatch.setattr(
-        sys.modules["cssm.ops.spectral.native"], "unavailable", lambda: "XLA's C interface has version 1, 0 is known"
+        sys.modules["cssm.ops.spectral.native_call"],
+        "unavailable",
+        lambda: "XLA's C interface has version 1, 0 is known",
     )
     assert "version 1" in spectral_explain(x[..., :97, :])
 

@@ -16,6 +16,7 @@ import numpy as np
 from cssm.core.errors import CssmError
 
 from .frameworks import Framework, framework
+from .peak import peak_flops
 
 COPY = 1 << 28  # bytes: far beyond any cache
 
@@ -31,7 +32,8 @@ class Comparison:
     contenders: name -> a function that builds (compiles) the callable. wanted: the largest acceptable ratio of a
     contender to the baseline; at_least: the smallest. judged: the contender that is meant, all when None.
     same_result: compare the outputs first, to `tolerance` in relative RMS. traffic: bytes that must be read and
-    written, whatever the algorithm. inputs: bytes of the inputs, alive throughout. sweep, axis, value: where
+    written, whatever the algorithm. inputs: bytes of the inputs, alive throughout. flops: additions and
+    multiplications of the algorithm meant, for the share of what one CPU core can do. sweep, axis, value: where
     it stands on a curve.
     """
 
@@ -45,6 +47,7 @@ class Comparison:
     judged: str | None = None
     traffic: int | None = None
     inputs: int | None = None
+    flops: int | None = None
     sweep: str | None = None
     axis: str | None = None
     value: int | None = None
@@ -55,7 +58,8 @@ class Timing:
     """Seconds and bytes. ratio: median over the rounds of contender / baseline, with its quartiles.
 
     peak: inputs plus the rise of memory during one call. limit: seconds that a copy of `traffic` bytes takes here.
-    met: whether the wanted ratio was reached, None when none was named.
+    compute: seconds that `flops` take one core at its measured peak. met: whether the wanted ratio was reached, None
+    when none was named.
     """
 
     comparison: str
@@ -71,6 +75,7 @@ class Timing:
     rounds: int
     peak: int | None
     limit: float | None
+    compute: float | None
     wanted: str | None
     met: bool | None
     sweep: str | None = None
@@ -162,6 +167,7 @@ def _timing(comparison, name, compile_seconds, seconds, rise):
         rounds=len(ratios),
         peak=None if rise is None else rise + (comparison.inputs or 0),
         limit=None if traffic is None else traffic / copy_bandwidth(comparison.framework),
+        compute=None if comparison.flops is None else comparison.flops / peak_flops(),
         wanted=wanted,
         met=met,
         sweep=comparison.sweep,

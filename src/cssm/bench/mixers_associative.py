@@ -14,7 +14,8 @@ from cssm.nn.mixers.mingru import positive
 from cssm.nn.shared import ssm_channels
 from cssm.nn.shared.gates import outer, over_columns, over_rows
 from cssm.nn.shared.tokens import over_tokens
-from cssm.ops.spectral import to_space, to_spectrum
+from cssm.ops.spectral.native_transform import plain_to_space as to_space
+from cssm.ops.spectral.native_transform import plain_to_spectrum as to_spectrum
 
 from .scan import associative
 

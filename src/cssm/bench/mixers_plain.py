@@ -12,7 +12,8 @@ from jax import lax
 
 from cssm.nn.mixers.opponent import to_field, transition
 from cssm.ops import goom
-from cssm.ops.spectral import to_space, to_spectrum
+from cssm.ops.spectral.native_transform import plain_to_space as to_space
+from cssm.ops.spectral.native_transform import plain_to_spectrum as to_spectrum
 
 
 def gated_goom(mixer: Any, x, *, implementation: str = "associative"):

@@ -14,11 +14,12 @@ from rich.table import Table
 from .frameworks import framework
 from .harness import Timing, copy_bandwidth
 
-COLUMNS = ("", "compile", "median (quartiles)", "ratio (quartiles)", "faster", "memory", "of copy", "wanted")
+COLUMNS = ("", "compile", "median (quartiles)", "ratio (quartiles)", "faster", "memory", "of copy", "of peak", "wanted")
 
 
 def show(timings: list[Timing], console: Console) -> None:
-    """One table per comparison, the baseline first. "of copy": time of a copy of the least traffic over the median."""
+    """One table per comparison, the baseline first. "of copy": time of a copy of the least traffic over the median; "of
+    peak": time of the additions and multiplications, at what one core can do, over the median."""
     for (name, side), group in itertools.groupby(timings, lambda t: (t.comparison, t.framework)):
         table = Table(title=f"{name}  ({side})", title_justify="left")
         for column in COLUMNS:
@@ -38,6 +39,7 @@ def _cells(t: Timing) -> list[str]:
         f"{_three(1 / t.ratio)}x",
         "" if t.peak is None else f"{t.peak / 1e6:,.0f} MB",
         "" if t.limit is None else f"{t.limit / t.median:.0%}",
+        "" if t.compute is None else f"{t.compute / t.median:.0%}",
         "" if t.wanted is None else f"[{'green' if t.met else 'red'}]{t.wanted}[/]",
     ]
 

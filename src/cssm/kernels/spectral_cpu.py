@@ -425,3 +425,90 @@ def kernel_gradient(
             store(D, o, load(D, o) + load(L, o) * conj(load(P, o)))
     give_out(D, out, spectra, used, height, half, tall_order, buffer)
     restore_denormals(control)
+
+
+@compiled
+@no_type_check
+def to_spectrum(
+    task, x, out, batch, height, width, channels,
+    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_place,
+):  # fmt: skip
+    """One task of rfft2: x (B H W C,), out (B C H Wf 2,) pairs of reals."""
+    control, lanes = flush_denormals(), lane_count(x)
+    wide, half = 2 * lanes, width // 2 + 1
+    size = half * (height + 1) * wide
+    offsets, used = lane_offsets(x, task, batch, channels, height * width * channels, 1)
+    spectra, _ = lane_offsets(x, task, batch, channels, 2 * channels * height * half, 2 * height * half)
+    room = aligned(x, size + (width + work_size) * wide + wide)
+    Z, row, work = room[:size], room[size:][: width * wide], room[size + width * wide :][: work_size * wide]
+    buffer = room[size + (width + work_size) * wide :]
+    rows_in(
+        x,
+        offsets,
+        neighbours(offsets, used),
+        0,
+        height,
+        width,
+        channels,
+        row,
+        Z,
+        stages,
+        rotations,
+        place,
+        work,
+        buffer,
+    )
+    for k in range(half):
+        forward(Z, k * (height + 1) * wide, height, tall_stages, tall_rotations, work)
+    for h in range(height):
+        for k in range(half):
+            at, value = 2 * (h * half + k), load(Z, (k * (height + 1) + tall_place[h]) * wide)
+            store(buffer, 0, value)
+            for lane in range(used):
+                out[spectra[lane] + at] = buffer[lane]
+                out[spectra[lane] + at + 1] = buffer[lanes + lane]
+    restore_denormals(control)
+
+
+@compiled
+@no_type_check
+def to_space(
+    task, spectrum, y, batch, height, width, channels,
+    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_place,
+):  # fmt: skip
+    """One task of irfft2: spectrum (B C H Wf 2,) pairs of reals, y (B H W C,)."""
+    control, lanes = flush_denormals(), lane_count(y)
+    wide, half = 2 * lanes, width // 2 + 1
+    size = half * (height + 1) * wide
+    offsets, used = lane_offsets(y, task, batch, channels, height * width * channels, 1)
+    spectra, _ = lane_offsets(y, task, batch, channels, 2 * channels * height * half, 2 * height * half)
+    room = aligned(y, size + (width + work_size) * wide + wide)
+    Z, row, work = room[:size], room[size:][: width * wide], room[size + width * wide :][: work_size * wide]
+    buffer = room[size + (width + work_size) * wide :]
+    for h in range(height):
+        for k in range(half):
+            at = 2 * (h * half + k)
+            for lane in range(lanes):
+                buffer[lane] = spectrum[spectra[lane] + at]
+                buffer[lanes + lane] = spectrum[spectra[lane] + at + 1]
+            store(Z, (k * (height + 1) + tall_place[h]) * wide, load(buffer, 0))
+    for k in range(half):
+        backward(Z, k * (height + 1) * wide, height, tall_stages, tall_rotations, work)
+    rows_out(
+        Z,
+        y,
+        offsets,
+        used,
+        neighbours(offsets, used),
+        0,
+        height,
+        width,
+        channels,
+        row,
+        stages,
+        rotations,
+        place,
+        work,
+        buffer,
+    )
+    restore_denormals(control)

@@ -11,10 +11,10 @@ from numba import carray  # pyright: ignore[reportPrivateImportUsage]
 from cssm.shared.compiled import compiled
 
 from . import xla_cpu
-from .spectral_cpu import kernel_gradient, scan
+from .spectral_cpu import kernel_gradient, scan, to_space, to_spectrum
 from .xla_cpu import _c64, _c128, _f32, _f64, _i32, _u8, buffer_of, data_of, dim_of, size_of
 
-SCAN, GRADIENT = 0, 1
+SCAN, GRADIENT, TO_SPECTRUM, TO_SPACE = range(4)
 
 
 @compiled
@@ -146,6 +146,64 @@ def _gradient_double(frame, task):
     return 1
 
 
+@no_type_check
+def _to_spectrum_single(frame, task):
+    numbers, owner = carray(_i32(data_of(buffer_of(frame, False, 0))), (7,)), buffer_of(frame, False, 4)
+    x = buffer_of(frame, False, 1)
+    to_spectrum(
+        task, _single_reals(frame, False, 1), _single_pairs(frame, True, 0),
+        dim_of(owner, 0), dim_of(x, 1), dim_of(x, 2), dim_of(owner, 1),
+        _stages(frame, 6), _single_rotations(frame, 7), _places(frame, 8), numbers[6],
+        _stages(frame, 9), _single_rotations(frame, 10), _places(frame, 11),
+    )  # fmt: skip
+    return 1
+
+
+@no_type_check
+def _to_space_single(frame, task):
+    numbers, owner = carray(_i32(data_of(buffer_of(frame, False, 0))), (7,)), buffer_of(frame, False, 4)
+    y = buffer_of(frame, True, 0)
+    to_space(
+        task, _single_pairs(frame, False, 4), _single_reals(frame, True, 0),
+        dim_of(owner, 0), dim_of(y, 1), dim_of(y, 2), dim_of(owner, 1),
+        _stages(frame, 6), _single_rotations(frame, 7), _places(frame, 8), numbers[6],
+        _stages(frame, 9), _single_rotations(frame, 10), _places(frame, 11),
+    )  # fmt: skip
+    return 1
+
+
+@no_type_check
+def _to_spectrum_double(frame, task):
+    numbers, owner = carray(_i32(data_of(buffer_of(frame, False, 0))), (7,)), buffer_of(frame, False, 4)
+    x = buffer_of(frame, False, 1)
+    to_spectrum(
+        task, _double_reals(frame, False, 1), _double_pairs(frame, True, 0),
+        dim_of(owner, 0), dim_of(x, 1), dim_of(x, 2), dim_of(owner, 1),
+        _stages(frame, 6), _double_rotations(frame, 7), _places(frame, 8), numbers[6],
+        _stages(frame, 9), _double_rotations(frame, 10), _places(frame, 11),
+    )  # fmt: skip
+    return 1
+
+
+@no_type_check
+def _to_space_double(frame, task):
+    numbers, owner = carray(_i32(data_of(buffer_of(frame, False, 0))), (7,)), buffer_of(frame, False, 4)
+    y = buffer_of(frame, True, 0)
+    to_space(
+        task, _double_pairs(frame, False, 4), _double_reals(frame, True, 0),
+        dim_of(owner, 0), dim_of(y, 1), dim_of(y, 2), dim_of(owner, 1),
+        _stages(frame, 6), _double_rotations(frame, 7), _places(frame, 8), numbers[6],
+        _stages(frame, 9), _double_rotations(frame, 10), _places(frame, 11),
+    )  # fmt: skip
+    return 1
+
+
+KERNELS = {
+    SCAN: (_scan_single, _scan_double), GRADIENT: (_gradient_single, _gradient_double),
+    TO_SPECTRUM: (_to_spectrum_single, _to_spectrum_double), TO_SPACE: (_to_space_single, _to_space_double),
+}  # fmt: skip
+
+
 def enter(number: int, double: bool) -> None:
     """Compile the kernel of that number, or load it, and make it known to XLA's handler."""
-    xla_cpu.enter(number, double, ((_scan_single, _scan_double), (_gradient_single, _gradient_double))[number][double])
+    xla_cpu.enter(number, double, KERNELS[number][double])

@@ -23,7 +23,8 @@ from .clip import clip, fits_in_cache
 from .goom import goom
 from .irregular import age, check_dt, given_dt, irregular, spectral_power
 from .lifted import lifted
-from .native import native, why_not
+from .native import native
+from .native_call import why_not_picked
 from .parallel import parallel
 from .reference import spectral_scan_reference
 from .stream import stream
@@ -141,9 +142,7 @@ def _pick(x, readout, state) -> tuple[str, str]:
         if fits and one_gpu() and has_jax_triton():
             return "triton", "a single GPU, all frames, up to 64 x 64 pixels in float32 and below"
         return "parallel", f"the device is {jax.default_backend()}, and the fused kernel does not fit or is not there"
-    reason = why_not(x)
-    if reason is None and jax.device_count() > 1:
-        reason = f"XLA does not split it over the {jax.device_count()} devices"
+    reason = why_not_picked(*x.shape[2:4])
     if reason is None:
         return "native", "a CPU: the spectra never leave the cache"
     return "clip" if readout == "all" and fits_in_cache(

@@ -13,50 +13,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
-from cssm.kernels.fft_cpu import LARGEST_PRIME, plan, transformable, work_size
 
+from .native_call import GRADIENT, SCAN, call, why_not
 from .stream import backward_reduced, frame_cotangents, kernel_cotangent, reduce_with_slopes, stream, witness
 from .transform import adjoint_weight
 
 FRAMES, NOTHING, CONSTANT = 0, 1, 2
-SCAN, GRADIENT = 0, 1
-
-
-@cache
-def unavailable() -> str | None:
-    """Why no compiled kernel can run in this process; None where one can."""
-    try:
-        from cssm.kernels import xla_cpu
-    except ImportError as error:
-        return f"numba cannot be imported ({error})"
-    return xla_cpu.available()
-
-
-def why_not(x: Video) -> str | None:
-    """Why the compiled kernel is not for this clip; None where it is.
-
-    >>> import jax.numpy as jnp
-    >>> why_not(jnp.ones((1, 2, 8, 131, 3)))
-    'the width 131 has a prime factor above 127'
-    """
-    if jax.default_backend() != "cpu":
-        return f"it is compiled for CPUs, not for {jax.default_backend()}"
-    for name, side in zip(("height", "width"), x.shape[2:4], strict=True):
-        if not transformable(side):
-            return f"the {name} {side} has a prime factor above {LARGEST_PRIME}"
-    return unavailable()
 
 
 def native(
     x: Video, spectrum: HalfSpectrum, state: SpectralState, reset: Reset | None, readout: str
 ) -> tuple[SpectralState, Float[Any, "b *t h w c"]]:
-    reason = why_not(x)
+    reason = why_not(*x.shape[2:4])
     if reason is not None:
         raise UsageError(f"implementation='native' of spectral_scan cannot run here: {reason}; leave it out")
     if x.shape[0] == 0:
@@ -173,9 +146,10 @@ def _scan_of(flags):
         shape = (*x.shape[:4], state.shape[1])
         shown = shape if every_frame else (shape[0], *shape[2:])
         size = lambda wanted: state.shape if wanted else (0,)  # noqa: E731
-        results = [shown, state.shape, size(totals), size(slopes), size(slopes and totals)]
-        dtypes = [state.real.dtype, *[state.dtype] * 4]
-        return _call(SCAN, flags, [x, given, spectrum, state, reset], [], shape, results, dtypes)
+        results = [state.shape, size(totals), size(slopes), size(slopes and totals)]
+        results = [jax.ShapeDtypeStruct(s, state.dtype) for s in results]
+        results = [jax.ShapeDtypeStruct(shown, state.real.dtype), *results]
+        return call(SCAN, flags, [x, given, spectrum, state, reset], [], shape[2:4], results, "order")
 
     return _batched(run)
 
@@ -183,26 +157,14 @@ def _scan_of(flags):
 @cache
 def _gradient():
     def run(x, g, spectrum, state, last, reset):
-        operands = [x, g, spectrum, state, reset]
-        return _call(GRADIENT, (0,) * 5, operands, [last], x.shape, [state.shape], [state.dtype])
+        result = jax.ShapeDtypeStruct(state.shape, state.dtype)
+        return call(GRADIENT, (0,) * 5, [x, g, spectrum, state, reset], [last], x.shape[2:4], [result], "order")
 
     return _batched(run, spectrum=2)
 
 
 def _kernel_gradient(x, g, spectrum, state, last, reset):
     return _gradient()(x, g, spectrum, state, last, reset)[0]
-
-
-def _call(kernel, flags, operands, more, shape, results, dtypes):
-    from cssm.kernels import spectral_xla, xla_cpu
-
-    double = dtypes[-1] == jnp.complex128
-    spectral_xla.enter(kernel, double)
-    across, along = plan(shape[3], double), plan(shape[2], double)
-    numbers = np.array([kernel, *flags, work_size(*shape[2:4])], np.int32)
-    tables = [across.stages, across.rotations, across.place, along.stages, along.rotations, along.order]
-    out = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in zip(results, dtypes, strict=True)]
-    return jax.ffi.ffi_call(xla_cpu.TARGET, out)(numbers, *operands, *tables, *more)
 
 
 def _batched(run, spectrum: int = 1):

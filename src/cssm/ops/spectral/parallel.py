@@ -13,8 +13,10 @@ import jax.numpy as jnp
 from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
 
 from ..scan import linear_scan
+from .native_transform import plain_to_space as to_space
+from .native_transform import plain_to_spectrum as to_spectrum
 from .stream import frame_cotangents, kernel_cotangent, stream, witness
-from .transform import adjoint_weight, to_space, to_spectrum
+from .transform import adjoint_weight
 
 
 def parallel(

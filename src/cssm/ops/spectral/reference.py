@@ -7,7 +7,8 @@ from jax import lax
 
 from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
 
-from .transform import to_space, to_spectrum
+from .native_transform import plain_to_space as to_space
+from .native_transform import plain_to_spectrum as to_spectrum
 
 
 def spectral_scan_reference(

@@ -13,7 +13,9 @@ from jax import lax
 
 from cssm.core.typing import Complex, Float, Frame, HalfSpectrum, Inexact, Reset, SpectralState, Video
 
-from .transform import adjoint_weight, to_space, to_spectrum
+from .native_transform import plain_to_space as to_space
+from .native_transform import plain_to_spectrum as to_spectrum
+from .transform import adjoint_weight
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

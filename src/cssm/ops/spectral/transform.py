@@ -10,16 +10,26 @@ from cssm.core.errors import UsageError
 from cssm.core.typing import Complex, Float, Grid
 from cssm.shared.spectral import column_weights, transform_tables
 
+from . import native_transform
+from .native_call import why_not_picked
+from .native_transform import plain_to_space, plain_to_spectrum
+
 
 def to_spectrum(x: Float[Any, "*lead h w c"]) -> Complex[Array, "*lead c h wf"]:
     """rfft2 over height and width, channels moved to the front: "... h w c" -> "... c h wf"."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return jnp.fft.rfft2(jnp.moveaxis(x, -1, -3))
+    if x.ndim < 3 or 0 in x.shape or why_not_picked(*x.shape[-3:-1]):
+        return plain_to_spectrum(x)
+    y = native_transform.to_spectrum(x.reshape(-1, *x.shape[-3:]))
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
 def to_space(spectrum: Complex[Any, "*lead c h wf"], width: int) -> Float[Array, "*lead h w c"]:
     """Inverse of `to_spectrum`: "... c h wf" -> "... h w c"."""
-    return jnp.moveaxis(jnp.fft.irfft2(spectrum, s=(spectrum.shape[-2], width)), -3, -1)
+    if spectrum.ndim < 3 or 0 in spectrum.shape or why_not_picked(spectrum.shape[-2], width):
+        return plain_to_space(spectrum, width)
+    y = native_transform.to_space(spectrum.reshape(-1, *spectrum.shape[-3:]), width)
+    return y.reshape(*spectrum.shape[:-3], *y.shape[1:])
 
 
 def adjoint_weight(height: int, width: int, dtype: Any) -> np.ndarray:

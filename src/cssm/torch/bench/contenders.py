@@ -119,6 +119,27 @@ def decay_ssm(shape: tuple[int, ...], direction: str) -> Makers:
     return {form: partial(DIRECTIONS[direction], layer, u) for form, layer in layers.items()}
 
 
+def spectral_loop(shape: tuple[int, ...], direction: str, readout: str) -> Makers:
+    """torch.fft in the memory layout it likes best, channels first, and a loop by autograd; and what is picked."""
+    *_, height, width, channels = shape
+    spectrum = stable_spectrum(kernel_spectrum(0.2 * random(channels, 11, 11, seed=1), (height, width)))
+    x, build = random(*shape), DIRECTIONS[direction]
+
+    def loop(x, spectrum):
+        frames, state, states = torch.fft.rfft2(x.movedim(-1, 2)), 0, []
+        for t in range(x.shape[1]):
+            state = spectrum * state + frames[:, t]
+            states.append(state)
+        shown = torch.stack(states, 1) if readout == "all" else state
+        return torch.fft.irfft2(shown, s=(height, width)).movedim(-3, -1)
+
+    planes = x.movedim(-1, 2).contiguous().movedim(2, -1)  # the same numbers, channels first in memory
+    return {
+        "torch.fft and a loop": partial(build, loop, planes, spectrum),
+        "spectral_scan": partial(build, lambda x, k: our_spectral_scan(x, k, readout=readout)[1], x, spectrum),
+    }
+
+
 def spectral_scan(shape: tuple[int, ...], direction: str) -> Makers:
     """All frames: the definition by autograd, and what is picked."""
     *_, height, width, channels = shape

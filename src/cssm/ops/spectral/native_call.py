@@ -1,0 +1,57 @@
+"""How JAX programs call the compiled spectral kernels, and whether they can."""
+
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from cssm.kernels.fft_cpu import LARGEST_PRIME, plan, transformable, work_size
+
+SCAN, GRADIENT, TO_SPECTRUM, TO_SPACE = range(4)
+
+
+@cache
+def unavailable() -> str | None:
+    """Why no compiled kernel can run in this process; None where one can."""
+    try:
+        from cssm.kernels import xla_cpu
+    except ImportError as error:
+        return f"numba cannot be imported ({error})"
+    return xla_cpu.available()
+
+
+def why_not(height: int, width: int) -> str | None:
+    """Why the compiled kernels are not for frames of H x W pixels; None where they are.
+
+    >>> why_not(8, 131)
+    'the width 131 has a prime factor above 127'
+    """
+    if jax.default_backend() != "cpu":
+        return f"it is compiled for CPUs, not for {jax.default_backend()}"
+    for name, side in (("height", height), ("width", width)):
+        if not transformable(side):
+            return f"the {name} {side} has a prime factor above {LARGEST_PRIME}"
+    return unavailable()
+
+
+def why_not_picked(height: int, width: int) -> str | None:
+    """`why_not`, or that XLA would not split the kernels over devices."""
+    reason = why_not(height, width)
+    if reason is None and jax.device_count() > 1:
+        return f"XLA does not split it over the {jax.device_count()} devices"
+    return reason
+
+
+def call(kernel: int, flags: tuple, operands: list, more: list, grid: tuple[int, int], results: list, rows: str) -> Any:
+    """The results of a kernel of `kernels/spectral_xla.py`; `rows`: the table of rows it takes, "order" or "place"."""
+    from cssm.kernels import spectral_xla, xla_cpu
+
+    double = operands[3].dtype == np.complex128
+    spectral_xla.enter(kernel, bool(double))
+    along, across = plan(grid[0], bool(double)), plan(grid[1], bool(double))
+    numbers = np.array([kernel, *flags, work_size(*grid)], np.int32)
+    tables = [
+        across.stages, across.rotations, across.place, along.stages, along.rotations, getattr(along, rows)
+    ]  # fmt: skip
+    return jax.ffi.ffi_call(xla_cpu.TARGET, results)(numbers, *operands, *tables, *more)
