@@ -275,18 +275,21 @@ def _prime(z, o, d, p, rotations, roots, work):
         store(work, (2 * q - 1) * wide, a - b)
         total = total + (a + b)
     store(z, o, total)
-    for k in range(1, half + 1):
-        even, odd, turn = first, zero(z), 0
+    for k in range(1, half + 1, 2):  # two frequencies at a time: half the loads
+        even, odd, even2, odd2, turn, turn2 = first, zero(z), first, zero(z), 0, 0
         for q in range(half):
-            turn += k
-            if turn >= p:
-                turn -= p
-            root = rotations[roots + turn]
-            even = even + load(work, 2 * q * wide) * root.real
-            odd = odd + load(work, (2 * q + 1) * wide) * root.imag
-        odd = times_minus_i(odd)
+            turn, turn2 = turn + k, turn2 + k + 1
+            turn, turn2 = turn - p if turn >= p else turn, turn2 - p if turn2 >= p else turn2
+            plus, minus = load(work, 2 * q * wide), load(work, (2 * q + 1) * wide)
+            root, root2 = rotations[roots + turn], rotations[roots + turn2]
+            even, odd = even + plus * root.real, odd + minus * root.imag
+            even2, odd2 = even2 + plus * root2.real, odd2 + minus * root2.imag
+        odd, odd2 = times_minus_i(odd), times_minus_i(odd2)
         store(z, o + k * d, even - odd)
         store(z, o + (p - k) * d, even + odd)
+        if k < half:
+            store(z, o + (k + 1) * d, even2 - odd2)
+            store(z, o + (p - k - 1) * d, even2 + odd2)
 
 
 def work_size(*sides: int) -> int:

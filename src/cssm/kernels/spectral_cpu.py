@@ -512,3 +512,19 @@ def to_space(
         buffer,
     )
     restore_denormals(control)
+
+
+@compiled
+@no_type_check
+def scan_some(first, count, step, arguments):
+    """Tasks first, first + step, ... below `count` of `scan`: one call of Python for all tasks of a thread."""
+    for task in range(first, count, step):
+        scan(task, *arguments)
+
+
+@compiled
+@no_type_check
+def kernel_gradient_some(first, count, step, arguments):
+    """Likewise of `kernel_gradient`."""
+    for task in range(first, count, step):
+        kernel_gradient(task, *arguments)

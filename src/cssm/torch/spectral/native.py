@@ -12,8 +12,8 @@ from torch import Tensor
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
 from cssm.kernels.fft_cpu import LARGEST_PRIME, plan, transformable, work_size
-from cssm.kernels.spectral_cpu import CONSTANT, FRAMES, NOTHING, kernel_gradient, scan, tasks
-from cssm.shared.threads import run
+from cssm.kernels.spectral_cpu import CONSTANT, FRAMES, NOTHING, kernel_gradient_some, scan_some, tasks
+from cssm.shared.threads import run, usable_threads
 
 from .stream import adjoint_weight, to_spectrum
 
@@ -85,8 +85,7 @@ def _scan(
     flags = (source, int(every_frame), int(reverse), int(totals), int(slopes))
     double = state.dtype == torch.complex128
     tables = _tables(height, width, double)
-    job = lambda n: scan(n, *arrays, _marks(reset), *results, *shape, *flags, *tables)  # noqa: E731
-    run([partial(job, n) for n in range(tasks(batch, channels, double))])
+    _share(scan_some, tasks(batch, channels, double), (*arrays, _marks(reset), *results, *shape, *flags, *tables))
     return y, *outputs
 
 
@@ -95,8 +94,13 @@ def _kernel_gradient(x, g, spectrum, state, last, reset, out):
     double = state.dtype == torch.complex128
     arrays = [*map(_reals, (x, g, spectrum, state, last)), _marks(reset), _reals(out)]
     tables = _tables(height, width, double)
-    job = lambda n: kernel_gradient(n, *arrays, *x.shape, *tables)  # noqa: E731
-    run([partial(job, n) for n in range(tasks(batch, channels, double))])
+    _share(kernel_gradient_some, tasks(batch, channels, double), (*arrays, *x.shape, *tables))
+
+
+def _share(some, count: int, arguments: tuple) -> None:
+    """`count` tasks among the threads there are."""
+    step = min(count, usable_threads())
+    run([partial(some, first, count, step, arguments) for first in range(step)])
 
 
 def _reals(x: Tensor) -> np.ndarray:
