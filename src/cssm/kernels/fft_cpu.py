@@ -1,8 +1,8 @@
-"""Complex transforms in place, of the channels in `lanes` side by side: mixed radix 2, 3, 4, 5, 8 and any odd prime.
+"""Complex transforms in place, of the channels in `lanes` side by side: mixed radix 2, 3, 4, 5, 7, 8 and any odd prime.
 
 `forward` leaves frequencies in the order of the digits reversed, `backward` takes them in that order and gives n times
 the inverse: no pass reorders anything. z holds n numbers from offset `base` on, each 2 lanes long. Work per number:
-about 5 log2 n operations; an odd prime p > 5 costs 2 p of them. Source: Cooley & Tukey 1965, Gentleman & Sande 1966.
+about 5 log2 n operations; an odd prime p > 7 costs 2 p of them. Source: Cooley & Tukey 1965, Gentleman & Sande 1966.
 """
 
 from functools import lru_cache
@@ -18,6 +18,7 @@ LARGEST_PRIME = 127  # above it Bluestein's algorithm would win, and libraries h
 
 SINE3, ROOT_HALF = np.sqrt(3) / 2, np.sqrt(0.5)
 COSINE5, SINE5 = tuple(np.cos(2 * np.pi * np.arange(1, 3) / 5)), tuple(np.sin(2 * np.pi * np.arange(1, 3) / 5))
+COSINE7, SINE7 = tuple(np.cos(2 * np.pi * np.arange(1, 4) / 7)), tuple(np.sin(2 * np.pi * np.arange(1, 4) / 7))
 
 inlined = compiled(inline="always")
 
@@ -78,7 +79,7 @@ def plan(n: int, double: bool) -> Plan:
         place += rest % radix * size
         rest //= radix
     roots, end = {}, sum(map(len, rotations))
-    for radix in {r for r in radices if r > 5 and r != 8}:
+    for radix in {r for r in radices if r > 8}:
         roots[radix] = end
         rotations.append(np.exp(-2j * np.pi * np.arange(radix) / radix))
         end += radix
@@ -90,7 +91,7 @@ def plan(n: int, double: bool) -> Plan:
 @inlined
 @no_type_check
 def dft3(a, b, c):
-    """The transform of three numbers; likewise dft4, dft5, dft8."""
+    """The transform of three numbers; likewise dft4, dft5, dft7, dft8."""
     plus, minus = b + c, times_minus_i(b - c) * SINE3
     middle = a - plus * 0.5
     return a + plus, middle + minus, middle - minus
@@ -113,6 +114,20 @@ def dft5(a, b, c, d, e):
     up = times_minus_i(across * SINE5[0] + within * SINE5[1])
     down = times_minus_i(across * SINE5[1] - within * SINE5[0])
     return a + (outer + inner), first + up, second + down, second - down, first - up
+
+
+@inlined
+@no_type_check
+def dft7(a, b, c, d, e, f, g):
+    p, q, r = b + g, c + f, d + e
+    u, v, w = b - g, c - f, d - e
+    x = a + (p * COSINE7[0] + q * COSINE7[1] + r * COSINE7[2])
+    y = a + (p * COSINE7[1] + q * COSINE7[2] + r * COSINE7[0])
+    z = a + (p * COSINE7[2] + q * COSINE7[0] + r * COSINE7[1])
+    i = times_minus_i(u * SINE7[0] + v * SINE7[1] + w * SINE7[2])
+    j = times_minus_i(u * SINE7[1] - v * SINE7[2] - w * SINE7[0])
+    k = times_minus_i(u * SINE7[2] - v * SINE7[0] + w * SINE7[1])
+    return a + (p + q + r), x + i, y + j, z + k, z - k, y - j, x - i
 
 
 @inlined
@@ -161,6 +176,18 @@ def forward(z, base, n, stages, rotations, work):
                     store(z, o + 2 * d, times(c, rotations[k + 2]))
                     store(z, o + 3 * d, times(e, rotations[k + 3]))
                     store(z, o + 4 * d, times(f, rotations[k + 4]))
+                elif radix == 7:
+                    a, b, c, e, f, g, p = dft7(
+                        load(z, o), load(z, o + d), load(z, o + 2 * d), load(z, o + 3 * d),
+                        load(z, o + 4 * d), load(z, o + 5 * d), load(z, o + 6 * d),
+                    )  # fmt: skip
+                    store(z, o, a)
+                    store(z, o + d, times(b, rotations[k + 1]))
+                    store(z, o + 2 * d, times(c, rotations[k + 2]))
+                    store(z, o + 3 * d, times(e, rotations[k + 3]))
+                    store(z, o + 4 * d, times(f, rotations[k + 4]))
+                    store(z, o + 5 * d, times(g, rotations[k + 5]))
+                    store(z, o + 6 * d, times(p, rotations[k + 6]))
                 elif radix == 8:
                     a, b, c, e, f, g, p, q = dft8(
                         load(z, o), load(z, o + d), load(z, o + 2 * d), load(z, o + 3 * d),
@@ -234,6 +261,22 @@ def backward(z, base, n, stages, rotations, work):
                     store(z, o + 2 * d, swap(c))
                     store(z, o + 3 * d, swap(e))
                     store(z, o + 4 * d, swap(f))
+                elif radix == 7:
+                    a, b, c, e, f, g, p = dft7(
+                        swap(load(z, o)), times(swap(load(z, o + d)), rotations[k + 1]),
+                        times(swap(load(z, o + 2 * d)), rotations[k + 2]),
+                        times(swap(load(z, o + 3 * d)), rotations[k + 3]),
+                        times(swap(load(z, o + 4 * d)), rotations[k + 4]),
+                        times(swap(load(z, o + 5 * d)), rotations[k + 5]),
+                        times(swap(load(z, o + 6 * d)), rotations[k + 6]),
+                    )  # fmt: skip
+                    store(z, o, swap(a))
+                    store(z, o + d, swap(b))
+                    store(z, o + 2 * d, swap(c))
+                    store(z, o + 3 * d, swap(e))
+                    store(z, o + 4 * d, swap(f))
+                    store(z, o + 5 * d, swap(g))
+                    store(z, o + 6 * d, swap(p))
                 elif radix == 8:
                     a, b, c, e, f, g, p, q = dft8(
                         swap(load(z, o)), times(swap(load(z, o + d)), rotations[k + 1]),

@@ -114,31 +114,30 @@ def scatter(array, offsets, used, at, lanes):
 
 @compiled
 @no_type_check
-def take_in(spectrum, offsets, height, half, order, target, lanes):
-    """Complex numbers (..., H, Wf), as pairs of reals, into the layout of a task."""
-    wide = 2 * lane_count(target)
-    for k in range(half):
-        for i in range(height):
-            at, o = 2 * (order[i] * half + k), (k * (height + 1) + i) * wide
-            gather(spectrum, offsets, at, lanes)
-            re = load_real(lanes, 0)
-            gather(spectrum, offsets, at + 1, lanes)
-            store(target, o, join(re, load_real(lanes, 0)))
+def take_in(spectrum, offsets, height, half, order, target, pair):
+    """Complex numbers (..., H, Wf), as pairs of reals, into the layout of a task; `pair` is scratch of 2 lanes."""
+    lanes = lane_count(target)
+    for i in range(height):
+        for k in range(half):
+            at = 2 * (order[i] * half + k)
+            for lane in range(lanes):
+                pair[lane] = spectrum[offsets[lane] + at]
+                pair[lanes + lane] = spectrum[offsets[lane] + at + 1]
+            store(target, (k * (height + 1) + i) * 2 * lanes, load(pair, 0))
 
 
 @compiled
 @no_type_check
-def give_out(source, spectrum, offsets, used, height, half, order, lanes):
+def give_out(source, spectrum, offsets, used, height, half, order, pair):
     """The way back of `take_in`."""
-    wide = 2 * lane_count(source)
-    for k in range(half):
-        for i in range(height):
-            at, o = 2 * (order[i] * half + k), (k * (height + 1) + i) * wide
-            value = load(source, o)
-            store_real(lanes, 0, value.re)
-            scatter(spectrum, offsets, used, at, lanes)
-            store_real(lanes, 0, value.im)
-            scatter(spectrum, offsets, used, at + 1, lanes)
+    lanes = lane_count(source)
+    for i in range(height):
+        for k in range(half):
+            at = 2 * (order[i] * half + k)
+            store(pair, 0, load(source, (k * (height + 1) + i) * 2 * lanes))
+            for lane in range(used):
+                spectrum[offsets[lane] + at] = pair[lane]
+                spectrum[offsets[lane] + at + 1] = pair[lanes + lane]
 
 
 @compiled
@@ -152,6 +151,8 @@ def rows_in(x, offsets, side_by_side, at, height, width, channels, row, target, 
         two = h + 1 < height
         for w in range(width):
             if side_by_side:
+                prefetch(x, first + pixel + 2 * width * channels)  # the next two rows
+                prefetch(x, first + below + 2 * width * channels)
                 re = load_real(x, first + pixel)
                 im = load_real(x, first + below) if two else re * 0.0
             else:
@@ -236,14 +237,14 @@ def scan(
     kernels, _ = lane_offsets(x, task, batch, channels, 0, 2 * height * half)
     resets, _ = lane_offsets(x, task, batch, channels, steps, 0)
     side_by_side = neighbours(offsets, used)
-    room = aligned(x, (4 + totals + slopes * (1 + totals)) * size + width * wide + work_size * wide + 2 * lanes)
+    room = aligned(x, (4 + totals + slopes * (1 + totals)) * size + width * wide + work_size * wide + 3 * lanes)
     K, S, Z, U = room[:size], room[size : 2 * size], room[2 * size : 3 * size], room[3 * size : 4 * size]
     room = room[4 * size :]
     row, work, buffer, alive = (
         room[: width * wide], room[width * wide : (width + work_size) * wide],
-        room[(width + work_size) * wide :][:lanes], room[(width + work_size) * wide :][lanes : 2 * lanes],
+        room[(width + work_size) * wide :][:wide], room[(width + work_size) * wide :][wide : wide + lanes],
     )  # fmt: skip
-    room = room[(width + work_size) * wide + 2 * lanes :]
+    room = room[(width + work_size) * wide + 3 * lanes :]
     M, P, Q = room[:size], room[totals * size :][:size], room[(totals + 1) * size :][:size]
     take_in(spectrum, kernels, height, half, tall_order, K, buffer)
     take_in(state, spectra, height, half, tall_order, S, buffer)
@@ -377,13 +378,13 @@ def kernel_gradient(
     kernels, _ = lane_offsets(x, task, batch, channels, 0, 2 * height * half)
     resets, _ = lane_offsets(x, task, batch, channels, steps, 0)
     side_by_side = neighbours(offsets, used)
-    room = aligned(x, 6 * size + (width + work_size) * wide + 2 * lanes)
+    room = aligned(x, 6 * size + (width + work_size) * wide + 3 * lanes)
     K, S, Z = room[:size], room[size : 2 * size], room[2 * size : 3 * size]
     G, P, D = room[3 * size : 4 * size], room[4 * size : 5 * size], room[5 * size : 6 * size]
     room = room[6 * size :]
     row, work = room[: width * wide], room[width * wide : (width + work_size) * wide]
-    buffer = room[(width + work_size) * wide :][:lanes]
-    alive = room[(width + work_size) * wide :][lanes : 2 * lanes]
+    buffer = room[(width + work_size) * wide :][:wide]
+    alive = room[(width + work_size) * wide :][wide : wide + lanes]
     take_in(spectrum, kernels, height, half, tall_order, K, buffer)
     take_in(state, spectra, height, half, tall_order, S, buffer)
     take_in(last, spectra, height, half, tall_order, D, buffer)
@@ -431,7 +432,7 @@ def kernel_gradient(
 @no_type_check
 def to_spectrum(
     task, x, out, batch, height, width, channels,
-    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_place,
+    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_order,
 ):  # fmt: skip
     """One task of rfft2: x (B H W C,), out (B C H Wf 2,) pairs of reals."""
     control, lanes = flush_denormals(), lane_count(x)
@@ -460,13 +461,7 @@ def to_spectrum(
     )
     for k in range(half):
         forward(Z, k * (height + 1) * wide, height, tall_stages, tall_rotations, work)
-    for h in range(height):
-        for k in range(half):
-            at, value = 2 * (h * half + k), load(Z, (k * (height + 1) + tall_place[h]) * wide)
-            store(buffer, 0, value)
-            for lane in range(used):
-                out[spectra[lane] + at] = buffer[lane]
-                out[spectra[lane] + at + 1] = buffer[lanes + lane]
+    give_out(Z, out, spectra, used, height, half, tall_order, buffer)
     restore_denormals(control)
 
 
@@ -474,7 +469,7 @@ def to_spectrum(
 @no_type_check
 def to_space(
     task, spectrum, y, batch, height, width, channels,
-    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_place,
+    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_order,
 ):  # fmt: skip
     """One task of irfft2: spectrum (B C H Wf 2,) pairs of reals, y (B H W C,)."""
     control, lanes = flush_denormals(), lane_count(y)
@@ -485,13 +480,7 @@ def to_space(
     room = aligned(y, size + (width + work_size) * wide + wide)
     Z, row, work = room[:size], room[size:][: width * wide], room[size + width * wide :][: work_size * wide]
     buffer = room[size + (width + work_size) * wide :]
-    for h in range(height):
-        for k in range(half):
-            at = 2 * (h * half + k)
-            for lane in range(lanes):
-                buffer[lane] = spectrum[spectra[lane] + at]
-                buffer[lanes + lane] = spectrum[spectra[lane] + at + 1]
-            store(Z, (k * (height + 1) + tall_place[h]) * wide, load(buffer, 0))
+    take_in(spectrum, spectra, height, half, tall_order, Z, buffer)
     for k in range(half):
         backward(Z, k * (height + 1) * wide, height, tall_stages, tall_rotations, work)
     rows_out(

@@ -149,7 +149,7 @@ def _scan_of(flags):
         results = [state.shape, size(totals), size(slopes), size(slopes and totals)]
         results = [jax.ShapeDtypeStruct(s, state.dtype) for s in results]
         results = [jax.ShapeDtypeStruct(shown, state.real.dtype), *results]
-        return call(SCAN, flags, [x, given, spectrum, state, reset], [], shape[2:4], results, "order")
+        return call(SCAN, flags, [x, given, spectrum, state, reset], [], shape[2:4], results)
 
     return _batched(run)
 
@@ -158,7 +158,7 @@ def _scan_of(flags):
 def _gradient():
     def run(x, g, spectrum, state, last, reset):
         result = jax.ShapeDtypeStruct(state.shape, state.dtype)
-        return call(GRADIENT, (0,) * 5, [x, g, spectrum, state, reset], [last], x.shape[2:4], [result], "order")
+        return call(GRADIENT, (0,) * 5, [x, g, spectrum, state, reset], [last], x.shape[2:4], [result])
 
     return _batched(run, spectrum=2)
 

@@ -43,15 +43,13 @@ def why_not_picked(height: int, width: int) -> str | None:
     return reason
 
 
-def call(kernel: int, flags: tuple, operands: list, more: list, grid: tuple[int, int], results: list, rows: str) -> Any:
-    """The results of a kernel of `kernels/spectral_xla.py`; `rows`: the table of rows it takes, "order" or "place"."""
+def call(kernel: int, flags: tuple, operands: list, more: list, grid: tuple[int, int], results: list) -> Any:
+    """The results of a kernel of `kernels/spectral_xla.py`, for frames of grid (H, W)."""
     from cssm.kernels import spectral_xla, xla_cpu
 
     double = operands[3].dtype == np.complex128
     spectral_xla.enter(kernel, bool(double))
     along, across = plan(grid[0], bool(double)), plan(grid[1], bool(double))
     numbers = np.array([kernel, *flags, work_size(*grid)], np.int32)
-    tables = [
-        across.stages, across.rotations, across.place, along.stages, along.rotations, getattr(along, rows)
-    ]  # fmt: skip
+    tables = [across.stages, across.rotations, across.place, along.stages, along.rotations, along.order]
     return jax.ffi.ffi_call(xla_cpu.TARGET, results)(numbers, *operands, *tables, *more)

@@ -51,7 +51,7 @@ def _native_to_space(spectrum, width):
     result = jax.ShapeDtypeStruct((rows, height, width, channels), spectrum.real.dtype)
     nothing = jnp.zeros(0, spectrum.dtype)
     operands = [nothing, nothing, nothing, spectrum, jnp.zeros(0, bool)]
-    return call(TO_SPACE, (0,) * 5, operands, [], (height, width), [result], "place")[0]
+    return call(TO_SPACE, (0,) * 5, operands, [], (height, width), [result])[0]
 
 
 def _weights(height, width, dtype):
