@@ -41,9 +41,7 @@ def _native_to_spectrum(x):
     dtype = jnp.result_type(x.dtype, jnp.complex64)
     owner = jnp.zeros((rows, channels, 0), dtype)
     result = jax.ShapeDtypeStruct((rows, channels, height, width // 2 + 1), dtype)
-    return call(
-        TO_SPECTRUM, (0,) * 5, [x, owner, owner, owner, jnp.zeros(0, bool)], [], (height, width), [result], "place"
-    )[0]
+    return call(TO_SPECTRUM, (0,) * 5, [x, owner, owner, owner, jnp.zeros(0, bool)], [], (height, width), [result])[0]
 
 
 def _native_to_space(spectrum, width):
