@@ -106,7 +106,9 @@ def spectral_cpu_sweep() -> Iterator[Comparison]:
             "scipy, transforms alone": lambda x=x: partial(_scipy, np.asarray(x)),
         }
         if has_torch():
-            contenders["torch, transforms alone"] = lambda x=x: partial(_torch, np.array(x))
+            from cssm.torch.bench.contenders import there_and_back
+
+            contenders["torch, transforms alone"] = lambda x=x: partial(there_and_back, np.array(x))
         yield Comparison(
             name=f"spectral {shape} forward", contenders=contenders, same_result=False, sweep="spectral_cpu",
             axis="H", value=side, **traffic(shape, "forward"),
@@ -118,10 +120,3 @@ def _scipy(x: np.ndarray) -> np.ndarray:
 
     spectra = fft.rfft2(x, axes=(2, 3), workers=-1)
     return np.asarray(fft.irfft2(spectra, s=x.shape[2:4], axes=(2, 3), workers=-1))
-
-
-def _torch(x: np.ndarray) -> np.ndarray:
-    import torch
-
-    spectra = torch.fft.rfft2(torch.from_numpy(x), dim=(2, 3))
-    return torch.fft.irfft2(spectra, s=x.shape[2:4], dim=(2, 3)).numpy()

@@ -9,9 +9,6 @@ Layout of the frame: xla/ffi/api/c_api.h, 0.x. Source: the documentation of XLA'
 """
 
 import ctypes
-import logging
-from functools import cache
-from pathlib import Path
 from typing import Any, no_type_check
 
 import llvmlite.binding
@@ -23,8 +20,6 @@ from numba.extending import intrinsic
 from cssm.shared.compiled import compiled
 from cssm.shared.threads import usable_threads
 
-log = logging.getLogger("cssm")
-TARGET = "cssm_cpu"
 KERNELS = 8
 _table = (ctypes.c_int64 * (2 + 2 * KERNELS))()  # threads, address of the worker, those of float32 and float64 kernels
 llvmlite.binding.add_symbol("cssm_cpu_table", ctypes.addressof(_table))
@@ -246,26 +241,12 @@ def _handle(frame):
     return 0
 
 
-@cache
-def available() -> str | None:
-    """Registers the handler with JAX; None, or why it cannot be."""
-    import jax
-
-    header = Path(jax.ffi.include_dir()) / "xla" / "ffi" / "api" / "c_api.h"
-    try:
-        text = header.read_text()
-        major = int(text.partition("XLA_FFI_API_MAJOR ")[2].split()[0])
-    except (OSError, ValueError, IndexError):
-        return "the version of XLA's C interface cannot be read"
-    if major != 0:
-        return f"XLA's C interface has version {major}, 0 is known"
+def handler_address() -> int:
+    """Of the compiled handler, for XLA to call; its worker and the number of threads are made known first."""
     worker, handler = (cfunc(types.int64(types.int64), cache=True)(function.py_func) for function in (_work, _handle))
     _kept.extend((worker, handler))
     _table[0], _table[1] = usable_threads(), worker.address
-    capsule = ctypes.pythonapi.PyCapsule_New
-    capsule.restype, capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-    jax.ffi.register_ffi_target(TARGET, capsule(handler.address, None, None), platform="cpu", api_version=1)
-    return None
+    return int(handler.address or 0)
 
 
 _kept: list[Any] = []

@@ -46,5 +46,8 @@ def _mark_best(axes, records, monitor: Monitor) -> None:
     if points:
         score, step = (max if monitor.higher_is_better else min)(points, key=lambda point: point[0])
         above = (0, 6) if monitor.higher_is_better else (0, -12)
-        axes.annotate(f"{score:.3f}", (step, score), above, textcoords="offset points", ha="center")
+        last = max(record["step"] for record in records)
+        box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+        side = "right" if step > 0.8 * last else "center"  # not over the edge
+        axes.annotate(f"{score:.4f}", (step, score), above, textcoords="offset points", ha=side, bbox=box)
         axes.margins(y=0.1)

@@ -1,6 +1,5 @@
 """How JAX programs call the compiled spectral kernels, and whether they can."""
 
-from functools import cache
 from typing import Any
 
 import jax
@@ -8,17 +7,9 @@ import numpy as np
 
 from cssm.kernels.fft_cpu import LARGEST_PRIME, plan, transformable, work_size
 
+from ..xla_cpu import TARGET, unavailable
+
 SCAN, GRADIENT, TO_SPECTRUM, TO_SPACE = range(4)
-
-
-@cache
-def unavailable() -> str | None:
-    """Why no compiled kernel can run in this process; None where one can."""
-    try:
-        from cssm.kernels import xla_cpu
-    except ImportError as error:
-        return f"numba cannot be imported ({error})"
-    return xla_cpu.available()
 
 
 def why_not(height: int, width: int) -> str | None:
@@ -45,11 +36,11 @@ def why_not_picked(height: int, width: int) -> str | None:
 
 def call(kernel: int, flags: tuple, operands: list, more: list, grid: tuple[int, int], results: list) -> Any:
     """The results of a kernel of `kernels/spectral_xla.py`, for frames of grid (H, W)."""
-    from cssm.kernels import spectral_xla, xla_cpu
+    from cssm.kernels import spectral_xla
 
     double = operands[3].dtype == np.complex128
     spectral_xla.enter(kernel, bool(double))
     along, across = plan(grid[0], bool(double)), plan(grid[1], bool(double))
     numbers = np.array([kernel, *flags, work_size(*grid)], np.int32)
     tables = [across.stages, across.rotations, across.place, along.stages, along.rotations, along.order]
-    return jax.ffi.ffi_call(xla_cpu.TARGET, results)(numbers, *operands, *tables, *more)
+    return jax.ffi.ffi_call(TARGET, results)(numbers, *operands, *tables, *more)

@@ -119,6 +119,12 @@ def decay_ssm(shape: tuple[int, ...], direction: str) -> Makers:
     return {form: partial(DIRECTIONS[direction], layer, u) for form, layer in layers.items()}
 
 
+def there_and_back(x):
+    """rfft2 and irfft2 of every frame of a NumPy clip (B, T, H, W, C)."""
+    spectra = torch.fft.rfft2(torch.from_numpy(x), dim=(2, 3))
+    return torch.fft.irfft2(spectra, s=x.shape[2:4], dim=(2, 3)).numpy()
+
+
 def spectral_loop(shape: tuple[int, ...], direction: str, readout: str) -> Makers:
     """torch.fft in the memory layout it likes best, channels first, and a loop by autograd; and what is picked."""
     *_, height, width, channels = shape
