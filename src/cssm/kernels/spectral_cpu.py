@@ -27,6 +27,7 @@ from .lanes import (
     lane_count,
     load,
     load_real,
+    prefetch,
     restore_denormals,
     store,
     store_real,

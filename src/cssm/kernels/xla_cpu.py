@@ -1,6 +1,6 @@
 """Compiled kernels inside XLA's CPU programs: one typed FFI handler, written in numba, on XLA's own threads.
 
-A kernel is a function task(frame, number), compiled to C by `cfunc`, which reads arrays from XLA's call frame and does
+A kernel is a function task(frame, number), compiled to C, which reads arrays from XLA's call frame and does
 one of the tasks of the call. The handler asks XLA's thread pool for helpers and takes part itself; whoever is free
 takes the next task, so a busy pool costs time, never an answer. No array is copied, no compiler or GIL is needed.
 
@@ -14,10 +14,10 @@ from typing import Any, no_type_check
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, types  # pyright: ignore[reportPrivateImportUsage]
+from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
 
-from cssm.shared.compiled import compiled
+from cssm.shared.compiled import callback, compiled
 from cssm.shared.threads import usable_threads
 
 KERNELS = 8
@@ -243,7 +243,7 @@ def _handle(frame):
 
 def handler_address() -> int:
     """Of the compiled handler, for XLA to call; its worker and the number of threads are made known first."""
-    worker, handler = (cfunc(types.int64(types.int64), cache=True)(function.py_func) for function in (_work, _handle))
+    worker, handler = (callback(types.int64(types.int64), function.py_func) for function in (_work, _handle))
     _kept.extend((worker, handler))
     _table[0], _table[1] = usable_threads(), worker.address
     return int(handler.address or 0)
@@ -256,6 +256,6 @@ def enter(number: int, double: bool, task: Any) -> None:
     """Make the kernel of that number known to the handler: task(frame, number of the task) -> 1."""
     place = 2 + 2 * number + double
     if not _table[place]:
-        function = cfunc(types.int64(types.int64, types.int64), cache=True)(task)
+        function = callback(types.int64(types.int64, types.int64), task)
         _kept.append(function)
         _table[place] = function.address

@@ -1,12 +1,17 @@
 """numba functions that are compiled once and kept on disk, or for this process alone where there is no place."""
 
+import hashlib
 import logging
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core.ccallback import CFunc
 
 log = logging.getLogger("cssm")
+KERNELS = Path(__file__).parents[1] / "kernels"
 _said: list[str] = []
 
 
@@ -25,14 +30,51 @@ def compiled(function: Callable | None = None, **options: Any) -> Any:
     if function is None:
         return lambda function: compiled(function, **options)
     try:
-        return njit(cache=True, nogil=True, **options)(function)
+        return _follow_sources(njit(cache=True, nogil=True, **options)(function))
     except RuntimeError as error:
-        if "cannot cache" not in str(error):
-            raise
-        if not _said:
-            _said.append(str(error))
-            log.warning(
-                "no folder to keep compiled functions in: they are compiled anew in each process, some seconds; set "
-                "NUMBA_CACHE_DIR to one that can be written"
-            )
+        _say_where_to_keep(error)
         return njit(nogil=True, **options)(function)
+
+
+def callback(signature: Any, function: Callable) -> Any:
+    """`numba.cfunc`, kept as `compiled` keeps its functions: `.address` is that of a C function.
+
+    >>> from numba import types
+    >>> callback(types.int64(types.int64), lambda x: 2 * x).ctypes(4)
+    8
+    """
+    made = CFunc(function, (signature.args, signature.return_type), locals={}, options={})
+    try:
+        made.enable_caching()
+        _follow_sources(made)
+    except RuntimeError as error:
+        _say_where_to_keep(error)
+    made.compile()
+    return made
+
+
+def _say_where_to_keep(error: RuntimeError) -> None:
+    if "cannot cache" not in str(error):
+        raise error
+    if not _said:
+        _said.append(str(error))
+        log.warning(
+            "no folder to keep compiled functions in: they are compiled anew in each process, some seconds; set "
+            "NUMBA_CACHE_DIR to one that can be written"
+        )
+
+
+def _follow_sources(function: Any) -> Any:
+    """`function`, whose cached code is thrown away when any kernel's source changes: numba itself looks at the file of
+    the function alone, and keeps what was compiled in from others, however old."""
+    file: Any = getattr(getattr(function, "_cache", None), "_cache_file", None)
+    if hasattr(file, "_source_stamp"):
+        file._source_stamp = (*file._source_stamp, fingerprint())
+    return function
+
+
+@cache
+def fingerprint() -> str:
+    """Of the sources of all kernels."""
+    text = b"".join(path.read_bytes() for path in sorted(KERNELS.glob("*.py")))
+    return hashlib.sha256(text).hexdigest()
