@@ -266,22 +266,6 @@ def kept(typingctx, a, alive):
     return a(a, alive), generate
 
 
-@intrinsic
-def prefetch(typingctx, z, i):
-    """Ask for the memory around z[i], which is about to be read."""
-
-    def generate(context, builder, sig, args):
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), *[ir.IntType(32)] * 3])
-        name = "llvm.prefetch.p0i8"
-        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
-        builder.call(function, [pointer, *(ir.Constant(ir.IntType(32), n) for n in (0, 3, 1))])  # read, near, data
-        return context.get_dummy_value()
-
-    return types.void(z, types.intp), generate
-
-
 X86 = platform.machine() in ("x86_64", "AMD64")
 FLUSH = 0x8040  # of the control word: take denormal numbers for 0, as input and as output
 

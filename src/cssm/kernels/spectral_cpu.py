@@ -27,7 +27,6 @@ from .lanes import (
     lane_count,
     load,
     load_real,
-    prefetch,
     restore_denormals,
     store,
     store_real,
@@ -152,8 +151,6 @@ def rows_in(x, offsets, side_by_side, at, height, width, channels, row, target, 
         two = h + 1 < height
         for w in range(width):
             if side_by_side:
-                prefetch(x, first + pixel + 2 * width * channels)  # the next two rows
-                prefetch(x, first + below + 2 * width * channels)
                 re = load_real(x, first + pixel)
                 im = load_real(x, first + below) if two else re * 0.0
             else:
