@@ -37,6 +37,10 @@ found = {
     "rngs is 0, expected nnx.Rngs": [said(lambda: mixer(rngs=0)), said(lambda: cssm.create_model("simple", rngs=0))],
     "grid is 32, expected (H, W)": [said(lambda: mixer(grid=32))],
     "grid is (8, 0)": [said(lambda: mixer(grid=(8, 0)))],
+    "init_scale is inf, expected a finite": [said(lambda: mixer("no_gate", grid=None, init_scale=float("inf")))],
+    "steps is 1.5, expected an integer": [
+        said(lambda: cssm.ops.spectral_static(jnp.ones((1, 4, 4, 2)), jnp.ones((2, 4, 3), complex), 1.5))],
+    "and a grid (8, 8, 8)": [said(lambda: cssm.ops.kernel_spectrum(jnp.ones((3, 3)), (8, 8, 8)))],
     "unknown mixer 3": [said(lambda: mixer(3))],
     "takes an array, got a": [
         said(lambda: layer(x)) for layer in layers.values() for x in ([1, 2], "x", None, 3.0)],

@@ -14,7 +14,7 @@ COMMANDS = {
     "predict": "classes and probabilities of pictures and clips of your own, by a trained run",
     "stream": "run a trained model frame by frame over a clip: constant memory, same output",
     "inspect": "what a trained run has learned and what it costs, layer by layer",
-    "data": "make, preview and check data sets; cut a clip to stream",
+    "data": "make, verify, preview and check data sets; cut a clip to stream",
     "list": "mixers, models, data sets, recipes and benchmarks",
     "viz": "pictures of what a mixer does: its impulse response over space and time",
     "bench": "interleaved benchmarks: ratios against the plain path",
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{_shown(error.filename)}: " if error.filename else ""
         print(f"cssm: error: {where}{error.strerror or error}: choose another path", file=sys.stderr)
         return 1
 
@@ -80,3 +80,9 @@ def _refuse_empty(argv: list[str]) -> None:
     for before, word in itertools.pairwise(argv):
         if not word.strip():
             raise UsageError(f"cssm {argv[0]}: the word after {before} is empty: leave it out, or name what is meant")
+
+
+def _shown(path: object) -> str:
+    """The file that was to be written, for one that stands in for it until it is whole."""
+    folder, name = os.path.split(os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else str(path))
+    return os.path.join(folder, name[1:-4] if name.startswith(".") and name.endswith(".new") else name)

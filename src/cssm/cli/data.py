@@ -187,6 +187,8 @@ def _preview(name: str, flags: Preview, data) -> int:
     from cssm.viz.contact_sheet import contact_sheet
 
     path = check_output(flags.output or Path(f"{name}.png"), ".png", "--output")
+    if not 1 <= flags.samples <= 512:
+        raise UsageError(f"--samples is {flags.samples}: give 1 to 512, of each class")
     source = _source(data, flags.split, 64 * flags.samples, flags.seed)
     title = f"{name}, {flags.split} split"
     contact_sheet(source, path, samples=flags.samples, title=title, names=data.class_names)
@@ -220,10 +222,11 @@ def _verify(flags: Verify) -> int:
 def _clip(name: str, flags: Clip, data) -> int:
     import numpy as np
 
-    output = flags.output if flags.output.suffix else flags.output.with_suffix(".npz")
+    named = flags.output.name not in ("", "..") and not flags.output.suffix and not flags.output.is_dir()
+    output = flags.output.with_suffix(".npz") if named else flags.output
     path = check_output(output, ".npz", "--output")
-    if flags.index < 0:
-        raise UsageError(f"--index is {flags.index}: samples are counted from 0")
+    if not 0 <= flags.index < 2**31:
+        raise UsageError(f"--index is {flags.index}: samples are counted from 0, to 2**31")
     source = _source(data, flags.split, flags.index + 1, flags.seed)
     if flags.index >= len(source):
         raise UsageError(f"--index is {flags.index}: the {flags.split} split has {len(source)} samples")
@@ -233,7 +236,8 @@ def _clip(name: str, flags: Clip, data) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as new, new.open("wb") as file:
         np.savez_compressed(file, video=sample["input"], label=sample["label"])
-    print(f"wrote {path}: video {sample['input'].shape}, label {int(sample['label'])}")
+    label = int(sample["label"])
+    print(f"wrote {path}: video {sample['input'].shape}, label {label}, {data.class_names[label]}")
     return 0
 
 

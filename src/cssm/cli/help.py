@@ -15,7 +15,7 @@ CHOICES = """\
   --dataset NAME      data set (cssm list datasets)
   --data-dir DIR      folder of published or made files, or of your own
   --augment NAME      augmentation: none, flip_shift
-  --config FILE       TOML with any of these options; the command line wins\
+  --config FILE       TOML with any of these options, and recipe = "NAME"; the command line wins\
 """
 
 

@@ -56,7 +56,8 @@ def main(argv: list[str]) -> int:
             print(recipes_help(RECIPES), end="")
         if asked_help:
             return 0
-        raise UsageError(f"cssm train: name a recipe first: {', '.join(RECIPES.names())}")
+        known = ", ".join(RECIPES.names())
+        raise UsageError(f'cssm train: name a recipe first (in a file: recipe = "NAME"): {known}')
     recipe, command = RECIPES[name], _command(options)
     if asked_help:
         from .parts import with_parts

@@ -44,7 +44,7 @@ def check_output(path: Path, suffix: str, flag: str) -> Path:
     >>> check_output(Path("a.png"), ".png", "--output").name
     'a.png'
     """
-    if path.suffix.lower() != suffix:
+    if path.name in ("", "..") or path.suffix.lower() != suffix:
         raise UsageError(f"{flag} {path}: what is written is a {suffix[1:].upper()}, give a name that ends in {suffix}")
     if path.is_dir():
         raise UsageError(f"{flag} {path}: that is a folder, give the name of a file")

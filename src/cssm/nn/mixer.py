@@ -7,6 +7,7 @@ class facts. The laws in tests/laws.py hold it to all of this.
 
 import abc
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, get_type_hints
 
@@ -251,6 +252,8 @@ def create_mixer(name: str, *, channels: int, grid: Grid | None = None, rngs: nn
     for option, value in options.items():
         if not fits(value, offered[option]):
             raise UsageError(f"mixer {name!r}: {option} is {value!r}, expected {describe(offered[option])}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"mixer {name!r}: {option} is {value!r}, expected a finite number")
     table = {"grid": grid} if cls.learns_grid else {}
     return cls(channels=channels, rngs=rngs, **table, **options)
 

@@ -60,6 +60,8 @@ def predict(run: Run, model: Model, inputs: Iterable[Any]) -> Iterator[Predictio
         if x.ndim not in (3, 4) or x.shape[-1] != spec[-1] or 0 in x.shape:
             raise ShapeError(f"{source} has shape {x.shape}: expected (H, W, {spec[-1]}) or (T, H, W, {spec[-1]})")
         output = np.asarray(call(run.task.prepare({"input": x[None]})["input"]))[0]
+        if output.shape != (run.task.outputs,):
+            raise UsageError(f"the model gives {output.shape} outputs, the run's task reads {run.task.outputs}")
         reading = run.task.reading(output)
         yield Prediction(source=source, output=output, reading=reading, text=run.task.show(reading))
 

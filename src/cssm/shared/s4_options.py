@@ -161,5 +161,7 @@ def blocks(length: int) -> tuple[int, int]:
     >>> blocks(1000)
     (32, 32)
     """
+    if not isinstance(length, int) or not 1 <= length < 2**31:
+        raise UsageError(f"S4: length is {length!r}, expected an integer of at least 1 and below 2**31")
     size = 1 << ((length - 1).bit_length() + 1) // 2
     return -(-length // size), size

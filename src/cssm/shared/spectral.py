@@ -1,6 +1,7 @@
 """What both faces of the spectral recurrence share: checks of shapes, and the tables of the transforms, in NumPy."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def transform_tables(taps: Sequence[int], grid: Grid, origin: str) -> tuple[Comp
     """
     if origin not in ORIGINS:
         raise UsageError(f"unknown kernel origin {origin!r}: use {' or '.join(ORIGINS)}")
-    if len(taps) < 2 or min(grid) < 1:
+    if len(taps) < 2 or len(grid) != 2 or not all(isinstance(n, Integral) and n >= 1 for n in grid):
         raise ShapeError(
             f"kernel_spectrum: got a kernel of shape {tuple(taps)} and a grid {grid}; expected (..., K, K), (H, W)"
         )

@@ -85,8 +85,7 @@ class Classify:
             raise UsageError(
                 f"the data set has {data.num_classes} classes, the task {self.num_classes}: make them equal"
             )
-        if self.class_names and len(self.class_names) != self.num_classes:
-            raise UsageError(f"{len(self.class_names)} class_names for {self.num_classes} classes: name each, or none")
+        self.names  # noqa: B018
         channels = data.sample_spec["input"].shape[-1]
         if self.normalization == "imagenet" and channels != 3:
             raise UsageError(f"imagenet normalization needs 3 channels, the data set has {channels}: use unit")
@@ -159,7 +158,9 @@ class Classify:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """A name for each class, its number where it has none."""
+        """A name for each class, its number where it has none. Raises UsageError for another number of names."""
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise UsageError(f"{len(self.class_names)} class_names for {self.num_classes} classes: name each, or none")
         return self.class_names or tuple(f"class {i}" for i in range(self.num_classes))
 
     def _logits(self, model: Model, batch: Batch, key: jax.Array | None) -> Logits:

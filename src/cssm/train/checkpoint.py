@@ -147,7 +147,9 @@ class CheckpointStore:
         step = self.best_step() if which == "best" else max(steps, default=None) if which == "last" else which
         if step is None or step not in steps:
             remedy = "a run has one after its first evaluation; take the last one (--checkpoint last), or one of them"
-            remedy = f": {remedy}" if which == "best" and steps else ""
+            remedy = (
+                f": {remedy}" if which == "best" and steps else "" if steps else ": train it further, with --resume"
+            )
             raise CheckpointError(f"no {which} checkpoint in {self.folder}, which holds the steps {steps}{remedy}")
         return step
 

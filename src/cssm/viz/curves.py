@@ -26,6 +26,7 @@ def draw_curves(
             _curve(axes, records, "train", name, "-", color=QUIET, linewidth=0.8, label="train")
             _curve(axes, records, "eval", name, "o-", color=BLUE, markersize=4, label="validation")
             plain(axes, xlabel="step", ylabel=name)
+            axes.xaxis.get_major_locator().set_params(integer=True)
         if baseline is not None:
             monitored.axhline(baseline.value, color=RED, linestyle="--", linewidth=1, label=baseline.title)
         if monitor.chance is not None:

@@ -38,6 +38,8 @@ def impulse_response(
     for what, size in {"frames": frames, "channels": channels, "height": grid[0], "width": grid[1]}.items():
         if size < 1:
             raise UsageError(f"impulse: {what} is {size}, expected at least 1")
+    if frames > 256:
+        raise UsageError(f"impulse: frames is {frames}: a picture holds at most 256 side by side")
     options = {option: value for option, value in VISIBLE.items() if option in options_of(name)}
     mixer = create_mixer(name, channels=channels, grid=grid, rngs=nnx.Rngs(seed), **options)
     grey = jnp.full((1, frames, *grid, channels), BACKGROUND)
@@ -86,6 +88,7 @@ def _centres(axis, values) -> None:
         line = values[:, height // 2, width // 2, channel]
         color = COLORS[channel % len(COLORS)]
         axis.plot(line / max(float(np.abs(line).max()), 1e-30), "o-", color=color, markersize=2.5, linewidth=1)
-    plain(axis, xlabel="frame")
-    axis.set_title("at the centre", fontsize=8)
+    plain(axis, xlabel="frame", ylabel="of its largest value")
+    axis.yaxis.label.set_size(7)
+    axis.set_title(f"at the centre, {channels} channels", fontsize=8)
     axis.tick_params(labelsize=7)

@@ -11,6 +11,7 @@ from flax import nnx
 
 from cssm.core.typing import Grid
 from cssm.nn.stack import LayerFacts
+from cssm.ops.spectral.native_call import without_compiled_kernels
 from cssm.shared.palette import BLUE
 
 from .figure import figure, plain
@@ -70,7 +71,8 @@ def decay_horizon(gain: float) -> float:
 
 def step_cost(function, *args) -> dict[str, float]:
     """XLA's own count of operations and of memory traffic for one call."""
-    analysis = jax.jit(function).lower(*args).compile().cost_analysis()
+    with without_compiled_kernels():
+        analysis = jax.jit(function).lower(*args).compile().cost_analysis()
     return dict(analysis or {})
 
 
@@ -102,7 +104,7 @@ def _gain_map(fig, axes, gain, place: LayerFacts) -> None:
     mean = np.fft.fftshift(gain.mean(0), axes=0)
     extent = (0.0, 0.5, 0.5, -0.5)  # cycles per pixel: a half spectrum over width
     image = axes.imshow(mean, vmin=0, vmax=max(1.0, mean.max()), cmap="magma", extent=extent, aspect="auto")
-    axes.set(xlabel="cycles per pixel, width", ylabel="height")
+    axes.set(xlabel="cycles per pixel, width", ylabel="cycles per pixel, height")
     axes.set_title(f"{place.name}: gain per frame, mean of {len(gain)} channels", fontsize=8)
     fig.colorbar(image, ax=axes)
 

@@ -114,7 +114,7 @@ def open_made(root: Path, name: str, options: dict[str, Any]) -> StoredFiles:
     data = StoredFiles(root=folder, skip_corrupt=options.get("skip_corrupt", False))
     generator, stored = data.generator, read_metadata(folder)["dataset"]
     if name not in ("stored", stored):
-        raise UsageError(f"{folder} holds {stored}, not {name}: give --dataset {stored}")
+        raise UsageError(f"{folder} holds {stored}, not {name}: give --dataset {stored}, or name it")
     made = dataclasses.asdict(generator)
     if "size" in made:
         made["size"] = generator.sample_spec["input"].shape[-2]

@@ -4,6 +4,7 @@ Say what you read (`readout`) and whether the input is static; the cheapest exac
 in this folder's README.md.
 """
 
+from numbers import Integral
 from typing import Annotated, Any
 
 import jax
@@ -182,8 +183,8 @@ def spectral_static(
     """
     x, spectrum = jnp.asarray(x), jnp.asarray(spectrum)
     before = _start(x, spectrum, given(state), None, "b h w c")
-    if steps < 1:
-        raise ShapeError(f"spectral_static: steps is {steps}, expected at least one frame")
+    if not isinstance(steps, Integral) or not 1 <= steps < 2**31:
+        raise ShapeError(f"spectral_static: steps is {steps!r}, expected an integer of at least 1 and below 2**31")
     if readout not in ("last", "mean"):
         raise UsageError(f"unknown readout {readout!r} of spectral_static: use last or mean")
     spectrum = spectrum.astype(before.dtype)

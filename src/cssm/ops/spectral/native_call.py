@@ -1,5 +1,8 @@
 """How JAX programs call the compiled spectral kernels, and whether they can."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -12,12 +15,27 @@ from ..xla_cpu import TARGET, unavailable
 SCAN, GRADIENT, TO_SPECTRUM, TO_SPACE = range(4)
 
 
+_off: ContextVar[bool] = ContextVar("without_compiled_kernels", default=False)
+
+
+@contextmanager
+def without_compiled_kernels() -> Iterator[None]:
+    """What is traced inside takes XLA's own transforms: its counts of operations do not see into compiled kernels."""
+    token = _off.set(True)
+    try:
+        yield
+    finally:
+        _off.reset(token)
+
+
 def why_not(height: int, width: int) -> str | None:
     """Why the compiled kernels are not for frames of H x W pixels; None where they are.
 
     >>> why_not(8, 131)
     'the width 131 has a prime factor above 127'
     """
+    if _off.get():
+        return "compiled kernels are turned off here"
     if jax.default_backend() != "cpu":
         return f"it is compiled for CPUs, not for {jax.default_backend()}"
     for name, side in (("height", height), ("width", width)):

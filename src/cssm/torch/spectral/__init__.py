@@ -1,5 +1,6 @@
 """The sCSSM recurrence for PyTorch: the names, shapes and numbers of `cssm.ops.spectral`; its README has the maths."""
 
+from numbers import Integral
 from typing import Annotated, Any
 
 import torch
@@ -105,8 +106,8 @@ def spectral_static(
     """
     check_tensors("spectral_static", x, spectrum, state)
     state = _start(x, spectrum, state, None, "b h w c")
-    if steps < 1:
-        raise ShapeError(f"spectral_static: steps is {steps}, expected at least one frame")
+    if not isinstance(steps, Integral) or not 1 <= steps < 2**31:
+        raise ShapeError(f"spectral_static: steps is {steps!r}, expected an integer of at least 1 and below 2**31")
     if readout not in ("last", "mean"):
         raise UsageError(f"unknown readout {readout!r} of spectral_static: use last or mean")
     spectrum = spectrum.to(state.dtype)
