@@ -135,6 +135,19 @@ def test_the_same_bits_every_time_and_with_any_number_of_threads():
         xla_cpu._table[0] = before
 
 
+def test_a_kernel_that_is_not_there_is_an_error_of_the_program():
+    x, spectrum, _ = arguments((1, 2, 4, 4, 2))
+    run = jax.jit(lambda x: native(x, spectrum)[1])
+    run(x)
+    address, xla_cpu._table[2] = xla_cpu._table[2], 0
+    try:
+        with pytest.raises(jax.errors.JaxRuntimeError, match="not compiled in this process"):
+            jax.block_until_ready(run(x))
+    finally:
+        xla_cpu._table[2] = address
+    assert np.isfinite(run(x)).all()
+
+
 def test_explain_says_what_is_picked_and_why(monkeypatch):
     x, spectrum, _ = arguments((1, 2, 4, 131, 1))
     assert (

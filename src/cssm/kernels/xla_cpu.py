@@ -233,7 +233,7 @@ def _handle(frame):
     double = dtype_of(state) == C128
     kernel = table[2 + 2 * carray(_i32(data_of(numbers)), (1,))[0] + double]
     if kernel == 0:
-        return _error(frame, 9, NO_KERNEL)
+        return _error(frame, 13, NO_KERNEL)
     pairs = dim_of(state, 0) * dim_of(state, 1)  # batch rows and channels
     lanes = 8 if double else 16
     if _run(frame, kernel, -(-pairs // lanes)) > 0:
