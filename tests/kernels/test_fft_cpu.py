@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cssm.kernels.fft_cpu import backward, factors, forward, plan, transformable, work_size
+from cssm.kernels.fft_cpu import backward, forward
+from cssm.shared.radix_plan import factors, plan, transformable, work_size
 
 LENGTHS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 25, 28, 30, 32, 49, 60, 61, 64, 77, 96, 97, 121, 127, 128, 224]
 

@@ -40,7 +40,7 @@ def near(found, expected, tolerance=2e-6):
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * float(jnp.abs(other).max() + 1e-30))
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 8, 8, 24), (1, 2, 97, 61, 16), (5, 3, 9, 4, 1), (2, 2, 12, 10, 32)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 4, 8, 8, 24), (1, 2, 97, 61, 16), (5, 3, 9, 4, 1)], ids=str)
 @pytest.mark.parametrize("readout", ["all", "last", "mean"])
 def test_lanes_of_any_number_of_channels_and_rows(shape, readout):
     arrays = arguments(shape)

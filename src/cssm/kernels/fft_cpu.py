@@ -1,12 +1,12 @@
 """Complex transforms in place, of the channels in `lanes` side by side: mixed radix 2, 3, 4, 5, 7, 8 and any odd prime.
 
 `forward` leaves frequencies in the order of the digits reversed, `backward` takes them in that order and gives n times
-the inverse: no pass reorders anything. z holds n numbers from offset `base` on, each 2 lanes long. Work per number:
-about 5 log2 n operations; an odd prime p > 7 costs 2 p of them. Source: Cooley & Tukey 1965, Gentleman & Sande 1966.
+the inverse: no pass reorders anything. z holds n numbers from offset `base` on, each 2 lanes long; stages, rotations
+and orders are those of `cssm.shared.radix_plan`. Work per number: about 5 log2 n operations; an odd prime p > 7 costs
+2 p of them. Source: Cooley & Tukey 1965, Gentleman & Sande 1966.
 """
 
-from functools import lru_cache
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
 import numpy as np
 
@@ -14,78 +14,11 @@ from cssm.shared.compiled import compiled
 
 from .lanes import lane_count, load, store, swap, times, times_minus_i, zero
 
-LARGEST_PRIME = 127  # above it Bluestein's algorithm would win, and libraries have it
-
 SINE3, ROOT_HALF = np.sqrt(3) / 2, np.sqrt(0.5)
 COSINE5, SINE5 = tuple(np.cos(2 * np.pi * np.arange(1, 3) / 5)), tuple(np.sin(2 * np.pi * np.arange(1, 3) / 5))
 COSINE7, SINE7 = tuple(np.cos(2 * np.pi * np.arange(1, 4) / 7)), tuple(np.sin(2 * np.pi * np.arange(1, 4) / 7))
 
 inlined = compiled(inline="always")
-
-
-class Plan(NamedTuple):
-    """How to transform n numbers."""
-
-    stages: np.ndarray
-    """(stages, 2): the radix, and where the roots of a prime one begin in `rotations`."""
-    rotations: np.ndarray
-    order: np.ndarray
-    """The frequency that stands at every place."""
-    place: np.ndarray
-    """The place of every frequency."""
-
-
-def factors(n: int) -> list[int]:
-    """Radices whose product is n: eights and fours first.
-
-    >>> factors(96), factors(60), factors(97), factors(16)
-    ([8, 4, 3], [4, 3, 5], [97], [4, 4])
-    """
-    found = []
-    while n % 8 == 0 and n != 16:
-        found.append(8)
-        n //= 8
-    for p in (4, 2, 3, 5):
-        while n % p == 0:
-            found.append(p)
-            n //= p
-    p = 7
-    while n > 1:
-        while n % p == 0:
-            found.append(p)
-            n //= p
-        p += 2
-    return found
-
-
-def transformable(n: int) -> bool:
-    """Whether `plan` has radices for n.
-
-    >>> transformable(97), transformable(2 * 131)
-    (True, False)
-    """
-    return max(factors(n), default=1) <= LARGEST_PRIME
-
-
-@lru_cache(64)
-def plan(n: int, double: bool) -> Plan:
-    """The plan of n numbers, in float64 or float32."""
-    radices, rotations, size = factors(n), [], n
-    place = np.zeros(n, np.int64)
-    rest = np.arange(n)
-    for radix in radices:
-        size //= radix
-        rotations.append(np.exp(-2j * np.pi * np.outer(np.arange(size), np.arange(radix)) / (size * radix)).ravel())
-        place += rest % radix * size
-        rest //= radix
-    roots, end = {}, sum(map(len, rotations))
-    for radix in {r for r in radices if r > 8}:
-        roots[radix] = end
-        rotations.append(np.exp(-2j * np.pi * np.arange(radix) / radix))
-        end += radix
-    stages = np.array([[radix, roots.get(radix, 0)] for radix in radices], np.int32).reshape(-1, 2)
-    table = np.concatenate([*rotations, np.ones(1)]).astype(np.complex128 if double else np.complex64)
-    return Plan(stages, table, np.argsort(place).astype(np.int32), place.astype(np.int32))
 
 
 @inlined
@@ -333,8 +266,3 @@ def _prime(z, o, d, p, rotations, roots, work):
         if k < half:
             store(z, o + (k + 1) * d, even2 - odd2)
             store(z, o + (p - k - 1) * d, even2 + odd2)
-
-
-def work_size(*sides: int) -> int:
-    """Numbers of scratch that transforms of these lengths need: twice the half of their largest prime."""
-    return 2 * (max((p for n in sides for p in factors(n)), default=1) // 2) + 2

@@ -11,13 +11,13 @@ Spectra are kept transposed, [column][row], rows in the order `fft_cpu` leaves t
 Lanes do not mix: NaN in one batch row or channel stays there. Source: docs/math.md section 2.
 """
 
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
 import numpy as np
 
 from cssm.shared.compiled import compiled
 
-from .fft_cpu import backward, forward, transformable
+from .fft_cpu import backward, forward
 from .lanes import (
     BYTES,
     conj,
@@ -34,25 +34,6 @@ from .lanes import (
 )
 
 FRAMES, NOTHING, CONSTANT = 0, 1, 2  # what comes in: x, no input, one spectrum at every frame
-
-
-class Sizes(NamedTuple):
-    """(B, T, H, W, C) of the clip, and Wf."""
-
-    batch: int
-    steps: int
-    height: int
-    width: int
-    channels: int
-
-
-def supported(height: int, width: int) -> bool:
-    """Whether there are radices for this grid.
-
-    >>> supported(97, 61), supported(32, 131)
-    (True, False)
-    """
-    return transformable(height) and transformable(width)
 
 
 def tasks(batch: int, channels: int, double: bool) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cssm.kernels.fft_cpu import LARGEST_PRIME, plan, transformable, work_size
+from cssm.shared.radix_plan import LARGEST_PRIME, plan, transformable, work_size
 
 from ..xla_cpu import TARGET, unavailable
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
-from cssm.kernels.fft_cpu import LARGEST_PRIME, plan, transformable, work_size
 from cssm.kernels.spectral_cpu import CONSTANT, FRAMES, NOTHING, kernel_gradient_some, scan_some, tasks
+from cssm.shared.radix_plan import LARGEST_PRIME, plan, transformable, work_size
 from cssm.shared.threads import run, usable_threads
 
 from .stream import adjoint_weight, to_spectrum
