@@ -20,6 +20,9 @@ native = partial(spectral_scan, implementation="native")
 plain = partial(spectral_scan, implementation="stream")
 
 
+READOUTS = pytest.mark.parametrize("readout", ["all", "last", pytest.param("mean", marks=pytest.mark.slow)])
+
+
 def arguments(shape=(2, 5, 6, 7, 3), seed=0, dtype=np.float32):
     b, _, h, w, c = shape
     rng = np.random.default_rng(seed)
@@ -41,7 +44,7 @@ def near(found, expected, tolerance=2e-6):
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 8, 8, 24), (1, 2, 97, 61, 16), (5, 3, 9, 4, 1)], ids=str)
-@pytest.mark.parametrize("readout", ["all", "last", "mean"])
+@READOUTS
 def test_lanes_of_any_number_of_channels_and_rows(shape, readout):
     arrays = arguments(shape)
     reset = jnp.asarray(np.random.default_rng(1).random(shape[:2]) < 0.3)
@@ -52,7 +55,7 @@ def test_lanes_of_any_number_of_channels_and_rows(shape, readout):
         near(gradient(native, *arrays), gradient(plain, *arrays), 5e-6)
 
 
-@pytest.mark.parametrize("readout", ["all", "last", "mean"])
+@READOUTS
 def test_vmap_over_clips_and_over_kernels(readout):
     x, spectrum, state = arguments((6, 4, 5, 6, 2))
     x, state = x.reshape(3, 2, *x.shape[1:]), state.reshape(3, 2, *state.shape[1:])
@@ -68,7 +71,7 @@ def test_vmap_over_clips_and_over_kernels(readout):
         near(jax.vmap(partial(run, native), axes)(*given), jax.vmap(partial(run, plain), axes)(*given), 5e-6)
 
 
-@pytest.mark.parametrize("readout", ["all", "last", "mean"])
+@READOUTS
 def test_second_derivatives(x64, readout):
     arrays = arguments((1, 3, 4, 5, 2), dtype=np.float64)
 
