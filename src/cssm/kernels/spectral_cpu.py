@@ -16,6 +16,7 @@ from typing import no_type_check
 import numpy as np
 
 from cssm.shared.compiled import compiled
+from cssm.shared.spectral import CONSTANT, FRAMES
 
 from .fft_cpu import backward, forward
 from .lanes import (
@@ -32,8 +33,6 @@ from .lanes import (
     store_real,
     times_minus_i,
 )
-
-FRAMES, NOTHING, CONSTANT = 0, 1, 2  # what comes in: x, no input, one spectrum at every frame
 
 
 def tasks(batch: int, channels: int, double: bool) -> int:
@@ -72,11 +71,7 @@ def lane_offsets(like, task, batch, channels, row, channel):
 @no_type_check
 def neighbours(offsets, used):
     """Whether all lanes are in use and lie side by side."""
-    return (
-        used == offsets.shape[0]
-        and offsets[-1] - offsets[0] == used - 1
-        and offsets[used // 2] - offsets[0] == used // 2
-    )
+    return used == offsets.shape[0] and offsets[-1] - offsets[0] == used - 1  # they grow from lane to lane
 
 
 @compiled
@@ -245,21 +240,9 @@ def scan(
         t = steps - 1 - n if reverse else n
         if source == FRAMES:
             rows_in(
-                x,
-                offsets,
-                side_by_side,
-                t * frame,
-                height,
-                width,
-                channels,
-                row,
-                Z,
-                stages,
-                rotations,
-                place,
-                work,
-                buffer,
-            )
+                x, offsets, side_by_side, t * frame, height, width, channels, row, Z, stages, rotations, place,
+                work, buffer,
+            )  # fmt: skip
         if restarts and not reverse:
             for lane in range(lanes):
                 alive[lane] = 0 if reset[resets[lane] + t] else 1
@@ -295,22 +278,9 @@ def scan(
                 backward(Z, column, height, tall_stages, tall_rotations, work)
         if every_frame:
             rows_out(
-                Z,
-                y,
-                shown,
-                used,
-                side_by_side,
-                t * frame,
-                height,
-                width,
-                channels,
-                row,
-                stages,
-                rotations,
-                place,
-                work,
-                buffer,
-            )
+                Z, y, shown, used, side_by_side, t * frame, height, width, channels, row, stages, rotations, place,
+                work, buffer,
+            )  # fmt: skip
     if reverse:
         if restarts:
             for lane in range(lanes):
@@ -357,25 +327,22 @@ def kernel_gradient(
     kernels, _ = lane_offsets(x, task, batch, channels, 0, 2 * height * half)
     resets, _ = lane_offsets(x, task, batch, channels, steps, 0)
     side_by_side = neighbours(offsets, used)
-    room = aligned(x, 6 * size + (width + work_size) * wide + 3 * lanes)
+    room = aligned(x, 7 * size + (width + work_size) * wide + 3 * lanes)
     K, S, Z = room[:size], room[size : 2 * size], room[2 * size : 3 * size]
     G, P, D = room[3 * size : 4 * size], room[4 * size : 5 * size], room[5 * size : 6 * size]
-    room = room[6 * size :]
+    L = room[6 * size : 7 * size]
+    room = room[7 * size :]
     row, work = room[: width * wide], room[width * wide : (width + work_size) * wide]
     buffer = room[(width + work_size) * wide :][:wide]
     alive = room[(width + work_size) * wide :][wide : wide + lanes]
     take_in(spectrum, kernels, height, half, tall_order, K, buffer)
     take_in(state, spectra, height, half, tall_order, S, buffer)
-    take_in(last, spectra, height, half, tall_order, D, buffer)
+    take_in(last, spectra, height, half, tall_order, L, buffer)
     for i in range(size):
-        P[i] = 0
+        P[i], D[i] = 0, 0
     restarts = reset.size > 0
     for i in range(lanes):
         alive[i] = 1
-    L = aligned(x, size)
-    for i in range(size):
-        L[i] = D[i]
-        D[i] = 0
     for t in range(steps):
         rows_in(
             x, offsets, side_by_side, t * frame, height, width, channels, row, Z, stages, rotations, place, work, buffer
@@ -423,21 +390,9 @@ def to_spectrum(
     Z, row, work = room[:size], room[size:][: width * wide], room[size + width * wide :][: work_size * wide]
     buffer = room[size + (width + work_size) * wide :]
     rows_in(
-        x,
-        offsets,
-        neighbours(offsets, used),
-        0,
-        height,
-        width,
-        channels,
-        row,
-        Z,
-        stages,
-        rotations,
-        place,
-        work,
+        x, offsets, neighbours(offsets, used), 0, height, width, channels, row, Z, stages, rotations, place, work,
         buffer,
-    )
+    )  # fmt: skip
     for k in range(half):
         forward(Z, k * (height + 1) * wide, height, tall_stages, tall_rotations, work)
     give_out(Z, out, spectra, used, height, half, tall_order, buffer)
@@ -463,22 +418,9 @@ def to_space(
     for k in range(half):
         backward(Z, k * (height + 1) * wide, height, tall_stages, tall_rotations, work)
     rows_out(
-        Z,
-        y,
-        offsets,
-        used,
-        neighbours(offsets, used),
-        0,
-        height,
-        width,
-        channels,
-        row,
-        stages,
-        rotations,
-        place,
-        work,
+        Z, y, offsets, used, neighbours(offsets, used), 0, height, width, channels, row, stages, rotations, place, work,
         buffer,
-    )
+    )  # fmt: skip
     restore_denormals(control)
 
 

@@ -9,12 +9,11 @@ from typing import no_type_check
 from numba import carray  # pyright: ignore[reportPrivateImportUsage]
 
 from cssm.shared.compiled import compiled
+from cssm.shared.spectral import GRADIENT, SCAN, TO_SPACE, TO_SPECTRUM
 
 from . import xla_cpu
 from .spectral_cpu import kernel_gradient, scan, to_space, to_spectrum
 from .xla_cpu import _c64, _c128, _f32, _f64, _i32, _u8, buffer_of, data_of, dim_of, size_of
-
-SCAN, GRADIENT, TO_SPECTRUM, TO_SPACE = range(4)
 
 
 @compiled

@@ -23,7 +23,7 @@ from cssm.shared.threads import usable_threads
 KERNELS = 8
 _table = (ctypes.c_int64 * (2 + 2 * KERNELS))()  # threads, address of the worker, those of float32 and float64 kernels
 llvmlite.binding.add_symbol("cssm_cpu_table", ctypes.addressof(_table))
-F32, F64, C64, C128 = 11, 12, 15, 18  # XLA_FFI_DataType
+C128 = 18  # XLA_FFI_DataType
 
 
 def _cast(kind):

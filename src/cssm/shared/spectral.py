@@ -13,6 +13,8 @@ from .fft_shapes import DTYPES
 from .reset import check_reset
 
 READOUTS = ("all", "last", "mean")
+SCAN, GRADIENT, TO_SPECTRUM, TO_SPACE = range(4)  # the compiled kernels
+FRAMES, NOTHING, CONSTANT = range(3)  # what comes into their scan: x, no input, one spectrum at every frame
 ORIGINS = ("center", "corner")
 
 

@@ -18,12 +18,11 @@ from jax.custom_batching import custom_vmap
 
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
+from cssm.shared.spectral import CONSTANT, FRAMES, GRADIENT, NOTHING, SCAN
 
-from .native_call import GRADIENT, SCAN, call, why_not
+from .native_call import call, why_not
 from .stream import backward_reduced, frame_cotangents, kernel_cotangent, reduce_with_slopes, stream, witness
 from .transform import adjoint_weight
-
-FRAMES, NOTHING, CONSTANT = 0, 1, 2
 
 
 def native(

@@ -12,9 +12,6 @@ from cssm.shared.radix_plan import LARGEST_PRIME, plan, transformable, work_size
 
 from ..xla_cpu import TARGET, unavailable
 
-SCAN, GRADIENT, TO_SPECTRUM, TO_SPACE = range(4)
-
-
 _off: ContextVar[bool] = ContextVar("without_compiled_kernels", default=False)
 
 

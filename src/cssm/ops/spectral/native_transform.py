@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from cssm.shared.spectral import column_weights
+from cssm.shared.spectral import TO_SPACE, TO_SPECTRUM, column_weights
 
-from .native_call import TO_SPACE, TO_SPECTRUM, call
+from .native_call import call
 
 
 def to_spectrum(x: Any) -> Any:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
-from cssm.kernels.spectral_cpu import CONSTANT, FRAMES, NOTHING, kernel_gradient_some, scan_some, tasks
+from cssm.kernels.spectral_cpu import kernel_gradient_some, scan_some, tasks
 from cssm.shared.radix_plan import LARGEST_PRIME, plan, transformable, work_size
+from cssm.shared.spectral import CONSTANT, FRAMES, NOTHING
 from cssm.shared.threads import run, usable_threads
 
 from .stream import adjoint_weight, to_spectrum
