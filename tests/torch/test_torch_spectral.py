@@ -120,7 +120,7 @@ def test_equals_jax(name):
 
     for readout, (gradients, outputs) in zip(READOUTS, every(*map(jnp.asarray, arrays)), strict=True):
         found = values_and_gradients(*arrays, readout=readout)
-        assert_close(found, [np.asarray(v) for v in (*outputs, *gradients)], 1e-6, readout)
+        assert_close(found, [np.asarray(v) for v in (*outputs, *gradients)], 2e-6, readout)
 
 
 def test_kernel_spectrum_and_static_equal_jax():

@@ -19,6 +19,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, make_attribute_wrapper, register_model
 
 BYTES = 64  # of real parts: a cache line
+X86 = platform.machine() in ("x86_64", "AMD64")
 FLAGS = ("contract",)
 
 
@@ -162,6 +163,63 @@ def store_real(typingctx, z, i, value):
 
 
 @intrinsic
+def stream_real(typingctx, z, i, value):
+    """`store_real` past the caches; the address is a multiple of 64. `drain` before another thread reads it."""
+
+    def generate(context, builder, sig, args):
+        written = builder.store(args[2], _at(context, builder, sig.args[0], args[0], args[1], value))
+        written.align = BYTES
+        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.void(z, types.intp, value), generate
+
+
+@intrinsic
+def drain(typingctx):
+    """Wait for all of `stream_real`."""
+
+    def generate(context, builder, sig, args):
+        if X86:
+            kind, full = ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse.sfence"
+            builder.call(builder.module.globals.get(full) or ir.Function(builder.module, kind, full), [])
+        else:
+            builder.fence("release")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def transpose(typingctx, z):
+    """z[: lanes * lanes], lanes rows of lanes numbers, in place: by exchanging halves, quarters, ... of rows."""
+    kind = Real(z.dtype)
+
+    def generate(context, builder, sig, args):
+        place = lambda row: context.get_constant(types.intp, row * kind.count)  # noqa: E731
+        at = [_at(context, builder, sig.args[0], args[0], place(row), kind) for row in range(kind.count)]
+        rows = [_aligned(builder.load(pointer), kind) for pointer in at]
+        step = 1
+        while step < kind.count:
+            lanes = range(kind.count)
+            first = [lane if not lane & step else kind.count + lane - step for lane in lanes]
+            second = [lane + step if not lane & step else kind.count + lane for lane in lanes]
+            for row in (row for row in lanes if not row & step):
+                a, b = rows[row], rows[row + step]
+                rows[row], rows[row + step] = (builder.shuffle_vector(a, b, _mask(m)) for m in (first, second))
+            step *= 2
+        for pointer, row in zip(at, rows, strict=True):
+            _aligned(builder.store(row, pointer), kind)
+        return context.get_dummy_value()
+
+    return types.void(z), generate
+
+
+def _mask(lanes: list[int]):
+    return ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
+
+
+@intrinsic
 def load(typingctx, z, i):
     """The complex number at offset i."""
     kind = Real(z.dtype)
@@ -266,7 +324,6 @@ def kept(typingctx, a, alive):
     return a(a, alive), generate
 
 
-X86 = platform.machine() in ("x86_64", "AMD64")
 FLUSH = 0x8040  # of the control word: take denormal numbers for 0, as input and as output
 
 

@@ -16,12 +16,13 @@ from typing import no_type_check
 import numpy as np
 
 from cssm.shared.compiled import compiled
-from cssm.shared.spectral import CONSTANT, FRAMES
+from cssm.shared.spectral import CONSTANT, FRAMES, PRODUCTS
 
 from .fft_cpu import backward, forward
 from .lanes import (
     BYTES,
     conj,
+    drain,
     flush_denormals,
     join,
     kept,
@@ -31,8 +32,12 @@ from .lanes import (
     restore_denormals,
     store,
     store_real,
+    stream_real,
     times_minus_i,
+    transpose,
 )
+
+STREAMED = 16 << 20  # bytes of an output from which on it is written past the caches
 
 
 def tasks(batch: int, channels: int, double: bool) -> int:
@@ -76,6 +81,15 @@ def neighbours(offsets, used):
 
 @compiled
 @no_type_check
+def beyond_caches(y, channels):
+    """Whether y is so large that its lines are better written past the caches, and made of whole lines: a line that is
+    to be overwritten is read first, and its neighbour, which is another task's, with it."""
+    bytes_each = y.itemsize
+    return y.size * bytes_each >= STREAMED and y.ctypes.data % BYTES == 0 and channels * bytes_each % BYTES == 0
+
+
+@compiled
+@no_type_check
 def gather(array, offsets, at, lanes):
     for lane in range(offsets.shape[0]):
         lanes[lane] = array[offsets[lane] + at]
@@ -90,30 +104,43 @@ def scatter(array, offsets, used, at, lanes):
 
 @compiled
 @no_type_check
-def take_in(spectrum, offsets, height, half, order, target, pair):
-    """Complex numbers (..., H, Wf), as pairs of reals, into the layout of a task; `pair` is scratch of 2 lanes."""
+def take_in(spectrum, offsets, height, half, place, target, square):
+    """Complex numbers (..., H, Wf), as pairs of reals, into the layout of a task: lanes / 2 numbers of all lanes at a
+    time, turned from lane by number to number by lane in `square`, scratch of lanes x lanes numbers."""
     lanes = lane_count(target)
-    for i in range(height):
-        for k in range(half):
-            at = 2 * (order[i] * half + k)
-            for lane in range(lanes):
-                pair[lane] = spectrum[offsets[lane] + at]
-                pair[lanes + lane] = spectrum[offsets[lane] + at + 1]
-            store(target, (k * (height + 1) + i) * 2 * lanes, load(pair, 0))
+    block, count = lanes // 2, height * half
+    for first in range(0, count, block):
+        many = min(block, count - first)
+        for lane in range(lanes):
+            if many == block:
+                store_real(square, lane * lanes, load_real(spectrum, offsets[lane] + 2 * first))
+            else:
+                for i in range(2 * many):
+                    square[lane * lanes + i] = spectrum[offsets[lane] + 2 * first + i]
+        transpose(square)
+        for i in range(many):
+            h, k = (first + i) // half, (first + i) % half
+            store(target, (k * (height + 1) + place[h]) * 2 * lanes, load(square, i * 2 * lanes))
 
 
 @compiled
 @no_type_check
-def give_out(source, spectrum, offsets, used, height, half, order, pair):
+def give_out(source, spectrum, offsets, used, height, half, place, square):
     """The way back of `take_in`."""
     lanes = lane_count(source)
-    for i in range(height):
-        for k in range(half):
-            at = 2 * (order[i] * half + k)
-            store(pair, 0, load(source, (k * (height + 1) + i) * 2 * lanes))
-            for lane in range(used):
-                spectrum[offsets[lane] + at] = pair[lane]
-                spectrum[offsets[lane] + at + 1] = pair[lanes + lane]
+    block, count = lanes // 2, height * half
+    for first in range(0, count, block):
+        many = min(block, count - first)
+        for i in range(many):
+            h, k = (first + i) // half, (first + i) % half
+            store(square, i * 2 * lanes, load(source, (k * (height + 1) + place[h]) * 2 * lanes))
+        transpose(square)
+        for lane in range(used):
+            if many == block:
+                store_real(spectrum, offsets[lane] + 2 * first, load_real(square, lane * lanes))
+            else:
+                for i in range(2 * many):
+                    spectrum[offsets[lane] + 2 * first + i] = square[lane * lanes + i]
 
 
 @compiled
@@ -152,9 +179,9 @@ def rows_in(x, offsets, side_by_side, at, height, width, channels, row, target, 
 @compiled
 @no_type_check
 def rows_out(
-    source, y, offsets, used, side_by_side, at, height, width, channels, row, stages, rotations, place, work, lanes
-):
-    """The way back of `rows_in`, divided by H W."""
+    source, y, offsets, used, side_by_side, past, at, height, width, channels, row, stages, rotations, place, work, lanes
+):  # fmt: skip
+    """The way back of `rows_in`, divided by H W; `past` writes past the caches."""
     wide = 2 * lane_count(y)
     half, first, scale = width // 2 + 1, offsets[0], 1.0 / (height * width)
     for h in range(0, height, 2):
@@ -172,7 +199,11 @@ def rows_out(
         pixel, below = at + h * width * channels, at + (h + 1) * width * channels
         for w in range(width):
             value = load(row, w * wide) * scale
-            if side_by_side:
+            if past:
+                stream_real(y, first + pixel, value.re)
+                if two:
+                    stream_real(y, first + below, value.im)
+            elif side_by_side:
                 store_real(y, first + pixel, value.re)
                 if two:
                     store_real(y, first + below, value.im)
@@ -189,47 +220,47 @@ def rows_out(
 @compiled
 @no_type_check
 def scan(
-    task, x, given, spectrum, state, reset, y, final, total, slope, slope_total,
+    task, x, given, spectrum, state, reset, seen, before, y, final, total, slope, slope_total,
     batch, steps, height, width, channels, source, every_frame, reverse, totals, slopes,
-    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_order,
+    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_place,
 ):  # fmt: skip
     """One task of S_t = K S_{t-1} + X_t over all frames, or of its adjoint.
 
-    x (B T H W C,) and y likewise, y of one frame unless every_frame; spectrum (C H Wf 2,), given, state, final, total,
-    slope, slope_total (B C H Wf 2,) pairs of reals; reset (B, T), or of no size. `source` says what X is: that of x,
-    0, or `given`. totals: also the sum of the states; y is then their mean. slopes: also P = dS/dK, and its sum.
-    reverse: from the last frame on, s_t = conj(K) s_{t+1} + X_t where frame t + 1 is no reset; it starts from s =
-    `state` + X without a product, and ends with that of conj(K).
+    x, seen (B T H W C,) and y likewise, y of one frame unless every_frame; spectrum (C H Wf 2,); given, state, before,
+    final, total, slope, slope_total (B C H Wf 2,) pairs of reals; reset (B, T), or of no size. `source` says what X is:
+    that of x, 0, or `given`. totals: also the sum of the states; y is then their mean. slopes: also P = dS/dK, and its
+    sum. reverse: from the last frame on, s_t = conj(K) s_{t+1} + X_t where frame t + 1 is no reset; it starts from s =
+    `state` + X without a product, and ends with that of conj(K). Then slopes = PRODUCTS makes `slope` the sum over t of
+    conj(rfft2(seen_t)) P_t, with P_t = conj(K) P_{t+1} + s_{t+1}, and of conj(before) P at its end: that of s_t
+    S*_{t-1}, without the history of S.
     """
     control, lanes = flush_denormals(), lane_count(x)
     wide, half = 2 * lanes, width // 2 + 1
     size = half * (height + 1) * wide
     frame = height * width * channels
+    products = slopes == PRODUCTS
     offsets, used = lane_offsets(x, task, batch, channels, steps * frame, 1)
     shown, _ = lane_offsets(x, task, batch, channels, frame * (steps if every_frame else 1), 1)
     spectra, _ = lane_offsets(x, task, batch, channels, 2 * channels * height * half, 2 * height * half)
     kernels, _ = lane_offsets(x, task, batch, channels, 0, 2 * height * half)
     resets, _ = lane_offsets(x, task, batch, channels, steps, 0)
     side_by_side = neighbours(offsets, used)
-    room = aligned(x, (4 + totals + slopes * (1 + totals)) * size + width * wide + work_size * wide + 3 * lanes)
+    past = side_by_side and beyond_caches(y, channels)
+    kinds = 4 + totals + (slopes > 0) * (1 + totals) + 2 * products
+    room = aligned(x, kinds * size + (width + work_size + lanes) * wide)
     K, S, Z, U = room[:size], room[size : 2 * size], room[2 * size : 3 * size], room[3 * size : 4 * size]
-    room = room[4 * size :]
-    row, work, buffer, alive = (
-        room[: width * wide], room[width * wide : (width + work_size) * wide],
-        room[(width + work_size) * wide :][:wide], room[(width + work_size) * wide :][wide : wide + lanes],
-    )  # fmt: skip
-    room = room[(width + work_size) * wide + 3 * lanes :]
+    row, work = room[kinds * size :][: width * wide], room[kinds * size + width * wide :][: work_size * wide]
+    square = room[kinds * size + (width + work_size) * wide :][: lanes * lanes]
+    alive = room[kinds * size + (width + work_size) * wide + lanes * lanes :][:lanes]
+    room = room[4 * size : kinds * size]
+    for i in range(room.shape[0]):
+        room[i] = 0
     M, P, Q = room[:size], room[totals * size :][:size], room[(totals + 1) * size :][:size]
-    take_in(spectrum, kernels, height, half, tall_order, K, buffer)
-    take_in(state, spectra, height, half, tall_order, S, buffer)
+    D, seen_now = room[size : 2 * size], room[2 * size : 3 * size]  # of products, where there are no totals
+    take_in(spectrum, kernels, height, half, tall_place, K, square)
+    take_in(state, spectra, height, half, tall_place, S, square)
     if source == CONSTANT:
-        take_in(given, spectra, height, half, tall_order, U, buffer)
-    for i in range(totals * size):
-        M[i] = 0
-    for i in range(slopes * size):
-        P[i] = 0
-    for i in range(slopes * totals * size):
-        Q[i] = 0
+        take_in(given, spectra, height, half, tall_place, U, square)
     restarts = reset.size > 0
     for i in range(lanes):
         alive[i] = 1
@@ -241,27 +272,33 @@ def scan(
         if source == FRAMES:
             rows_in(
                 x, offsets, side_by_side, t * frame, height, width, channels, row, Z, stages, rotations, place,
-                work, buffer,
+                work, square,
             )  # fmt: skip
-        if restarts and not reverse:
+        if products:
+            rows_in(
+                seen, offsets, side_by_side, t * frame, height, width, channels, row, seen_now, stages, rotations,
+                place, work, square,
+            )  # fmt: skip
+        if restarts and not (reverse and n == 0):
             for lane in range(lanes):
-                alive[lane] = 0 if reset[resets[lane] + t] else 1
-        if restarts and reverse and n > 0:
-            for lane in range(lanes):
-                alive[lane] = 0 if reset[resets[lane] + t + 1] else 1
+                alive[lane] = 0 if reset[resets[lane] + t + (1 if reverse else 0)] else 1
         keep = load_real(alive, 0)
         for k in range(half):
             column = k * (height + 1) * wide
             if source == FRAMES:
                 forward(Z, column, height, tall_stages, tall_rotations, work)
+            if products:
+                forward(seen_now, column, height, tall_stages, tall_rotations, work)
             for o in range(column, column + height * wide, wide):
                 s, gain = load(S, o), load(K, o)
-                if slopes:
+                if slopes and not (reverse and n == 0):
                     p = gain * load(P, o) + s
                     p = kept(p, keep) if restarts else p
                     store(P, o, p)
                     if totals:
                         store(Q, o, load(Q, o) + p)
+                    if products:
+                        store(D, o, load(D, o) + conj(load(seen_now, o)) * p)
                 if not (reverse and n == 0):
                     s = gain * s
                     s = kept(s, keep) if restarts else s
@@ -278,24 +315,31 @@ def scan(
                 backward(Z, column, height, tall_stages, tall_rotations, work)
         if every_frame:
             rows_out(
-                Z, y, shown, used, side_by_side, t * frame, height, width, channels, row, stages, rotations, place,
-                work, buffer,
+                Z, y, shown, used, side_by_side, past, t * frame, height, width, channels, row, stages, rotations,
+                place, work, square,
             )  # fmt: skip
     if reverse:
         if restarts:
             for lane in range(lanes):
                 alive[lane] = 0 if reset[resets[lane]] else 1
         keep = load_real(alive, 0)
+        if products:
+            take_in(before, spectra, height, half, tall_place, seen_now, square)
         for o in range(0, size, wide):
-            s = load(K, o) * load(S, o)
+            s, gain = load(S, o), load(K, o)
+            if products:
+                p = gain * load(P, o) + s
+                p = kept(p, keep) if restarts else p
+                store(D, o, load(D, o) + conj(load(seen_now, o)) * p)
+            s = gain * s
             store(S, o, kept(s, keep) if restarts else s)
-    give_out(S, final, spectra, used, height, half, tall_order, buffer)
+    give_out(S, final, spectra, used, height, half, tall_place, square)
     if totals:
-        give_out(M, total, spectra, used, height, half, tall_order, buffer)
+        give_out(M, total, spectra, used, height, half, tall_place, square)
     if slopes:
-        give_out(P, slope, spectra, used, height, half, tall_order, buffer)
+        give_out(D if products else P, slope, spectra, used, height, half, tall_place, square)
         if totals:
-            give_out(Q, slope_total, spectra, used, height, half, tall_order, buffer)
+            give_out(Q, slope_total, spectra, used, height, half, tall_place, square)
     if not every_frame:
         for k in range(half):
             column = k * (height + 1) * wide
@@ -303,74 +347,11 @@ def scan(
                 store(Z, o, load(M, o) * (1.0 / steps) if totals else load(S, o))
             backward(Z, column, height, tall_stages, tall_rotations, work)
         rows_out(
-            Z, y, shown, used, side_by_side, 0, height, width, channels, row, stages, rotations, place, work, buffer
-        )
-    restore_denormals(control)
-
-
-@compiled
-@no_type_check
-def kernel_gradient(
-    task, x, g, spectrum, state, last, reset, out, batch, steps, height, width, channels,
-    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_order,
-):  # fmt: skip
-    """One task of sum_t G_t P*_t, `last` (B C H Wf 2,) added to G of the last frame, into out (B C H Wf 2,).
-
-    With s_t the cotangents of the states this is sum_t s_t S*_{t-1}, without their history: see ops/spectral/README.md.
-    """
-    control, lanes = flush_denormals(), lane_count(x)
-    wide, half = 2 * lanes, width // 2 + 1
-    size = half * (height + 1) * wide
-    frame = height * width * channels
-    offsets, used = lane_offsets(x, task, batch, channels, steps * frame, 1)
-    spectra, _ = lane_offsets(x, task, batch, channels, 2 * channels * height * half, 2 * height * half)
-    kernels, _ = lane_offsets(x, task, batch, channels, 0, 2 * height * half)
-    resets, _ = lane_offsets(x, task, batch, channels, steps, 0)
-    side_by_side = neighbours(offsets, used)
-    room = aligned(x, 7 * size + (width + work_size) * wide + 3 * lanes)
-    K, S, Z = room[:size], room[size : 2 * size], room[2 * size : 3 * size]
-    G, P, D = room[3 * size : 4 * size], room[4 * size : 5 * size], room[5 * size : 6 * size]
-    L = room[6 * size : 7 * size]
-    room = room[7 * size :]
-    row, work = room[: width * wide], room[width * wide : (width + work_size) * wide]
-    buffer = room[(width + work_size) * wide :][:wide]
-    alive = room[(width + work_size) * wide :][wide : wide + lanes]
-    take_in(spectrum, kernels, height, half, tall_order, K, buffer)
-    take_in(state, spectra, height, half, tall_order, S, buffer)
-    take_in(last, spectra, height, half, tall_order, L, buffer)
-    for i in range(size):
-        P[i], D[i] = 0, 0
-    restarts = reset.size > 0
-    for i in range(lanes):
-        alive[i] = 1
-    for t in range(steps):
-        rows_in(
-            x, offsets, side_by_side, t * frame, height, width, channels, row, Z, stages, rotations, place, work, buffer
-        )
-        rows_in(
-            g, offsets, side_by_side, t * frame, height, width, channels, row, G, stages, rotations, place, work, buffer
-        )
-        if restarts:
-            for lane in range(lanes):
-                alive[lane] = 0 if reset[resets[lane] + t] else 1
-        keep = load_real(alive, 0)
-        for k in range(half):
-            column = k * (height + 1) * wide
-            forward(Z, column, height, tall_stages, tall_rotations, work)
-            forward(G, column, height, tall_stages, tall_rotations, work)
-            for o in range(column, column + height * wide, wide):
-                s, gain = load(S, o), load(K, o)
-                p, s = gain * load(P, o) + s, gain * s
-                if restarts:
-                    p, s = kept(p, keep), kept(s, keep)
-                store(P, o, p)
-                store(S, o, s + load(Z, o))
-                store(D, o, load(D, o) + load(G, o) * conj(p))
-    for k in range(half):
-        column = k * (height + 1) * wide
-        for o in range(column, column + height * wide, wide):
-            store(D, o, load(D, o) + load(L, o) * conj(load(P, o)))
-    give_out(D, out, spectra, used, height, half, tall_order, buffer)
+            Z, y, shown, used, side_by_side, False, 0, height, width, channels, row, stages, rotations, place, work,
+            square,
+        )  # fmt: skip
+    if past:
+        drain()
     restore_denormals(control)
 
 
@@ -378,7 +359,7 @@ def kernel_gradient(
 @no_type_check
 def to_spectrum(
     task, x, out, batch, height, width, channels,
-    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_order,
+    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_place,
 ):  # fmt: skip
     """One task of rfft2: x (B H W C,), out (B C H Wf 2,) pairs of reals."""
     control, lanes = flush_denormals(), lane_count(x)
@@ -386,16 +367,16 @@ def to_spectrum(
     size = half * (height + 1) * wide
     offsets, used = lane_offsets(x, task, batch, channels, height * width * channels, 1)
     spectra, _ = lane_offsets(x, task, batch, channels, 2 * channels * height * half, 2 * height * half)
-    room = aligned(x, size + (width + work_size) * wide + wide)
+    room = aligned(x, size + (width + work_size) * wide + lanes * lanes)
     Z, row, work = room[:size], room[size:][: width * wide], room[size + width * wide :][: work_size * wide]
-    buffer = room[size + (width + work_size) * wide :]
+    square = room[size + (width + work_size) * wide :]
     rows_in(
         x, offsets, neighbours(offsets, used), 0, height, width, channels, row, Z, stages, rotations, place, work,
-        buffer,
+        square,
     )  # fmt: skip
     for k in range(half):
         forward(Z, k * (height + 1) * wide, height, tall_stages, tall_rotations, work)
-    give_out(Z, out, spectra, used, height, half, tall_order, buffer)
+    give_out(Z, out, spectra, used, height, half, tall_place, square)
     restore_denormals(control)
 
 
@@ -403,7 +384,7 @@ def to_spectrum(
 @no_type_check
 def to_space(
     task, spectrum, y, batch, height, width, channels,
-    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_order,
+    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_place,
 ):  # fmt: skip
     """One task of irfft2: spectrum (B C H Wf 2,) pairs of reals, y (B H W C,)."""
     control, lanes = flush_denormals(), lane_count(y)
@@ -411,15 +392,15 @@ def to_space(
     size = half * (height + 1) * wide
     offsets, used = lane_offsets(y, task, batch, channels, height * width * channels, 1)
     spectra, _ = lane_offsets(y, task, batch, channels, 2 * channels * height * half, 2 * height * half)
-    room = aligned(y, size + (width + work_size) * wide + wide)
+    room = aligned(y, size + (width + work_size) * wide + lanes * lanes)
     Z, row, work = room[:size], room[size:][: width * wide], room[size + width * wide :][: work_size * wide]
-    buffer = room[size + (width + work_size) * wide :]
-    take_in(spectrum, spectra, height, half, tall_order, Z, buffer)
+    square = room[size + (width + work_size) * wide :]
+    take_in(spectrum, spectra, height, half, tall_place, Z, square)
     for k in range(half):
         backward(Z, k * (height + 1) * wide, height, tall_stages, tall_rotations, work)
     rows_out(
-        Z, y, offsets, used, neighbours(offsets, used), 0, height, width, channels, row, stages, rotations, place, work,
-        buffer,
+        Z, y, offsets, used, neighbours(offsets, used), False, 0, height, width, channels, row, stages, rotations, place, work,
+        square,
     )  # fmt: skip
     restore_denormals(control)
 
@@ -430,11 +411,3 @@ def scan_some(first, count, step, arguments):
     """Tasks first, first + step, ... below `count` of `scan`: one call of Python for all tasks of a thread."""
     for task in range(first, count, step):
         scan(task, *arguments)
-
-
-@compiled
-@no_type_check
-def kernel_gradient_some(first, count, step, arguments):
-    """Likewise of `kernel_gradient`."""
-    for task in range(first, count, step):
-        kernel_gradient(task, *arguments)

@@ -1,205 +1,128 @@
 """The tasks of `spectral_cpu` as XLA's call frames give them their arrays.
 
-Operands: numbers (int32: kernel, source, every_frame, reverse, totals, slopes, work), then those of
-`ops/spectral/native.py`, in its order; results likewise.
+Operands: numbers (int32: kernel, source, every_frame, reverse, totals, slopes, work), then x, given, spectrum, state,
+reset, the tables of rows (stages, rotations, place) and of columns, and for the scan seen and before; results as there.
 """
 
 from typing import no_type_check
 
+import numpy as np
 from numba import carray  # pyright: ignore[reportPrivateImportUsage]
 
 from cssm.shared.compiled import compiled
-from cssm.shared.spectral import GRADIENT, SCAN, TO_SPACE, TO_SPECTRUM
+from cssm.shared.spectral import SCAN, TO_SPACE, TO_SPECTRUM
 
 from . import xla_cpu
-from .spectral_cpu import kernel_gradient, scan, to_space, to_spectrum
-from .xla_cpu import _c64, _c128, _f32, _f64, _i32, _u8, buffer_of, data_of, dim_of, size_of
+from .spectral_cpu import scan, to_space, to_spectrum
+from .xla_cpu import bytes_at, complex_at, data_of, dim_of, ints_at, operand, real_at, result, size_of
+
+SINGLE, DOUBLE = np.float32(0), np.float64(0)
 
 
 @compiled
 @no_type_check
-def _bytes(frame, index):
-    buffer = buffer_of(frame, False, index)
-    return carray(_u8(data_of(buffer)), (size_of(buffer),))
+def _reals(buffer, like):
+    """An array of real numbers, or of none, of the precision of `like`."""
+    return carray(real_at(data_of(buffer), like), (size_of(buffer),))
 
 
 @compiled
 @no_type_check
-def _stages(frame, index):
-    buffer = buffer_of(frame, False, index)
-    return carray(_i32(data_of(buffer)), (dim_of(buffer, 0), 2))
-
-
-@compiled
-@no_type_check
-def _places(frame, index):
-    buffer = buffer_of(frame, False, index)
-    return carray(_i32(data_of(buffer)), (size_of(buffer),))
-
-
-@compiled
-@no_type_check
-def _single_reals(frame, result, index):
-    """An array of real or complex numbers, as reals."""
-    buffer = buffer_of(frame, result, index)
-    return carray(_f32(data_of(buffer)), (size_of(buffer),))
-
-
-@compiled
-@no_type_check
-def _single_pairs(frame, result, index):
+def _pairs(buffer, like):
     """An array of complex numbers, as pairs of reals."""
-    buffer = buffer_of(frame, result, index)
-    return carray(_f32(data_of(buffer)), (2 * size_of(buffer),))
+    return carray(real_at(data_of(buffer), like), (2 * size_of(buffer),))
 
 
 @compiled
 @no_type_check
-def _single_rotations(frame, index):
-    buffer = buffer_of(frame, False, index)
-    return carray(_c64(data_of(buffer)), (size_of(buffer),))
+def _numbers(frame):
+    return carray(ints_at(data_of(operand(frame, 0))), (7,))
+
+
+@compiled
+@no_type_check
+def _tables(frame, first, like):
+    """Stages, rotations and places of a plan."""
+    stages, rotations, place = operand(frame, first), operand(frame, first + 1), operand(frame, first + 2)
+    return (
+        carray(ints_at(data_of(stages)), (dim_of(stages, 0), 2)),
+        carray(complex_at(data_of(rotations), like), (size_of(rotations),)),
+        carray(ints_at(data_of(place)), (size_of(place),)),
+    )
+
+
+@compiled
+@no_type_check
+def _scan(frame, task, like):
+    numbers, x, state, reset = _numbers(frame), operand(frame, 1), operand(frame, 4), operand(frame, 5)
+    scan(
+        task, _reals(x, like), _pairs(operand(frame, 2), like), _pairs(operand(frame, 3), like), _pairs(state, like),
+        carray(bytes_at(data_of(reset)), (size_of(reset),)), _reals(operand(frame, 12), like),
+        _pairs(operand(frame, 13), like), _reals(result(frame, 0), like), _pairs(result(frame, 1), like),
+        _pairs(result(frame, 2), like), _pairs(result(frame, 3), like), _pairs(result(frame, 4), like),
+        dim_of(x, 0), dim_of(x, 1), dim_of(x, 2), dim_of(x, 3), dim_of(state, 1),
+        numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
+        *_tables(frame, 6, like), numbers[6], *_tables(frame, 9, like),
+    )  # fmt: skip
+    return 1
+
+
+@compiled
+@no_type_check
+def _to_spectrum(frame, task, like):
+    x, owner = operand(frame, 1), operand(frame, 4)
+    to_spectrum(
+        task, _reals(x, like), _pairs(result(frame, 0), like),
+        dim_of(owner, 0), dim_of(x, 1), dim_of(x, 2), dim_of(owner, 1),
+        *_tables(frame, 6, like), _numbers(frame)[6], *_tables(frame, 9, like),
+    )  # fmt: skip
+    return 1
+
+
+@compiled
+@no_type_check
+def _to_space(frame, task, like):
+    y, owner = result(frame, 0), operand(frame, 4)
+    to_space(
+        task, _pairs(owner, like), _reals(y, like), dim_of(owner, 0), dim_of(y, 1), dim_of(y, 2), dim_of(owner, 1),
+        *_tables(frame, 6, like), _numbers(frame)[6], *_tables(frame, 9, like),
+    )  # fmt: skip
+    return 1
 
 
 @no_type_check
 def _scan_single(frame, task):
-    numbers = carray(_i32(data_of(buffer_of(frame, False, 0))), (7,))
-    x, state = buffer_of(frame, False, 1), buffer_of(frame, False, 4)
-    scan(
-        task, _single_reals(frame, False, 1), _single_pairs(frame, False, 2), _single_pairs(frame, False, 3),
-        _single_pairs(frame, False, 4), _bytes(frame, 5), _single_reals(frame, True, 0), _single_pairs(frame, True, 1),
-        _single_pairs(frame, True, 2), _single_pairs(frame, True, 3), _single_pairs(frame, True, 4),
-        dim_of(x, 0), dim_of(x, 1), dim_of(x, 2), dim_of(x, 3), dim_of(state, 1),
-        numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
-        _stages(frame, 6), _single_rotations(frame, 7), _places(frame, 8), numbers[6],
-        _stages(frame, 9), _single_rotations(frame, 10), _places(frame, 11),
-    )  # fmt: skip
-    return 1
-
-
-@no_type_check
-def _gradient_single(frame, task):
-    numbers = carray(_i32(data_of(buffer_of(frame, False, 0))), (7,))
-    x = buffer_of(frame, False, 1)
-    kernel_gradient(
-        task, _single_reals(frame, False, 1), _single_reals(frame, False, 2), _single_pairs(frame, False, 3),
-        _single_pairs(frame, False, 4), _single_pairs(frame, False, 12), _bytes(frame, 5),
-        _single_pairs(frame, True, 0),
-        dim_of(x, 0), dim_of(x, 1), dim_of(x, 2), dim_of(x, 3), dim_of(x, 4),
-        _stages(frame, 6), _single_rotations(frame, 7), _places(frame, 8), numbers[6],
-        _stages(frame, 9), _single_rotations(frame, 10), _places(frame, 11),
-    )  # fmt: skip
-    return 1
-
-
-@compiled
-@no_type_check
-def _double_reals(frame, result, index):
-    """An array of real or complex numbers, as reals."""
-    buffer = buffer_of(frame, result, index)
-    return carray(_f64(data_of(buffer)), (size_of(buffer),))
-
-
-@compiled
-@no_type_check
-def _double_pairs(frame, result, index):
-    """An array of complex numbers, as pairs of reals."""
-    buffer = buffer_of(frame, result, index)
-    return carray(_f64(data_of(buffer)), (2 * size_of(buffer),))
-
-
-@compiled
-@no_type_check
-def _double_rotations(frame, index):
-    buffer = buffer_of(frame, False, index)
-    return carray(_c128(data_of(buffer)), (size_of(buffer),))
+    return _scan(frame, task, SINGLE)
 
 
 @no_type_check
 def _scan_double(frame, task):
-    numbers = carray(_i32(data_of(buffer_of(frame, False, 0))), (7,))
-    x, state = buffer_of(frame, False, 1), buffer_of(frame, False, 4)
-    scan(
-        task, _double_reals(frame, False, 1), _double_pairs(frame, False, 2), _double_pairs(frame, False, 3),
-        _double_pairs(frame, False, 4), _bytes(frame, 5), _double_reals(frame, True, 0), _double_pairs(frame, True, 1),
-        _double_pairs(frame, True, 2), _double_pairs(frame, True, 3), _double_pairs(frame, True, 4),
-        dim_of(x, 0), dim_of(x, 1), dim_of(x, 2), dim_of(x, 3), dim_of(state, 1),
-        numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
-        _stages(frame, 6), _double_rotations(frame, 7), _places(frame, 8), numbers[6],
-        _stages(frame, 9), _double_rotations(frame, 10), _places(frame, 11),
-    )  # fmt: skip
-    return 1
-
-
-@no_type_check
-def _gradient_double(frame, task):
-    numbers = carray(_i32(data_of(buffer_of(frame, False, 0))), (7,))
-    x = buffer_of(frame, False, 1)
-    kernel_gradient(
-        task, _double_reals(frame, False, 1), _double_reals(frame, False, 2), _double_pairs(frame, False, 3),
-        _double_pairs(frame, False, 4), _double_pairs(frame, False, 12), _bytes(frame, 5),
-        _double_pairs(frame, True, 0),
-        dim_of(x, 0), dim_of(x, 1), dim_of(x, 2), dim_of(x, 3), dim_of(x, 4),
-        _stages(frame, 6), _double_rotations(frame, 7), _places(frame, 8), numbers[6],
-        _stages(frame, 9), _double_rotations(frame, 10), _places(frame, 11),
-    )  # fmt: skip
-    return 1
+    return _scan(frame, task, DOUBLE)
 
 
 @no_type_check
 def _to_spectrum_single(frame, task):
-    numbers, owner = carray(_i32(data_of(buffer_of(frame, False, 0))), (7,)), buffer_of(frame, False, 4)
-    x = buffer_of(frame, False, 1)
-    to_spectrum(
-        task, _single_reals(frame, False, 1), _single_pairs(frame, True, 0),
-        dim_of(owner, 0), dim_of(x, 1), dim_of(x, 2), dim_of(owner, 1),
-        _stages(frame, 6), _single_rotations(frame, 7), _places(frame, 8), numbers[6],
-        _stages(frame, 9), _single_rotations(frame, 10), _places(frame, 11),
-    )  # fmt: skip
-    return 1
-
-
-@no_type_check
-def _to_space_single(frame, task):
-    numbers, owner = carray(_i32(data_of(buffer_of(frame, False, 0))), (7,)), buffer_of(frame, False, 4)
-    y = buffer_of(frame, True, 0)
-    to_space(
-        task, _single_pairs(frame, False, 4), _single_reals(frame, True, 0),
-        dim_of(owner, 0), dim_of(y, 1), dim_of(y, 2), dim_of(owner, 1),
-        _stages(frame, 6), _single_rotations(frame, 7), _places(frame, 8), numbers[6],
-        _stages(frame, 9), _single_rotations(frame, 10), _places(frame, 11),
-    )  # fmt: skip
-    return 1
+    return _to_spectrum(frame, task, SINGLE)
 
 
 @no_type_check
 def _to_spectrum_double(frame, task):
-    numbers, owner = carray(_i32(data_of(buffer_of(frame, False, 0))), (7,)), buffer_of(frame, False, 4)
-    x = buffer_of(frame, False, 1)
-    to_spectrum(
-        task, _double_reals(frame, False, 1), _double_pairs(frame, True, 0),
-        dim_of(owner, 0), dim_of(x, 1), dim_of(x, 2), dim_of(owner, 1),
-        _stages(frame, 6), _double_rotations(frame, 7), _places(frame, 8), numbers[6],
-        _stages(frame, 9), _double_rotations(frame, 10), _places(frame, 11),
-    )  # fmt: skip
-    return 1
+    return _to_spectrum(frame, task, DOUBLE)
+
+
+@no_type_check
+def _to_space_single(frame, task):
+    return _to_space(frame, task, SINGLE)
 
 
 @no_type_check
 def _to_space_double(frame, task):
-    numbers, owner = carray(_i32(data_of(buffer_of(frame, False, 0))), (7,)), buffer_of(frame, False, 4)
-    y = buffer_of(frame, True, 0)
-    to_space(
-        task, _double_pairs(frame, False, 4), _double_reals(frame, True, 0),
-        dim_of(owner, 0), dim_of(y, 1), dim_of(y, 2), dim_of(owner, 1),
-        _stages(frame, 6), _double_rotations(frame, 7), _places(frame, 8), numbers[6],
-        _stages(frame, 9), _double_rotations(frame, 10), _places(frame, 11),
-    )  # fmt: skip
-    return 1
+    return _to_space(frame, task, DOUBLE)
 
 
 KERNELS = {
-    SCAN: (_scan_single, _scan_double), GRADIENT: (_gradient_single, _gradient_double),
-    TO_SPECTRUM: (_to_spectrum_single, _to_spectrum_double), TO_SPACE: (_to_space_single, _to_space_double),
+    SCAN: (_scan_single, _scan_double), TO_SPECTRUM: (_to_spectrum_single, _to_spectrum_double),
+    TO_SPACE: (_to_space_single, _to_space_double),
 }  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from .fft_shapes import DTYPES
 from .reset import check_reset
 
 READOUTS = ("all", "last", "mean")
-SCAN, GRADIENT, TO_SPECTRUM, TO_SPACE = range(4)  # the compiled kernels
+SCAN, TO_SPECTRUM, TO_SPACE = range(3)  # the compiled kernels
 FRAMES, NOTHING, CONSTANT = range(3)  # what comes into their scan: x, no input, one spectrum at every frame
+SLOPES, PRODUCTS = 1, 2  # what else it makes: P = dS/dK, or the gradient of K
 ORIGINS = ("center", "corner")
 
 

@@ -1,9 +1,9 @@
 """The compiled kernel of `kernels/spectral_cpu.py` inside JAX programs, with its own gradients.
 
     forward    S_t = K S_{t-1} + X_t; for last and mean, when gradients are wanted, P = dS/dK as well
-    backward   the same kernel from the last frame to the first, with conj(K); dK = sum_t G_t P*_t in a pass of its own
+    backward   the same kernel from the last frame to the first, with conj(K), and dK on the way (see README.md)
 
-Nothing is kept per frame: backward transforms x and g again, which costs less than writing and reading their spectra.
+Nothing is kept per frame: backward transforms x again, which costs less than writing and reading its spectra.
 vmap joins the batch, or takes kernels one after the other where they differ; a second derivative is that of `stream`.
 """
 
@@ -18,7 +18,7 @@ from jax.custom_batching import custom_vmap
 
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
-from cssm.shared.spectral import CONSTANT, FRAMES, GRADIENT, NOTHING, SCAN
+from cssm.shared.spectral import CONSTANT, FRAMES, NOTHING, PRODUCTS, SCAN, SLOPES
 
 from .native_call import call, why_not
 from .stream import backward_reduced, frame_cotangents, kernel_cotangent, reduce_with_slopes, stream, witness
@@ -87,8 +87,9 @@ def _gradient_of_all(x, spectrum, state, reset, final, g):
     """The cotangents of x, spectrum and state."""
     weight = adjoint_weight(spectrum.shape[-2], x.shape[3], spectrum.dtype)
     last = final.conj() / weight  # s of the last frame, but for g
-    dx, carried, *_ = _scan(g, spectrum, last, reset, every_frame=True, reverse=True)
-    through = _kernel_gradient(x, g, spectrum, state, last, reset)
+    dx, carried, _, through, _ = _scan(
+        g, spectrum, last, reset, every_frame=True, reverse=True, slopes=PRODUCTS, seen=x, before=state
+    )
     return dx, through.sum(0).conj() * weight, carried.conj() * weight
 
 
@@ -98,7 +99,7 @@ def _with_slopes(readout):
 
     def run(x, spectrum, state, reset):
         mean = readout == "mean"
-        y, final, _, slope, slope_total = _scan(x, spectrum, state, reset, every_frame=False, totals=mean, slopes=True)
+        y, final, _, slope, slope_total = _scan(x, spectrum, state, reset, every_frame=False, totals=mean, slopes=SLOPES)
         return (final, y), (slope, slope_total if mean else None)
 
     def plain(x, spectrum, state, reset):
@@ -130,17 +131,22 @@ def _rows(marks: Any) -> Any:
     return marks if marks.size else None
 
 
-def _scan(x, spectrum, state, reset, *, every_frame, reverse=False, totals=False, slopes=False, given=None):
+def _scan(
+    x, spectrum, state, reset, *, every_frame, reverse=False, totals=False, slopes=0, given=None, seen=None, before=None
+):
     """y, final, total, slope, slope_total of `spectral_cpu.scan`; x of no channels stands for no input, or `given`."""
     source = FRAMES if x.shape[-1] else NOTHING if given is None else CONSTANT
-    given = jnp.zeros((0,), state.dtype) if given is None else given
-    flags = (source, int(every_frame), int(reverse), int(totals), int(slopes))
-    return _scan_of(flags)(x, spectrum, state, reset, given)
+    nothing, none = jnp.zeros((0,), state.dtype), jnp.zeros((0,), x.dtype)
+    given, seen, before = (
+        empty if a is None else a for a, empty in ((given, nothing), (seen, none), (before, nothing))
+    )
+    flags = (source, int(every_frame), int(reverse), int(totals), slopes)
+    return _scan_of(flags)(x, spectrum, state, reset, given, seen, before)
 
 
 @cache
 def _scan_of(flags):
-    def run(x, spectrum, state, reset, given):
+    def run(x, spectrum, state, reset, given, seen, before):
         _, every_frame, _, totals, slopes = flags
         shape = (*x.shape[:4], state.shape[1])
         shown = shape if every_frame else (shape[0], *shape[2:])
@@ -148,22 +154,9 @@ def _scan_of(flags):
         results = [state.shape, size(totals), size(slopes), size(slopes and totals)]
         results = [jax.ShapeDtypeStruct(s, state.dtype) for s in results]
         results = [jax.ShapeDtypeStruct(shown, state.real.dtype), *results]
-        return call(SCAN, flags, [x, given, spectrum, state, reset], [], shape[2:4], results)
+        return call(SCAN, flags, [x, given, spectrum, state, reset], [seen, before], shape[2:4], results)
 
     return _batched(run)
-
-
-@cache
-def _gradient():
-    def run(x, g, spectrum, state, last, reset):
-        result = jax.ShapeDtypeStruct(state.shape, state.dtype)
-        return call(GRADIENT, (0,) * 5, [x, g, spectrum, state, reset], [last], x.shape[2:4], [result])
-
-    return _batched(run, spectrum=2)
-
-
-def _kernel_gradient(x, g, spectrum, state, last, reset):
-    return _gradient()(x, g, spectrum, state, last, reset)[0]
 
 
 def _batched(run, spectrum: int = 1):

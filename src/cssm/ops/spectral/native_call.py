@@ -57,5 +57,5 @@ def call(kernel: int, flags: tuple, operands: list, more: list, grid: tuple[int,
     spectral_xla.enter(kernel, bool(double))
     along, across = plan(grid[0], bool(double)), plan(grid[1], bool(double))
     numbers = np.array([kernel, *flags, work_size(*grid)], np.int32)
-    tables = [across.stages, across.rotations, across.place, along.stages, along.rotations, along.order]
+    tables = [across.stages, across.rotations, across.place, along.stages, along.rotations, along.place]
     return jax.ffi.ffi_call(TARGET, results)(numbers, *operands, *tables, *more)

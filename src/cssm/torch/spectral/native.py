@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
-from cssm.kernels.spectral_cpu import kernel_gradient_some, scan_some, tasks
+from cssm.kernels.spectral_cpu import scan_some, tasks
 from cssm.shared.radix_plan import LARGEST_PRIME, plan, transformable, work_size
-from cssm.shared.spectral import CONSTANT, FRAMES, NOTHING
+from cssm.shared.spectral import CONSTANT, FRAMES, NOTHING, PRODUCTS, SLOPES
 from cssm.shared.threads import run, usable_threads
 
 from .stream import adjoint_weight, to_spectrum
@@ -47,7 +47,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The final state, y, and P and its sum, of no size where they are not wanted."""
     y, final, _, slope, slope_total = _scan(
-        x, spectrum, state, reset, x.shape, every_frame=readout == "all", totals=readout == "mean", slopes=slopes
+        x, spectrum, state, reset, x.shape, every_frame=readout == "all", totals=readout == "mean", slopes=SLOPES * slopes
     )
     return final, y, slope, slope_total
 
@@ -60,20 +60,21 @@ def _backward(
     weight = adjoint_weight(spectrum.shape[-2], width, spectrum)
     last, given = after / weight, None  # s of the last frame, but for g
     shape = (g.shape[0], steps, spectrum.shape[1], width, spectrum.shape[0])
+    back = partial(_scan, shape=shape, every_frame=True, reverse=True)
     if readout == "all":
-        through, frames = torch.empty_like(last, memory_format=torch.contiguous_format), g.contiguous()
-        _kernel_gradient(x, frames, spectrum, state, last, reset, through)
-    else:
-        frame, frames = to_spectrum(g), g.new_empty(0)
-        last, given = (last + frame, None) if readout == "last" else (last, frame / steps)
-        through = last * slope.conj()
-        through = through if given is None else through + given * slope_total.conj()
-    dx, carried, *_ = _scan(frames, spectrum, last, reset, shape, every_frame=True, reverse=True, given=given)
+        dx, carried, _, through, _ = back(g, spectrum, last, reset, slopes=PRODUCTS, seen=x, before=state)
+        return dx, through.sum(0) * weight, carried * weight
+    frame = to_spectrum(g)
+    last, given = (last + frame, None) if readout == "last" else (last, frame / steps)
+    through = last * slope.conj()
+    through = through if given is None else through + given * slope_total.conj()
+    dx, carried, *_ = back(g.new_empty(0), spectrum, last, reset, given=given)
     return dx, through.sum(0) * weight, carried * weight
 
 
 def _scan(
-    x, spectrum, state, reset, shape, *, every_frame, reverse=False, totals=False, slopes=False, given=None,
+    x, spectrum, state, reset, shape, *, every_frame, reverse=False, totals=False, slopes=0, given=None, seen=None,
+    before=None,
 ):  # fmt: skip
     """(y, final, total, slope, slope_total) of `spectral_cpu.scan`; x of no size stands for no input, or `given`."""
     source = FRAMES if x.numel() else NOTHING if given is None else CONSTANT
@@ -81,21 +82,15 @@ def _scan(
     fresh = lambda wanted: torch.empty(state.shape if wanted else (0,), dtype=state.dtype)  # noqa: E731
     y = torch.empty(shape if every_frame else (batch, height, width, channels), dtype=state.real.dtype)
     outputs = [fresh(True), fresh(totals), fresh(slopes), fresh(slopes and totals)]
-    arrays = [_reals(x), _reals(given if given is not None else fresh(False)), _reals(spectrum), _reals(state)]
+    given, before = (fresh(False) if a is None else a for a in (given, before))
+    arrays = [_reals(x), *map(_reals, (given, spectrum, state)), _marks(reset)]
+    arrays += [_reals(x.new_empty(0) if seen is None else seen), _reals(before)]
     results = [_reals(y), *map(_reals, outputs)]
     flags = (source, int(every_frame), int(reverse), int(totals), int(slopes))
     double = state.dtype == torch.complex128
     tables = _tables(height, width, double)
-    _share(scan_some, tasks(batch, channels, double), (*arrays, _marks(reset), *results, *shape, *flags, *tables))
+    _share(scan_some, tasks(batch, channels, double), (*arrays, *results, *shape, *flags, *tables))
     return y, *outputs
-
-
-def _kernel_gradient(x, g, spectrum, state, last, reset, out):
-    batch, _, height, width, channels = x.shape
-    double = state.dtype == torch.complex128
-    arrays = [*map(_reals, (x, g, spectrum, state, last)), _marks(reset), _reals(out)]
-    tables = _tables(height, width, double)
-    _share(kernel_gradient_some, tasks(batch, channels, double), (*arrays, *x.shape, *tables))
 
 
 def _share(some, count: int, arguments: tuple) -> None:
@@ -117,7 +112,7 @@ def _marks(reset: Tensor | None) -> np.ndarray:
 def _tables(height: int, width: int, double: bool) -> tuple:
     across, along = plan(width, double), plan(height, double)
     scratch = work_size(height, width)
-    return across.stages, across.rotations, across.place, scratch, along.stages, along.rotations, along.order
+    return across.stages, across.rotations, across.place, scratch, along.stages, along.rotations, along.place
 
 
 _op = torch.library.custom_op(
