@@ -41,6 +41,10 @@ def main(argv: list[str]) -> int:
     import jax
     from rich.console import Console
 
+    from cssm.shared.allocator import keep_freed_memory
+
+    keep_freed_memory()
+
     if flags.device:
         jax.config.update("jax_platforms", flags.device)
         _require_device(jax, flags.device)

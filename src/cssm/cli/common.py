@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import tyro
 
 from cssm.core.errors import UsageError
+from cssm.shared.allocator import keep_freed_memory
 
 T = TypeVar("T")
 
@@ -38,6 +39,12 @@ def _sentence(box: str) -> str:
     lines = [line.strip("|│ ") for line in box.splitlines()[1:-1]]
     said = takewhile(lambda line: not line.startswith(("For full helptext", "Argument helptext")), lines)
     return " ".join(line for line in said if line.strip("-─"))
+
+
+def prepare_process() -> None:
+    """What a command that computes wants of its process: compiled programs kept, and the memory of freed arrays."""
+    keep_freed_memory()
+    enable_compilation_cache()
 
 
 def enable_compilation_cache() -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 from cssm.core.errors import UsageError
 from cssm.core.files import replacing
 
-from .common import SavedRun, enable_compilation_cache, parse
+from .common import SavedRun, parse, prepare_process
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Flags(SavedRun):
 
 def main(argv: list[str]) -> int:
     flags = parse(Flags, argv, "eval", "The figures of a run's best checkpoint on a split, beside the baseline.")
-    enable_compilation_cache()
+    prepare_process()
     from cssm.recipes import baseline_of, load_run, sums_of
     from cssm.viz.figure import figure
 

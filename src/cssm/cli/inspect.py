@@ -6,7 +6,7 @@ from pathlib import Path
 from cssm.core.errors import UsageError
 from cssm.core.files import check_output
 
-from .common import SavedRun, enable_compilation_cache, parse
+from .common import SavedRun, parse, prepare_process
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         Flags, argv, "inspect", "Spectral radius, memory, parameters and cost of every layer; draws the gains."
     )
     path = check_output(flags.output or flags.run / "gains.png", ".png", "--output")
-    enable_compilation_cache()
+    prepare_process()
     from rich.console import Console
     from rich.table import Table
 

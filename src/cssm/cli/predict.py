@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from .common import SavedRun, enable_compilation_cache, parse
+from .common import SavedRun, parse, prepare_process
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
 
     if not flags.paths:
         raise UsageError("cssm predict: name pictures, clips or folders of them after the run")
-    enable_compilation_cache()
+    prepare_process()
     from cssm.recipes import load_run, predict
 
     run, model = load_run(flags.run, flags.checkpoint, flags.data_dir)

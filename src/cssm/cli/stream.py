@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cssm.core.errors import ShapeError
 
-from .common import SavedRun, enable_compilation_cache, parse
+from .common import SavedRun, parse, prepare_process
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     from cssm.data.formats.clips import read_clip
 
     video = read_clip(flags.input)
-    enable_compilation_cache()
+    prepare_process()
     from cssm.recipes import load_run
 
     run, model = load_run(flags.run, flags.checkpoint)

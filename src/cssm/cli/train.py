@@ -11,7 +11,7 @@ from typing import Any
 
 from cssm.core.errors import UsageError
 
-from .common import enable_compilation_cache
+from .common import prepare_process
 from .fields import fields_of
 from .values import parse_value
 from .words import Option, options_of, take
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
         if command.out is None and not command.resume and processes.writes:
             stack.callback(_remove_empty, run_dir)
         run = _resumed(run_dir, options, name) if run is None else run
-        enable_compilation_cache()
+        prepare_process()
         return _train(run, run_dir, command.resume, [name, *words])
 
 

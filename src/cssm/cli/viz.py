@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from .common import enable_compilation_cache, parse
+from .common import parse, prepare_process
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ def _impulse(argv: list[str]) -> int:
     if flags.rows < 1:
         raise UsageError(f"--rows is {flags.rows}: draw at least 1 channel")
     path = check_output(flags.output or Path(f"impulse-{flags.mixer}.png"), ".png", "--output")
-    enable_compilation_cache()
+    prepare_process()
     options = {"grid": flags.grid, "frames": flags.frames, "channels": flags.channels, "seed": flags.seed}
     print(f"drew {draw_impulse(flags.mixer, path, rows=flags.rows, **options)}")
     return 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from cssm.shared.compiled import compiled
 
-from .lanes import lane_count, load, store, swap, times, times_minus_i, zero
+from .lanes import lane_count, load, number, store, swap, times, times_minus_i, zero
 
 SINE3, ROOT_HALF = np.sqrt(3) / 2, np.sqrt(0.5)
 COSINE5, SINE5 = tuple(np.cos(2 * np.pi * np.arange(1, 3) / 5)), tuple(np.sin(2 * np.pi * np.arange(1, 3) / 5))
@@ -88,56 +88,56 @@ def forward(z, base, n, stages, rotations, work):
                 if radix == 2:
                     a, b = load(z, o), load(z, o + d)
                     store(z, o, a + b)
-                    store(z, o + d, times(a - b, rotations[k + 1]))
+                    store(z, o + d, times(a - b, number(rotations, k + 1)))
                 elif radix == 3:
                     a, b, c = dft3(load(z, o), load(z, o + d), load(z, o + 2 * d))
                     store(z, o, a)
-                    store(z, o + d, times(b, rotations[k + 1]))
-                    store(z, o + 2 * d, times(c, rotations[k + 2]))
+                    store(z, o + d, times(b, number(rotations, k + 1)))
+                    store(z, o + 2 * d, times(c, number(rotations, k + 2)))
                 elif radix == 4:
                     a, b, c, e = dft4(load(z, o), load(z, o + d), load(z, o + 2 * d), load(z, o + 3 * d))
                     store(z, o, a)
-                    store(z, o + d, times(b, rotations[k + 1]))
-                    store(z, o + 2 * d, times(c, rotations[k + 2]))
-                    store(z, o + 3 * d, times(e, rotations[k + 3]))
+                    store(z, o + d, times(b, number(rotations, k + 1)))
+                    store(z, o + 2 * d, times(c, number(rotations, k + 2)))
+                    store(z, o + 3 * d, times(e, number(rotations, k + 3)))
                 elif radix == 5:
                     a, b, c, e, f = dft5(
                         load(z, o), load(z, o + d), load(z, o + 2 * d), load(z, o + 3 * d), load(z, o + 4 * d)
                     )
                     store(z, o, a)
-                    store(z, o + d, times(b, rotations[k + 1]))
-                    store(z, o + 2 * d, times(c, rotations[k + 2]))
-                    store(z, o + 3 * d, times(e, rotations[k + 3]))
-                    store(z, o + 4 * d, times(f, rotations[k + 4]))
+                    store(z, o + d, times(b, number(rotations, k + 1)))
+                    store(z, o + 2 * d, times(c, number(rotations, k + 2)))
+                    store(z, o + 3 * d, times(e, number(rotations, k + 3)))
+                    store(z, o + 4 * d, times(f, number(rotations, k + 4)))
                 elif radix == 7:
                     a, b, c, e, f, g, p = dft7(
                         load(z, o), load(z, o + d), load(z, o + 2 * d), load(z, o + 3 * d),
                         load(z, o + 4 * d), load(z, o + 5 * d), load(z, o + 6 * d),
                     )  # fmt: skip
                     store(z, o, a)
-                    store(z, o + d, times(b, rotations[k + 1]))
-                    store(z, o + 2 * d, times(c, rotations[k + 2]))
-                    store(z, o + 3 * d, times(e, rotations[k + 3]))
-                    store(z, o + 4 * d, times(f, rotations[k + 4]))
-                    store(z, o + 5 * d, times(g, rotations[k + 5]))
-                    store(z, o + 6 * d, times(p, rotations[k + 6]))
+                    store(z, o + d, times(b, number(rotations, k + 1)))
+                    store(z, o + 2 * d, times(c, number(rotations, k + 2)))
+                    store(z, o + 3 * d, times(e, number(rotations, k + 3)))
+                    store(z, o + 4 * d, times(f, number(rotations, k + 4)))
+                    store(z, o + 5 * d, times(g, number(rotations, k + 5)))
+                    store(z, o + 6 * d, times(p, number(rotations, k + 6)))
                 elif radix == 8:
                     a, b, c, e, f, g, p, q = dft8(
                         load(z, o), load(z, o + d), load(z, o + 2 * d), load(z, o + 3 * d),
                         load(z, o + 4 * d), load(z, o + 5 * d), load(z, o + 6 * d), load(z, o + 7 * d),
                     )  # fmt: skip
                     store(z, o, a)
-                    store(z, o + d, times(b, rotations[k + 1]))
-                    store(z, o + 2 * d, times(c, rotations[k + 2]))
-                    store(z, o + 3 * d, times(e, rotations[k + 3]))
-                    store(z, o + 4 * d, times(f, rotations[k + 4]))
-                    store(z, o + 5 * d, times(g, rotations[k + 5]))
-                    store(z, o + 6 * d, times(p, rotations[k + 6]))
-                    store(z, o + 7 * d, times(q, rotations[k + 7]))
+                    store(z, o + d, times(b, number(rotations, k + 1)))
+                    store(z, o + 2 * d, times(c, number(rotations, k + 2)))
+                    store(z, o + 3 * d, times(e, number(rotations, k + 3)))
+                    store(z, o + 4 * d, times(f, number(rotations, k + 4)))
+                    store(z, o + 5 * d, times(g, number(rotations, k + 5)))
+                    store(z, o + 6 * d, times(p, number(rotations, k + 6)))
+                    store(z, o + 7 * d, times(q, number(rotations, k + 7)))
                 else:
                     _prime(z, o, d, radix, rotations, stages[stage, 1], work)
                     for q in range(1, radix):
-                        store(z, o + q * d, times(load(z, o + q * d), rotations[k + q]))
+                        store(z, o + q * d, times(load(z, o + q * d), number(rotations, k + q)))
         at += radix * m
         size = m
 
@@ -161,22 +161,22 @@ def backward(z, base, n, stages, rotations, work):
             for j in range(m):
                 o, k = base + (start + j) * wide, at + radix * j
                 if radix == 2:
-                    a, b = swap(load(z, o)), times(swap(load(z, o + d)), rotations[k + 1])
+                    a, b = swap(load(z, o)), times(swap(load(z, o + d)), number(rotations, k + 1))
                     store(z, o, swap(a + b))
                     store(z, o + d, swap(a - b))
                 elif radix == 3:
                     a, b, c = dft3(
-                        swap(load(z, o)), times(swap(load(z, o + d)), rotations[k + 1]),
-                        times(swap(load(z, o + 2 * d)), rotations[k + 2]),
+                        swap(load(z, o)), times(swap(load(z, o + d)), number(rotations, k + 1)),
+                        times(swap(load(z, o + 2 * d)), number(rotations, k + 2)),
                     )  # fmt: skip
                     store(z, o, swap(a))
                     store(z, o + d, swap(b))
                     store(z, o + 2 * d, swap(c))
                 elif radix == 4:
                     a, b, c, e = dft4(
-                        swap(load(z, o)), times(swap(load(z, o + d)), rotations[k + 1]),
-                        times(swap(load(z, o + 2 * d)), rotations[k + 2]),
-                        times(swap(load(z, o + 3 * d)), rotations[k + 3]),
+                        swap(load(z, o)), times(swap(load(z, o + d)), number(rotations, k + 1)),
+                        times(swap(load(z, o + 2 * d)), number(rotations, k + 2)),
+                        times(swap(load(z, o + 3 * d)), number(rotations, k + 3)),
                     )  # fmt: skip
                     store(z, o, swap(a))
                     store(z, o + d, swap(b))
@@ -184,10 +184,10 @@ def backward(z, base, n, stages, rotations, work):
                     store(z, o + 3 * d, swap(e))
                 elif radix == 5:
                     a, b, c, e, f = dft5(
-                        swap(load(z, o)), times(swap(load(z, o + d)), rotations[k + 1]),
-                        times(swap(load(z, o + 2 * d)), rotations[k + 2]),
-                        times(swap(load(z, o + 3 * d)), rotations[k + 3]),
-                        times(swap(load(z, o + 4 * d)), rotations[k + 4]),
+                        swap(load(z, o)), times(swap(load(z, o + d)), number(rotations, k + 1)),
+                        times(swap(load(z, o + 2 * d)), number(rotations, k + 2)),
+                        times(swap(load(z, o + 3 * d)), number(rotations, k + 3)),
+                        times(swap(load(z, o + 4 * d)), number(rotations, k + 4)),
                     )  # fmt: skip
                     store(z, o, swap(a))
                     store(z, o + d, swap(b))
@@ -196,12 +196,12 @@ def backward(z, base, n, stages, rotations, work):
                     store(z, o + 4 * d, swap(f))
                 elif radix == 7:
                     a, b, c, e, f, g, p = dft7(
-                        swap(load(z, o)), times(swap(load(z, o + d)), rotations[k + 1]),
-                        times(swap(load(z, o + 2 * d)), rotations[k + 2]),
-                        times(swap(load(z, o + 3 * d)), rotations[k + 3]),
-                        times(swap(load(z, o + 4 * d)), rotations[k + 4]),
-                        times(swap(load(z, o + 5 * d)), rotations[k + 5]),
-                        times(swap(load(z, o + 6 * d)), rotations[k + 6]),
+                        swap(load(z, o)), times(swap(load(z, o + d)), number(rotations, k + 1)),
+                        times(swap(load(z, o + 2 * d)), number(rotations, k + 2)),
+                        times(swap(load(z, o + 3 * d)), number(rotations, k + 3)),
+                        times(swap(load(z, o + 4 * d)), number(rotations, k + 4)),
+                        times(swap(load(z, o + 5 * d)), number(rotations, k + 5)),
+                        times(swap(load(z, o + 6 * d)), number(rotations, k + 6)),
                     )  # fmt: skip
                     store(z, o, swap(a))
                     store(z, o + d, swap(b))
@@ -212,13 +212,13 @@ def backward(z, base, n, stages, rotations, work):
                     store(z, o + 6 * d, swap(p))
                 elif radix == 8:
                     a, b, c, e, f, g, p, q = dft8(
-                        swap(load(z, o)), times(swap(load(z, o + d)), rotations[k + 1]),
-                        times(swap(load(z, o + 2 * d)), rotations[k + 2]),
-                        times(swap(load(z, o + 3 * d)), rotations[k + 3]),
-                        times(swap(load(z, o + 4 * d)), rotations[k + 4]),
-                        times(swap(load(z, o + 5 * d)), rotations[k + 5]),
-                        times(swap(load(z, o + 6 * d)), rotations[k + 6]),
-                        times(swap(load(z, o + 7 * d)), rotations[k + 7]),
+                        swap(load(z, o)), times(swap(load(z, o + d)), number(rotations, k + 1)),
+                        times(swap(load(z, o + 2 * d)), number(rotations, k + 2)),
+                        times(swap(load(z, o + 3 * d)), number(rotations, k + 3)),
+                        times(swap(load(z, o + 4 * d)), number(rotations, k + 4)),
+                        times(swap(load(z, o + 5 * d)), number(rotations, k + 5)),
+                        times(swap(load(z, o + 6 * d)), number(rotations, k + 6)),
+                        times(swap(load(z, o + 7 * d)), number(rotations, k + 7)),
                     )  # fmt: skip
                     store(z, o, swap(a))
                     store(z, o + d, swap(b))
@@ -231,7 +231,7 @@ def backward(z, base, n, stages, rotations, work):
                 else:
                     store(z, o, swap(load(z, o)))
                     for q in range(1, radix):
-                        store(z, o + q * d, times(swap(load(z, o + q * d)), rotations[k + q]))
+                        store(z, o + q * d, times(swap(load(z, o + q * d)), number(rotations, k + q)))
                     _prime(z, o, d, radix, rotations, stages[stage, 1], work)
                     for q in range(radix):
                         store(z, o + q * d, swap(load(z, o + q * d)))
@@ -257,7 +257,7 @@ def _prime(z, o, d, p, rotations, roots, work):
             turn, turn2 = turn + k, turn2 + k + 1
             turn, turn2 = turn - p if turn >= p else turn, turn2 - p if turn2 >= p else turn2
             plus, minus = load(work, 2 * q * wide), load(work, (2 * q + 1) * wide)
-            root, root2 = rotations[roots + turn], rotations[roots + turn2]
+            root, root2 = number(rotations, roots + turn), number(rotations, roots + turn2)
             even, odd = even + plus * root.real, odd + minus * root.imag
             even2, odd2 = even2 + plus * root2.real, odd2 + minus * root2.imag
         odd, odd2 = times_minus_i(odd), times_minus_i(odd2)

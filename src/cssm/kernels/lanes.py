@@ -248,6 +248,32 @@ def store(typingctx, z, i, value):
 
 
 @intrinsic
+def prefetch(typingctx, z, i):
+    """Ask for the cache line of z[i], which may lie outside."""
+
+    def generate(context, builder, sig, args):
+        word, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind, full = ir.FunctionType(ir.VoidType(), [pointer, word, word, word]), "llvm.prefetch.p0i8"
+        function = builder.module.globals.get(full) or ir.Function(builder.module, kind, full)
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        builder.call(function, [builder.bitcast(builder.gep(data, [args[1]]), pointer), word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(z, types.intp), generate
+
+
+@intrinsic
+def number(typingctx, z, i):
+    """z[i] without a look at its sign: an index below zero is not one from the end."""
+
+    def generate(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return context.unpack_value(builder, z.dtype, builder.gep(data, [args[1]]))
+
+    return z.dtype(z, types.intp), generate
+
+
+@intrinsic
 def zero(typingctx, z):
     """0 + 0i in every lane, of the precision of z."""
     kind = Real(z.dtype)

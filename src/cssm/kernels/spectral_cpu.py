@@ -104,50 +104,66 @@ def scatter(array, offsets, used, at, lanes):
 
 @compiled
 @no_type_check
+def turned_in(spectrum, offsets, first, many, square):
+    """Complex numbers first .. first + many of every lane, in `square` (lanes x lanes numbers) number by number; many
+    is at most lanes / 2."""
+    lanes = offsets.shape[0]
+    for lane in range(lanes):
+        at = offsets[lane] + 2 * first
+        if 2 * many == lanes:
+            store_real(square, lane * lanes, load_real(spectrum, at))
+        else:
+            for i in range(2 * many):
+                square[lane * lanes + i] = spectrum[at + i]
+    transpose(square)
+
+
+@compiled
+@no_type_check
+def turned_out(square, spectrum, offsets, used, first, many):
+    """The way back of `turned_in`, for the lanes in use."""
+    lanes = offsets.shape[0]
+    transpose(square)
+    for lane in range(used):
+        at = offsets[lane] + 2 * first
+        if 2 * many == lanes:
+            store_real(spectrum, at, load_real(square, lane * lanes))
+        else:
+            for i in range(2 * many):
+                spectrum[at + i] = square[lane * lanes + i]
+
+
+@compiled
+@no_type_check
 def take_in(spectrum, offsets, height, half, place, target, square):
-    """Complex numbers (..., H, Wf), as pairs of reals, into the layout of a task: lanes / 2 numbers of all lanes at a
-    time, turned from lane by number to number by lane in `square`, scratch of lanes x lanes numbers."""
-    lanes = lane_count(target)
-    block, count = lanes // 2, height * half
+    """Complex numbers (..., H, Wf), as pairs of reals, into the layout of a task; `square` is scratch."""
+    wide, block, count = 2 * lane_count(target), lane_count(target) // 2, height * half
     for first in range(0, count, block):
         many = min(block, count - first)
-        for lane in range(lanes):
-            if many == block:
-                store_real(square, lane * lanes, load_real(spectrum, offsets[lane] + 2 * first))
-            else:
-                for i in range(2 * many):
-                    square[lane * lanes + i] = spectrum[offsets[lane] + 2 * first + i]
-        transpose(square)
+        turned_in(spectrum, offsets, first, many, square)
         for i in range(many):
             h, k = (first + i) // half, (first + i) % half
-            store(target, (k * (height + 1) + place[h]) * 2 * lanes, load(square, i * 2 * lanes))
+            store(target, (k * (height + 1) + place[h]) * wide, load(square, i * wide))
 
 
 @compiled
 @no_type_check
 def give_out(source, spectrum, offsets, used, height, half, place, square):
     """The way back of `take_in`."""
-    lanes = lane_count(source)
-    block, count = lanes // 2, height * half
+    wide, block, count = 2 * lane_count(source), lane_count(source) // 2, height * half
     for first in range(0, count, block):
         many = min(block, count - first)
         for i in range(many):
             h, k = (first + i) // half, (first + i) % half
-            store(square, i * 2 * lanes, load(source, (k * (height + 1) + place[h]) * 2 * lanes))
-        transpose(square)
-        for lane in range(used):
-            if many == block:
-                store_real(spectrum, offsets[lane] + 2 * first, load_real(square, lane * lanes))
-            else:
-                for i in range(2 * many):
-                    spectrum[offsets[lane] + 2 * first + i] = square[lane * lanes + i]
+            store(square, i * wide, load(source, (k * (height + 1) + place[h]) * wide))
+        turned_out(square, spectrum, offsets, used, first, many)
 
 
 @compiled
 @no_type_check
-def rows_in(x, offsets, side_by_side, at, height, width, channels, row, target, stages, rotations, place, work, lanes):
+def rows_in(x, offsets, side_by_side, at, frame, row, target, plan, work, lanes):
     """The transform along rows of the frame at offset `at` of x, into columns of `target`."""
-    wide = 2 * lane_count(x)
+    (height, width, channels), (stages, rotations, place), wide = frame, plan, 2 * lane_count(x)
     half, first = width // 2 + 1, offsets[0]
     for h in range(0, height, 2):
         pixel, below = at + h * width * channels, at + (h + 1) * width * channels
@@ -178,11 +194,9 @@ def rows_in(x, offsets, side_by_side, at, height, width, channels, row, target, 
 
 @compiled
 @no_type_check
-def rows_out(
-    source, y, offsets, used, side_by_side, past, at, height, width, channels, row, stages, rotations, place, work, lanes
-):  # fmt: skip
+def rows_out(source, y, offsets, used, side_by_side, past, at, frame, row, plan, work, lanes):
     """The way back of `rows_in`, divided by H W; `past` writes past the caches."""
-    wide = 2 * lane_count(y)
+    (height, width, channels), (stages, rotations, place), wide = frame, plan, 2 * lane_count(y)
     half, first, scale = width // 2 + 1, offsets[0], 1.0 / (height * width)
     for h in range(0, height, 2):
         two = h + 1 < height
@@ -221,8 +235,7 @@ def rows_out(
 @no_type_check
 def scan(
     task, x, given, spectrum, state, reset, seen, before, y, final, total, slope, slope_total,
-    batch, steps, height, width, channels, source, every_frame, reverse, totals, slopes,
-    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_place,
+    batch, steps, frame, source, every_frame, reverse, totals, slopes, across, along, work_size,
 ):  # fmt: skip
     """One task of S_t = K S_{t-1} + X_t over all frames, or of its adjoint.
 
@@ -232,15 +245,17 @@ def scan(
     sum. reverse: from the last frame on, s_t = conj(K) s_{t+1} + X_t where frame t + 1 is no reset; it starts from s =
     `state` + X without a product, and ends with that of conj(K). Then slopes = PRODUCTS makes `slope` the sum over t of
     conj(rfft2(seen_t)) P_t, with P_t = conj(K) P_{t+1} + s_{t+1}, and of conj(before) P at its end: that of s_t
-    S*_{t-1}, without the history of S.
+    S*_{t-1}, without the history of S. frame: H, W, C; across, along: the plans of its rows and columns.
     """
+    height, width, channels = frame
+    tall, tall_rotations, order = along
     control, lanes = flush_denormals(), lane_count(x)
     wide, half = 2 * lanes, width // 2 + 1
     size = half * (height + 1) * wide
-    frame = height * width * channels
+    pixels = height * width * channels
     products = slopes == PRODUCTS
-    offsets, used = lane_offsets(x, task, batch, channels, steps * frame, 1)
-    shown, _ = lane_offsets(x, task, batch, channels, frame * (steps if every_frame else 1), 1)
+    offsets, used = lane_offsets(x, task, batch, channels, steps * pixels, 1)
+    shown, _ = lane_offsets(x, task, batch, channels, pixels * (steps if every_frame else 1), 1)
     spectra, _ = lane_offsets(x, task, batch, channels, 2 * channels * height * half, 2 * height * half)
     kernels, _ = lane_offsets(x, task, batch, channels, 0, 2 * height * half)
     resets, _ = lane_offsets(x, task, batch, channels, steps, 0)
@@ -257,10 +272,10 @@ def scan(
         room[i] = 0
     M, P, Q = room[:size], room[totals * size :][:size], room[(totals + 1) * size :][:size]
     D, seen_now = room[size : 2 * size], room[2 * size : 3 * size]  # of products, where there are no totals
-    take_in(spectrum, kernels, height, half, tall_place, K, square)
-    take_in(state, spectra, height, half, tall_place, S, square)
+    take_in(spectrum, kernels, height, half, order, K, square)
+    take_in(state, spectra, height, half, order, S, square)
     if source == CONSTANT:
-        take_in(given, spectra, height, half, tall_place, U, square)
+        take_in(given, spectra, height, half, order, U, square)
     restarts = reset.size > 0
     for i in range(lanes):
         alive[i] = 1
@@ -270,15 +285,9 @@ def scan(
     for n in range(steps):
         t = steps - 1 - n if reverse else n
         if source == FRAMES:
-            rows_in(
-                x, offsets, side_by_side, t * frame, height, width, channels, row, Z, stages, rotations, place,
-                work, square,
-            )  # fmt: skip
+            rows_in(x, offsets, side_by_side, t * pixels, frame, row, Z, across, work, square)
         if products:
-            rows_in(
-                seen, offsets, side_by_side, t * frame, height, width, channels, row, seen_now, stages, rotations,
-                place, work, square,
-            )  # fmt: skip
+            rows_in(seen, offsets, side_by_side, t * pixels, frame, row, seen_now, across, work, square)
         if restarts and not (reverse and n == 0):
             for lane in range(lanes):
                 alive[lane] = 0 if reset[resets[lane] + t + (1 if reverse else 0)] else 1
@@ -286,9 +295,9 @@ def scan(
         for k in range(half):
             column = k * (height + 1) * wide
             if source == FRAMES:
-                forward(Z, column, height, tall_stages, tall_rotations, work)
+                forward(Z, column, height, tall, tall_rotations, work)
             if products:
-                forward(seen_now, column, height, tall_stages, tall_rotations, work)
+                forward(seen_now, column, height, tall, tall_rotations, work)
             for o in range(column, column + height * wide, wide):
                 s, gain = load(S, o), load(K, o)
                 if slopes and not (reverse and n == 0):
@@ -312,19 +321,16 @@ def scan(
                 if every_frame:
                     store(Z, o, s)
             if every_frame:
-                backward(Z, column, height, tall_stages, tall_rotations, work)
+                backward(Z, column, height, tall, tall_rotations, work)
         if every_frame:
-            rows_out(
-                Z, y, shown, used, side_by_side, past, t * frame, height, width, channels, row, stages, rotations,
-                place, work, square,
-            )  # fmt: skip
+            rows_out(Z, y, shown, used, side_by_side, past, t * pixels, frame, row, across, work, square)
     if reverse:
         if restarts:
             for lane in range(lanes):
                 alive[lane] = 0 if reset[resets[lane]] else 1
         keep = load_real(alive, 0)
         if products:
-            take_in(before, spectra, height, half, tall_place, seen_now, square)
+            take_in(before, spectra, height, half, order, seen_now, square)
         for o in range(0, size, wide):
             s, gain = load(S, o), load(K, o)
             if products:
@@ -333,23 +339,20 @@ def scan(
                 store(D, o, load(D, o) + conj(load(seen_now, o)) * p)
             s = gain * s
             store(S, o, kept(s, keep) if restarts else s)
-    give_out(S, final, spectra, used, height, half, tall_place, square)
+    give_out(S, final, spectra, used, height, half, order, square)
     if totals:
-        give_out(M, total, spectra, used, height, half, tall_place, square)
+        give_out(M, total, spectra, used, height, half, order, square)
     if slopes:
-        give_out(D if products else P, slope, spectra, used, height, half, tall_place, square)
+        give_out(D if products else P, slope, spectra, used, height, half, order, square)
         if totals:
-            give_out(Q, slope_total, spectra, used, height, half, tall_place, square)
+            give_out(Q, slope_total, spectra, used, height, half, order, square)
     if not every_frame:
         for k in range(half):
             column = k * (height + 1) * wide
             for o in range(column, column + height * wide, wide):
                 store(Z, o, load(M, o) * (1.0 / steps) if totals else load(S, o))
-            backward(Z, column, height, tall_stages, tall_rotations, work)
-        rows_out(
-            Z, y, shown, used, side_by_side, False, 0, height, width, channels, row, stages, rotations, place, work,
-            square,
-        )  # fmt: skip
+            backward(Z, column, height, tall, tall_rotations, work)
+        rows_out(Z, y, shown, used, side_by_side, False, 0, frame, row, across, work, square)  # fmt: skip
     if past:
         drain()
     restore_denormals(control)
@@ -357,12 +360,10 @@ def scan(
 
 @compiled
 @no_type_check
-def to_spectrum(
-    task, x, out, batch, height, width, channels,
-    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_place,
-):  # fmt: skip
+def to_spectrum(task, x, out, batch, frame, across, along, work_size):
     """One task of rfft2: x (B H W C,), out (B C H Wf 2,) pairs of reals."""
     control, lanes = flush_denormals(), lane_count(x)
+    (height, width, channels), (stages, rotations, order) = frame, along
     wide, half = 2 * lanes, width // 2 + 1
     size = half * (height + 1) * wide
     offsets, used = lane_offsets(x, task, batch, channels, height * width * channels, 1)
@@ -370,24 +371,19 @@ def to_spectrum(
     room = aligned(x, size + (width + work_size) * wide + lanes * lanes)
     Z, row, work = room[:size], room[size:][: width * wide], room[size + width * wide :][: work_size * wide]
     square = room[size + (width + work_size) * wide :]
-    rows_in(
-        x, offsets, neighbours(offsets, used), 0, height, width, channels, row, Z, stages, rotations, place, work,
-        square,
-    )  # fmt: skip
+    rows_in(x, offsets, neighbours(offsets, used), 0, frame, row, Z, across, work, square)
     for k in range(half):
-        forward(Z, k * (height + 1) * wide, height, tall_stages, tall_rotations, work)
-    give_out(Z, out, spectra, used, height, half, tall_place, square)
+        forward(Z, k * (height + 1) * wide, height, stages, rotations, work)
+    give_out(Z, out, spectra, used, height, half, order, square)
     restore_denormals(control)
 
 
 @compiled
 @no_type_check
-def to_space(
-    task, spectrum, y, batch, height, width, channels,
-    stages, rotations, place, work_size, tall_stages, tall_rotations, tall_place,
-):  # fmt: skip
+def to_space(task, spectrum, y, batch, frame, across, along, work_size):
     """One task of irfft2: spectrum (B C H Wf 2,) pairs of reals, y (B H W C,)."""
     control, lanes = flush_denormals(), lane_count(y)
+    (height, width, channels), (stages, rotations, order) = frame, along
     wide, half = 2 * lanes, width // 2 + 1
     size = half * (height + 1) * wide
     offsets, used = lane_offsets(y, task, batch, channels, height * width * channels, 1)
@@ -395,13 +391,10 @@ def to_space(
     room = aligned(y, size + (width + work_size) * wide + lanes * lanes)
     Z, row, work = room[:size], room[size:][: width * wide], room[size + width * wide :][: work_size * wide]
     square = room[size + (width + work_size) * wide :]
-    take_in(spectrum, spectra, height, half, tall_place, Z, square)
+    take_in(spectrum, spectra, height, half, order, Z, square)
     for k in range(half):
-        backward(Z, k * (height + 1) * wide, height, tall_stages, tall_rotations, work)
-    rows_out(
-        Z, y, offsets, used, neighbours(offsets, used), False, 0, height, width, channels, row, stages, rotations, place, work,
-        square,
-    )  # fmt: skip
+        backward(Z, k * (height + 1) * wide, height, stages, rotations, work)
+    rows_out(Z, y, offsets, used, neighbours(offsets, used), False, 0, frame, row, across, work, square)
     restore_denormals(control)
 
 

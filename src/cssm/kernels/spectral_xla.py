@@ -1,7 +1,8 @@
 """The tasks of `spectral_cpu` as XLA's call frames give them their arrays.
 
-Operands: numbers (int32: kernel, source, every_frame, reverse, totals, slopes, work), then x, given, spectrum, state,
-reset, the tables of rows (stages, rotations, place) and of columns, and for the scan seen and before; results as there.
+Operands: numbers (int32: kernel, tasks, source, every_frame, reverse, totals, slopes, work), then x, given, spectrum,
+state, reset, the plans of rows and of columns (stages, rotations, place each), and for the scan seen and before;
+results as there. Those of `spectral_lifted`: see `_lifted` and `_lifted_adjoint`.
 """
 
 from typing import no_type_check
@@ -10,10 +11,11 @@ import numpy as np
 from numba import carray  # pyright: ignore[reportPrivateImportUsage]
 
 from cssm.shared.compiled import compiled
-from cssm.shared.spectral import SCAN, TO_SPACE, TO_SPECTRUM
+from cssm.shared.spectral import LIFTED, LIFTED_ADJOINT, SCAN, TO_SPACE, TO_SPECTRUM
 
 from . import xla_cpu
 from .spectral_cpu import scan, to_space, to_spectrum
+from .spectral_lifted import lifted, lifted_adjoint
 from .xla_cpu import bytes_at, complex_at, data_of, dim_of, ints_at, operand, real_at, result, size_of
 
 SINGLE, DOUBLE = np.float32(0), np.float64(0)
@@ -36,13 +38,13 @@ def _pairs(buffer, like):
 @compiled
 @no_type_check
 def _numbers(frame):
-    return carray(ints_at(data_of(operand(frame, 0))), (7,))
+    return carray(ints_at(data_of(operand(frame, 0))), (8,))
 
 
 @compiled
 @no_type_check
-def _tables(frame, first, like):
-    """Stages, rotations and places of a plan."""
+def _plan(frame, first, like):
+    """Stages, rotations and places."""
     stages, rotations, place = operand(frame, first), operand(frame, first + 1), operand(frame, first + 2)
     return (
         carray(ints_at(data_of(stages)), (dim_of(stages, 0), 2)),
@@ -60,9 +62,9 @@ def _scan(frame, task, like):
         carray(bytes_at(data_of(reset)), (size_of(reset),)), _reals(operand(frame, 12), like),
         _pairs(operand(frame, 13), like), _reals(result(frame, 0), like), _pairs(result(frame, 1), like),
         _pairs(result(frame, 2), like), _pairs(result(frame, 3), like), _pairs(result(frame, 4), like),
-        dim_of(x, 0), dim_of(x, 1), dim_of(x, 2), dim_of(x, 3), dim_of(state, 1),
-        numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
-        *_tables(frame, 6, like), numbers[6], *_tables(frame, 9, like),
+        dim_of(x, 0), dim_of(x, 1), (dim_of(x, 2), dim_of(x, 3), dim_of(state, 1)),
+        numbers[2], numbers[3], numbers[4], numbers[5], numbers[6],
+        _plan(frame, 6, like), _plan(frame, 9, like), numbers[7],
     )  # fmt: skip
     return 1
 
@@ -73,8 +75,8 @@ def _to_spectrum(frame, task, like):
     x, owner = operand(frame, 1), operand(frame, 4)
     to_spectrum(
         task, _reals(x, like), _pairs(result(frame, 0), like),
-        dim_of(owner, 0), dim_of(x, 1), dim_of(x, 2), dim_of(owner, 1),
-        *_tables(frame, 6, like), _numbers(frame)[6], *_tables(frame, 9, like),
+        dim_of(owner, 0), (dim_of(x, 1), dim_of(x, 2), dim_of(owner, 1)),
+        _plan(frame, 6, like), _plan(frame, 9, like), _numbers(frame)[7],
     )  # fmt: skip
     return 1
 
@@ -84,8 +86,37 @@ def _to_spectrum(frame, task, like):
 def _to_space(frame, task, like):
     y, owner = result(frame, 0), operand(frame, 4)
     to_space(
-        task, _pairs(owner, like), _reals(y, like), dim_of(owner, 0), dim_of(y, 1), dim_of(y, 2), dim_of(owner, 1),
-        *_tables(frame, 6, like), _numbers(frame)[6], *_tables(frame, 9, like),
+        task, _pairs(owner, like), _reals(y, like),
+        dim_of(owner, 0), (dim_of(y, 1), dim_of(y, 2), dim_of(owner, 1)),
+        _plan(frame, 6, like), _plan(frame, 9, like), _numbers(frame)[7],
+    )  # fmt: skip
+    return 1
+
+
+@compiled
+@no_type_check
+def _lifted(frame, task, like):
+    """Operands: numbers, lift, inputs, spectrum, state; results: final, total, slope, slope_total."""
+    numbers, inputs, state = _numbers(frame), operand(frame, 2), operand(frame, 4)
+    lifted(
+        task, _pairs(inputs, like), _reals(operand(frame, 1), like), _pairs(operand(frame, 3), like),
+        _pairs(state, like), _pairs(result(frame, 0), like), _pairs(result(frame, 1), like),
+        _pairs(result(frame, 2), like), _pairs(result(frame, 3), like),
+        dim_of(inputs, 0), dim_of(inputs, 1), dim_of(inputs, 2), dim_of(state, 1), dim_of(inputs, 3), numbers[2],
+    )  # fmt: skip
+    return 1
+
+
+@compiled
+@no_type_check
+def _lifted_adjoint(frame, task, like):
+    """Operands: numbers, given, inputs, spectrum, last; results: before, products."""
+    numbers, inputs, last = _numbers(frame), operand(frame, 2), operand(frame, 4)
+    lifted_adjoint(
+        task, _pairs(inputs, like), _pairs(operand(frame, 3), like),
+        _pairs(last, like), _pairs(operand(frame, 1), like),
+        _pairs(result(frame, 0), like), _reals(result(frame, 1), like),
+        dim_of(inputs, 0), dim_of(inputs, 1), dim_of(inputs, 2), dim_of(last, 1), dim_of(inputs, 3), numbers[2],
     )  # fmt: skip
     return 1
 
@@ -120,9 +151,30 @@ def _to_space_double(frame, task):
     return _to_space(frame, task, DOUBLE)
 
 
+@no_type_check
+def _lifted_single(frame, task):
+    return _lifted(frame, task, SINGLE)
+
+
+@no_type_check
+def _lifted_double(frame, task):
+    return _lifted(frame, task, DOUBLE)
+
+
+@no_type_check
+def _lifted_adjoint_single(frame, task):
+    return _lifted_adjoint(frame, task, SINGLE)
+
+
+@no_type_check
+def _lifted_adjoint_double(frame, task):
+    return _lifted_adjoint(frame, task, DOUBLE)
+
+
 KERNELS = {
     SCAN: (_scan_single, _scan_double), TO_SPECTRUM: (_to_spectrum_single, _to_spectrum_double),
-    TO_SPACE: (_to_space_single, _to_space_double),
+    TO_SPACE: (_to_space_single, _to_space_double), LIFTED: (_lifted_single, _lifted_double),
+    LIFTED_ADJOINT: (_lifted_adjoint_single, _lifted_adjoint_double),
 }  # fmt: skip
 
 

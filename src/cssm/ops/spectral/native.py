@@ -7,20 +7,17 @@ Nothing is kept per frame: backward transforms x again, which costs less than wr
 vmap joins the batch, or takes kernels one after the other where they differ; a second derivative is that of `stream`.
 """
 
-from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.custom_batching import custom_vmap
 
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
 from cssm.shared.spectral import CONSTANT, FRAMES, NOTHING, PRODUCTS, SCAN, SLOPES
 
-from .native_call import call, why_not
+from .native_call import batched, call, why_not, with_gradient_of
 from .stream import backward_reduced, frame_cotangents, kernel_cotangent, reduce_with_slopes, stream, witness
 from .transform import adjoint_weight
 
@@ -41,17 +38,6 @@ def native(
 def _marks(reset: Reset | None) -> Any:
     """The resets as the kernel takes them: none is an array of no size."""
     return jnp.zeros((0,), bool) if reset is None else reset
-
-
-def _with_gradient_of(plain: Callable, run: Callable) -> Callable:
-    """`run`, differentiated as `plain`, which has its values: for derivatives of what a gradient is made of."""
-
-    @jax.custom_vjp
-    def same(*arrays):
-        return run(*arrays)
-
-    same.defvjp(lambda *arrays: (run(*arrays), arrays), lambda saved, cotangents: jax.vjp(plain, *saved)[1](cotangents))
-    return same
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -82,7 +68,7 @@ def _plain_gradient(x, spectrum, state, reset, final, g):
     return jax.vjp(lambda *arrays: stream(*arrays, marks, "all"), x, spectrum, state)[1]((final, g))
 
 
-@partial(_with_gradient_of, _plain_gradient)
+@partial(with_gradient_of, _plain_gradient)
 def _gradient_of_all(x, spectrum, state, reset, final, g):
     """The cotangents of x, spectrum and state."""
     weight = adjoint_weight(spectrum.shape[-2], x.shape[3], spectrum.dtype)
@@ -99,13 +85,15 @@ def _with_slopes(readout):
 
     def run(x, spectrum, state, reset):
         mean = readout == "mean"
-        y, final, _, slope, slope_total = _scan(x, spectrum, state, reset, every_frame=False, totals=mean, slopes=SLOPES)
+        y, final, _, slope, slope_total = _scan(
+            x, spectrum, state, reset, every_frame=False, totals=mean, slopes=SLOPES
+        )
         return (final, y), (slope, slope_total if mean else None)
 
     def plain(x, spectrum, state, reset):
         return reduce_with_slopes(x, spectrum, state, _rows(reset), readout)
 
-    return _with_gradient_of(plain, run)
+    return with_gradient_of(plain, run)
 
 
 @cache
@@ -123,7 +111,7 @@ def _gradient_of_reduced(readout):
     def plain(like, spectrum, reset, slopes, final, g):
         return backward_reduced(readout, (spectrum, _rows(reset), slopes, like), final, g)[:3]
 
-    return _with_gradient_of(plain, run)
+    return with_gradient_of(plain, run)
 
 
 def _rows(marks: Any) -> Any:
@@ -156,39 +144,4 @@ def _scan_of(flags):
         results = [jax.ShapeDtypeStruct(shown, state.real.dtype), *results]
         return call(SCAN, flags, [x, given, spectrum, state, reset], [seen, before], shape[2:4], results)
 
-    return _batched(run)
-
-
-def _batched(run, spectrum: int = 1):
-    """`run` with a rule for vmap: a mapped axis joins the batch; where it is one of kernels, one after the other."""
-    mapped = custom_vmap(run)
-
-    @mapped.def_vmap
-    def rule(size, in_batched, *arrays):
-        if in_batched[spectrum]:
-            one = lambda i: mapped(*(_row(a, i) if b else a for a, b in zip(arrays, in_batched, strict=True)))  # noqa: E731
-            outputs = lax.map(one, jnp.arange(size))
-        else:
-            folded = (
-                a if n == spectrum else _joined(a if b else jnp.broadcast_to(a, (size, *a.shape)))
-                for n, (a, b) in enumerate(zip(arrays, in_batched, strict=True))
-            )
-            outputs = [_split(o, size) for o in mapped(*folded)]
-        return outputs, [True] * len(outputs)
-
-    return mapped
-
-
-def _row(array, i):
-    return lax.dynamic_index_in_dim(array, i, 0, keepdims=False)
-
-
-def _joined(array):
-    """The mapped axis and the batch as one; an argument that was left out, (mapped, 0), stays so."""
-    size, rows, *rest = array.shape
-    return array[0] if array.ndim == 2 and rows == 0 else array.reshape(size * rows, *rest)
-
-
-def _split(array, size):
-    rows, *rest = array.shape
-    return array.reshape(size, rows // size, *rest) if array.ndim > 1 else jnp.zeros((size, rows), array.dtype)
+    return batched(run, shared=(1,))

@@ -47,7 +47,14 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The final state, y, and P and its sum, of no size where they are not wanted."""
     y, final, _, slope, slope_total = _scan(
-        x, spectrum, state, reset, x.shape, every_frame=readout == "all", totals=readout == "mean", slopes=SLOPES * slopes
+        x,
+        spectrum,
+        state,
+        reset,
+        x.shape,
+        every_frame=readout == "all",
+        totals=readout == "mean",
+        slopes=SLOPES * slopes,
     )
     return final, y, slope, slope_total
 
@@ -89,7 +96,11 @@ def _scan(
     flags = (source, int(every_frame), int(reverse), int(totals), int(slopes))
     double = state.dtype == torch.complex128
     tables = _tables(height, width, double)
-    _share(scan_some, tasks(batch, channels, double), (*arrays, *results, *shape, *flags, *tables))
+    _share(
+        scan_some,
+        tasks(batch, channels, double),
+        (*arrays, *results, batch, shape[1], tuple(shape[2:]), *flags, *tables),
+    )
     return y, *outputs
 
 
@@ -110,9 +121,8 @@ def _marks(reset: Tensor | None) -> np.ndarray:
 
 
 def _tables(height: int, width: int, double: bool) -> tuple:
-    across, along = plan(width, double), plan(height, double)
-    scratch = work_size(height, width)
-    return across.stages, across.rotations, across.place, scratch, along.stages, along.rotations, along.place
+    plans = ((p.stages, p.rotations, p.place) for p in (plan(width, double), plan(height, double)))
+    return *plans, work_size(height, width)
 
 
 _op = torch.library.custom_op(
