@@ -396,11 +396,3 @@ def to_space(task, spectrum, y, batch, frame, across, along, work_size):
         backward(Z, k * (height + 1) * wide, height, stages, rotations, work)
     rows_out(Z, y, offsets, used, neighbours(offsets, used), False, 0, frame, row, across, work, square)
     restore_denormals(control)
-
-
-@compiled
-@no_type_check
-def scan_some(first, count, step, arguments):
-    """Tasks first, first + step, ... below `count` of `scan`: one call of Python for all tasks of a thread."""
-    for task in range(first, count, step):
-        scan(task, *arguments)

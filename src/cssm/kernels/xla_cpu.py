@@ -26,6 +26,8 @@ KERNELS = 8
 _table = (ctypes.c_int64 * (2 + 2 * KERNELS))()  # threads, address of the worker, those of float32 and float64 kernels
 llvmlite.binding.add_symbol("cssm_cpu_table", ctypes.addressof(_table))
 F64, C64, C128 = 12, 15, 18  # XLA_FFI_DataType
+OPERANDS, RESULTS = 72, 112  # in a frame: where the addresses of its buffers are
+DATA, RANK, DIMS = 24, 32, 40  # in a buffer
 
 
 def _cast(kind):
@@ -39,7 +41,7 @@ def _cast(kind):
     return to
 
 
-_i64, ints_at, bytes_at = _cast(types.int64), _cast(types.int32), _cast(types.uint8)
+words_at, ints_at, bytes_at = _cast(types.int64), _cast(types.int32), _cast(types.uint8)
 
 
 def _cast_like(kinds):
@@ -105,7 +107,9 @@ def _call1(typingctx, address, word):
 
 
 @intrinsic
-def _call2(typingctx, address, first, second):
+def call_task(typingctx, address, first, second):
+    """The function at an address, of two words: a task."""
+
     def generate(context, builder, sig, args):
         kind = ir.FunctionType(_WORD, [_WORD, _WORD]).as_pointer()
         return builder.call(builder.inttoptr(args[0], kind), args[1:])
@@ -114,7 +118,7 @@ def _call2(typingctx, address, first, second):
 
 
 @intrinsic
-def _fetch_add(typingctx, address, amount):
+def fetch_add(typingctx, address, amount):
     """Add to a word in memory, atomically; what it was."""
 
     def generate(context, builder, sig, args):
@@ -127,14 +131,14 @@ def _fetch_add(typingctx, address, amount):
 @compiled
 @no_type_check
 def _word(address):
-    return carray(_i64(address), (1,))[0]
+    return carray(words_at(address), (1,))[0]
 
 
 @compiled
 @no_type_check
 def buffer_of(frame, result, index):
     """The address of the buffer of an operand, or of a result."""
-    return _word(_word(frame + (112 if result else 72)) + 8 * index)
+    return _word(_word(frame + (RESULTS if result else OPERANDS)) + 8 * index)
 
 
 @compiled
@@ -152,20 +156,20 @@ def result(frame, index):
 @compiled
 @no_type_check
 def data_of(buffer):
-    return _word(buffer + 24)
+    return _word(buffer + DATA)
 
 
 @compiled
 @no_type_check
 def dim_of(buffer, axis):
-    return _word(_word(buffer + 40) + 8 * axis)
+    return _word(_word(buffer + DIMS) + 8 * axis)
 
 
 @compiled
 @no_type_check
 def size_of(buffer):
     size = 1
-    for axis in range(_word(buffer + 32)):
+    for axis in range(_word(buffer + RANK)):
         size *= dim_of(buffer, axis)
     return size
 
@@ -195,15 +199,15 @@ def _in_large_pages(buffer):
 @no_type_check
 def _work(call):
     """Take tasks until none is left; then let go of the call."""
-    words = carray(_i64(call), (7,))
+    words = carray(words_at(call), (7,))
     while True:
-        number = _fetch_add(call, 1)
+        number = fetch_add(call, 1)
         if number >= words[1]:
             break
-        if _call2(words[4], words[5], number) != 1:
-            _fetch_add(call + 48, 1)
-        _fetch_add(call + 16, 1)
-    if _fetch_add(call + 24, -1) == 1:
+        if call_task(words[4], words[5], number) != 1:
+            fetch_add(call + 48, 1)
+        fetch_add(call + 16, 1)
+    if fetch_add(call + 24, -1) == 1:
         _free(call)
     return 0
 
@@ -212,7 +216,7 @@ def _work(call):
 @no_type_check
 def _run(frame, kernel, tasks):
     """All tasks, with helpers of XLA's pool where there are any; how many failed."""
-    table = carray(_i64(_table_address()), (2,))
+    table = carray(words_at(_table_address()), (2,))
     api, context = _word(frame + 16), _word(frame + 24)
     argument = np.zeros(5, np.int64)
     here = np.int64(argument.ctypes.data)
@@ -222,19 +226,19 @@ def _run(frame, kernel, tasks):
         if _call1(_word(api + 144), here) == 0:
             helpers = min(argument[4], table[0], tasks) - 1
     call = _malloc(56)
-    words = carray(_i64(call), (7,))
+    words = carray(words_at(call), (7,))
     words[0], words[1], words[2], words[3], words[4], words[5], words[6] = 0, tasks, 0, 2, kernel, frame, 0
     for _ in range(helpers):
-        _fetch_add(call + 24, 1)
+        fetch_add(call + 24, 1)
         argument[0], argument[1], argument[2], argument[3], argument[4] = 40, 0, context, table[1], call
         if _call1(_word(api + 136), here) != 0:
-            _fetch_add(call + 24, -1)
+            fetch_add(call + 24, -1)
             break
     _work(call)
-    while _fetch_add(call + 16, 0) < tasks:
+    while fetch_add(call + 16, 0) < tasks:
         _yield()
     failed = words[6]
-    if _fetch_add(call + 24, -1) == 1:
+    if fetch_add(call + 24, -1) == 1:
         _free(call)
     return failed
 
@@ -258,7 +262,7 @@ def _describe(frame):
     metadata = _word(extension + 24)
     asked, version = carray(ints_at(_word(frame + 16) + 32), (2,)), carray(ints_at(metadata + 24), (3,))
     version[0], version[1], version[2] = asked[0], asked[1], 0
-    carray(_i64(metadata + 40), (1,))[0] = 0
+    carray(words_at(metadata + 40), (1,))[0] = 0
     return True
 
 
@@ -275,7 +279,7 @@ def _handle(frame):
         return 0
     called, table = (
         carray(ints_at(data_of(operand(frame, 0))), (2,)),
-        carray(_i64(_table_address()), (2 + 2 * KERNELS,)),
+        carray(words_at(_table_address()), (2 + 2 * KERNELS,)),
     )
     kernel = table[2 + 2 * called[0] + (dtype_of(operand(frame, 4)) == C128)]
     if kernel == 0:
@@ -305,3 +309,8 @@ def enter(number: int, double: bool, task: Any) -> None:
         function = callback(types.int64(types.int64, types.int64), task)
         _kept.append(function)
         _table[place] = function.address
+
+
+def address_of(number: int, double: bool) -> int:
+    """Of a kernel that was entered."""
+    return int(_table[2 + 2 * number + double])

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
-from cssm.kernels.spectral_cpu import scan_some, tasks
+from cssm.kernels.spectral_cpu import tasks
 from cssm.shared.radix_plan import LARGEST_PRIME, plan, transformable, work_size
-from cssm.shared.spectral import CONSTANT, FRAMES, NOTHING, PRODUCTS, SLOPES
-from cssm.shared.threads import run, usable_threads
+from cssm.shared.spectral import CONSTANT, FRAMES, NOTHING, PRODUCTS, SCAN, SLOPES
 
+from ..cpu_kernels import call, new_array
 from .stream import adjoint_weight, to_spectrum
 
 
@@ -75,7 +75,7 @@ def _backward(
     last, given = (last + frame, None) if readout == "last" else (last, frame / steps)
     through = last * slope.conj()
     through = through if given is None else through + given * slope_total.conj()
-    dx, carried, *_ = back(g.new_empty(0), spectrum, last, reset, given=given)
+    dx, carried, *_ = back(g.new_empty(*shape[:4], 0), spectrum, last, reset, given=given)
     return dx, through.sum(0) * weight, carried * weight
 
 
@@ -83,46 +83,22 @@ def _scan(
     x, spectrum, state, reset, shape, *, every_frame, reverse=False, totals=False, slopes=0, given=None, seen=None,
     before=None,
 ):  # fmt: skip
-    """(y, final, total, slope, slope_total) of `spectral_cpu.scan`; x of no size stands for no input, or `given`."""
+    """y, final, total, slope, slope_total of `spectral_cpu.scan`; x of no channels stands for no input, or `given`."""
     source = FRAMES if x.numel() else NOTHING if given is None else CONSTANT
-    batch, _, height, width, channels = shape
-    fresh = lambda wanted: torch.empty(state.shape if wanted else (0,), dtype=state.dtype)  # noqa: E731
-    y = torch.empty(shape if every_frame else (batch, height, width, channels), dtype=state.real.dtype)
-    outputs = [fresh(True), fresh(totals), fresh(slopes), fresh(slopes and totals)]
-    given, before = (fresh(False) if a is None else a for a in (given, before))
-    arrays = [_reals(x), *map(_reals, (given, spectrum, state)), _marks(reset)]
-    arrays += [_reals(x.new_empty(0) if seen is None else seen), _reals(before)]
-    results = [_reals(y), *map(_reals, outputs)]
-    flags = (source, int(every_frame), int(reverse), int(totals), int(slopes))
     double = state.dtype == torch.complex128
-    tables = _tables(height, width, double)
-    _share(
-        scan_some,
-        tasks(batch, channels, double),
-        (*arrays, *results, batch, shape[1], tuple(shape[2:]), *flags, *tables),
-    )
-    return y, *outputs
-
-
-def _share(some, count: int, arguments: tuple) -> None:
-    """`count` tasks among the threads there are."""
-    step = min(count, usable_threads())
-    run([partial(some, first, count, step, arguments) for first in range(step)])
-
-
-def _reals(x: Tensor) -> np.ndarray:
-    """The numbers of a tensor in a row, complex ones as pairs; of its own memory where that is contiguous."""
-    x = x.detach().resolve_conj().resolve_neg().contiguous()
-    return (torch.view_as_real(x) if x.is_complex() else x).reshape(-1).numpy()
-
-
-def _marks(reset: Tensor | None) -> np.ndarray:
-    return np.zeros(0, np.uint8) if reset is None else reset.contiguous().reshape(-1).numpy().view(np.uint8)
-
-
-def _tables(height: int, width: int, double: bool) -> tuple:
-    plans = ((p.stages, p.rotations, p.place) for p in (plan(width, double), plan(height, double)))
-    return *plans, work_size(height, width)
+    fresh = lambda wanted: torch.empty(state.shape if wanted else (0,), dtype=state.dtype)  # noqa: E731
+    y = new_array(shape if every_frame else (shape[0], *shape[2:]), state.real.dtype)
+    results = [y, fresh(True), fresh(totals), fresh(slopes), fresh(slopes and totals)]
+    given, before = (fresh(False) if a is None else a for a in (given, before))
+    reset = torch.empty(0, dtype=torch.bool) if reset is None else reset
+    seen = x.new_empty(0) if seen is None else seen
+    count = tasks(shape[0], shape[4], double)
+    flags = (source, int(every_frame), int(reverse), int(totals), int(slopes))
+    across, along = plan(shape[3], double), plan(shape[2], double)
+    numbers = np.array([SCAN, count, *flags, work_size(*shape[2:4])], np.int32)
+    tables = [across.stages, across.rotations, across.place, along.stages, along.rotations, along.place]
+    call(SCAN, double, count, [numbers, x, given, spectrum, state, reset, *tables, seen, before], results)
+    return tuple(results)
 
 
 _op = torch.library.custom_op(
