@@ -37,7 +37,7 @@ from .lanes import (
     transpose,
 )
 
-STREAMED = 16 << 20  # bytes of an output from which on it is written past the caches
+STREAMED = 4 << 20  # bytes of an output from which on it is written past the caches
 
 
 def tasks(batch: int, channels: int, double: bool) -> int:
