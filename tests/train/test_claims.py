@@ -9,7 +9,7 @@ from test_train_step import build, float_batch, plain
 from train_toys import Endless, config, fit, tiny, validation
 
 from cssm.tasks import Classify, Monitor
-from cssm.train import TrainConfig, adamw, read_metrics, train
+from cssm.train import TrainConfig, adamw, memory, read_metrics, train, trainer
 from tolerances import assert_close
 
 
@@ -49,3 +49,21 @@ def test_the_best_step_is_the_one_the_task_calls_better(tmp_path, better):
     losses = {r["step"]: r["loss"] for r in read_metrics(tmp_path / "metrics.jsonl") if r["kind"] == "eval"}
     pick = max if better == "higher" else min
     assert result.best_step == pick(losses, key=losses.get) and result.best_score == pick(losses.values())
+
+
+def test_a_step_that_is_too_large_is_cut_before_it_runs(tmp_path, monkeypatch, capsys):
+    """Where nobody says into how many micro-batches: to the same parameters; one that is asked for stays."""
+    options = {"batch_size": 16, "steps": 4}
+    need, measure = [], memory.step_bytes
+    monkeypatch.setattr(trainer, "step_bytes", lambda *a: need.append(measure(*a)) or need[-1])
+    whole, model = fit(tmp_path / "whole", model=NoDropout(nnx.Rngs(0)), data=Endless(size=16), options=options)
+    assert whole.accumulate == 1 and "micro-batches" not in capsys.readouterr().err
+    monkeypatch.setattr(memory, "LARGEST_STEP", need[0] - 1)
+    parts, smaller = fit(tmp_path / "parts", model=NoDropout(nnx.Rngs(0)), data=Endless(size=16), options=options)
+    said = capsys.readouterr().err
+    assert parts.accumulate == 2 and need[2] < need[1] == need[0]
+    assert f"{parts.accumulate} micro-batches of {16 // parts.accumulate} rows" in said and "--accumulate 1" in said
+    assert_close(*(jax.tree.map(np.asarray, nnx.state(m, nnx.Param)) for m in (model, smaller)), 1e-4)
+    asked = fit(tmp_path / "asked", model=NoDropout(nnx.Rngs(0)), data=Endless(size=16),
+                options=options | {"accumulate": 1})[0]  # fmt: skip
+    assert asked.accumulate == 1

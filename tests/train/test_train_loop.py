@@ -143,6 +143,7 @@ def failing_steps(monkeypatch, error, fails):
                 raise error
             return step(state, data)
 
+        failing.lower = step.lower
         return failing
 
     monkeypatch.setattr(StepBuilder, "train_step", train_step)

@@ -28,7 +28,7 @@ def flops(shape: tuple[int, ...], readout: str, direction: str) -> int:
     transform, product = 2.5 * n * math.log2(max(n, 2)), 4 * n
     once = 2 * transform + product if readout == "all" else transform + product
     if direction == "forward+backward":
-        once += 4 * transform + 3 * product if readout == "all" else transform + 3 * product
+        once += 3 * transform + 3 * product if readout == "all" else transform + 3 * product
     return round(batch * steps * channels * once)
 
 

@@ -42,8 +42,9 @@ class TrainConfig:
     """Decay of the parameter average used for evaluation, such as 0.9998; None turns it off."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Parameters and inputs are cast to it each step; the master parameters stay float32."""
-    accumulate: int = 1
-    """Micro-batches per update, to save memory; the result equals the full batch."""
+    accumulate: int | None = None
+    """Micro-batches per update, to save memory; the result equals the full batch. None: as few as keep a step on a CPU
+    below 6 GB."""
     seed: int = 42
     """Of the initial parameters, the shuffle, drop-path and augmentation."""
     eval_every: int | float | None = None
@@ -68,7 +69,8 @@ class TrainConfig:
             value = getattr(self, name)
             _require(value is None or (value > 0 and math.isfinite(value)), name, value, "a positive number")
         for name in ("batch_size", "accumulate", "keep", "log_every", "prefetch"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer of at least 1")
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, value, "an integer of at least 1")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "0..4294967295")
         for name in ("steps", "batch_size", "warmup_steps"):
             value = getattr(self, name)
@@ -78,7 +80,8 @@ class TrainConfig:
         for name in ("b1", "b2"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 <= value < 1")
         _require(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "None or 0 < value < 1, such as 0.9998")
-        _require(self.accumulate <= self.batch_size, "accumulate", self.accumulate, f"at most {self.batch_size}")
+        parts = self.accumulate or 1
+        _require(parts <= self.batch_size, "accumulate", parts, f"at most {self.batch_size}")
         dtypes = ("float32", "bfloat16")
         _require(self.compute_dtype in dtypes, "compute_dtype", self.compute_dtype, " or ".join(dtypes))
         names = self.loggers

@@ -2,10 +2,12 @@
 
 import resource
 import sys
+from typing import Any
 
 import jax
 
 MIB = 2**20
+LARGEST_STEP = 6_000_000_000  # bytes that a step on a CPU takes, where it is not told how many micro-batches to make
 
 
 def memory_mib() -> float:
@@ -15,6 +17,25 @@ def memory_mib() -> float:
         return stats["peak_bytes_in_use"] / MIB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / MIB if sys.platform == "darwin" else peak / 1024  # bytes there, KiB elsewhere
+
+
+class StepTooLarge(Exception):
+    """A train step that needs more memory than it may: `need` bytes."""
+
+    def __init__(self, need: int):
+        super().__init__(f"{need} bytes")
+        self.need = need
+
+
+def step_bytes(step: Any, *arrays: Any) -> int:
+    """What a compiled function on those arrays holds at once: arguments, results and what is between them.
+
+    >>> step_bytes(jax.jit(lambda x: x + 1), jax.numpy.zeros(1000)) >= 8000
+    True
+    """
+    memory = step.lower(*arrays).compile().memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return int(held + memory.temp_size_in_bytes)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from flax import nnx
 from cssm.core.errors import CheckpointError, CssmError, UsageError
 from cssm.tasks.task import Task
 
+from . import memory
 from .cluster import cluster
 from .config import TrainConfig
 from .distributed import global_mesh, own_copy, pad_rows, place, put, replicated
@@ -23,7 +24,7 @@ from .environment import write_environment
 from .evaluate import Passes, run_evaluation
 from .interrupt import Interrupted, Interrupts
 from .log import Record, RunLog, check_loggers, read_metrics
-from .memory import out_of_memory
+from .memory import StepTooLarge, out_of_memory, step_bytes
 from .optim import adamw
 from .prefetch import Prefetch, Stream
 from .progress import ProgressBar, say
@@ -71,13 +72,13 @@ class Trainer:
             raise UsageError(
                 f"batch_size {config.batch_size} does not divide over {count} processes: choose a multiple"
             )
-        self.accumulate = config.accumulate
+        self.accumulate = config.accumulate or 1
         self.best: tuple[float, int] | None = None  # score, step
         self.step = self.evaluated = 0
         self.earlier_seconds, self.started = 0.0, time.perf_counter()
 
     def run(self, *, resume: bool) -> TrainResult:
-        """Train to the last step; in one process, halve the micro-batch whenever memory runs out."""
+        """Train to the last step; in one process, with smaller micro-batches whenever memory runs out, or would."""
         check_loggers(self.config.loggers)
         remedy = f"to go on from its last checkpoint, {self.resume_hint}"
         store = RunStore(self.run_dir, self.config.keep, self.cluster)
@@ -86,7 +87,7 @@ class Trainer:
             with RunLog(self.run_dir, self.config.loggers if self.cluster.writes else (), self.step) as self.log:
                 self.emit("start", {})
                 while (failure := self.attempt()) is not None:
-                    self.halve(failure)
+                    self.cut(failure)
                 return self.finish()
 
     def start(self, resume: bool) -> None:
@@ -105,11 +106,14 @@ class Trainer:
         if self.cluster.writes:
             write_environment(self.run_dir)
 
-    def attempt(self) -> str | None:
-        """Run to the last step; the message when memory ran out. Its frames, and their arrays, are gone by then."""
+    def attempt(self) -> str | int | None:
+        """Run to the last step; the message when memory ran out, or the bytes of a step that is too large. Its frames,
+        and their arrays, are gone by then."""
         try:
             self.steps_to_the_end()
             return None
+        except StepTooLarge as error:
+            return error.need
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -131,8 +135,10 @@ class Trainer:
             if self.evaluated != self.step and self.plan.evaluates(self.step):  # stopped just before it
                 self.evaluate_and_save()
                 self.stop_if(self.stopped())
+            checked = False
             while self.step < total:
                 batch, data_state = next(batches)
+                checked = checked or self.check_memory(train_step, batch)
                 self.state, metrics = train_step(self.state, batch)
                 self.step, self.data_state = self.step + 1, data_state
                 self.watch.add(self.step, metrics)
@@ -213,9 +219,28 @@ class Trainer:
         self.cluster.wait()
         raise Interrupted(self.step)
 
-    def halve(self, failure: str) -> None:
-        """Half the micro-batch, twice as many of them, from the last checkpoint."""
+    def check_memory(self, train_step: Callable[..., Any], batch: Any) -> bool:
+        """True, or StepTooLarge for a step that can be cut and needs more than it may: on a CPU the system ends a
+        process that takes too much, where a GPU reports it."""
+        chosen = self.config.accumulate is not None or self.cluster.count > 1 or jax.default_backend() != "cpu"
+        if not chosen and self.micro_rows() > self.mesh.size:
+            need = step_bytes(train_step, self.state, batch)
+            if need > memory.LARGEST_STEP:
+                raise StepTooLarge(need)
+        return True
+
+    def cut(self, failure: str | int) -> None:
+        """Smaller micro-batches and more of them, from the last checkpoint: half of them where memory ran out, for a
+        step of too many bytes as many as its size asks for."""
         before = self.micro_rows()
+        if isinstance(failure, int):
+            self.accumulate *= 2 ** math.ceil(math.log2(failure / memory.LARGEST_STEP))
+            self.accumulate = min(self.accumulate, self.config.batch_size)
+            self.again()
+            held = f"{failure / 1e9:.3g} GB, above {memory.LARGEST_STEP / 1e9:.3g}"
+            parts = f"{self.accumulate} micro-batches of {self.micro_rows()} rows, to the same result"
+            say(f"a step of {before} rows needs {held}: {parts} (--accumulate 1 takes all rows at once)")
+            return
         if self.cluster.count > 1:  # the others have gone on, and wait inside the step for this process
             remedy = f"repeat with --accumulate {2 * self.accumulate}, a smaller model or bfloat16"
             raise CssmError(f"out of memory with {before} rows at a time ({failure}): {remedy}")
@@ -223,12 +248,16 @@ class Trainer:
         rows = self.micro_rows()
         if rows < SMALLEST_BATCH or rows == before:
             raise CssmError(f"out of memory with {before} rows at a time ({failure}): use a smaller model or bfloat16")
-        del self.state
-        self.restore(self.accumulate)
-        self.log.rewind(self.step)
+        self.again()
         say(
             f"out of memory: {self.accumulate} micro-batches of {rows} rows in place of {before}, from step {self.step}"
         )
+
+    def again(self) -> None:
+        """From the last checkpoint, in micro-batches as many as now."""
+        del self.state
+        self.restore(self.accumulate)
+        self.log.rewind(self.step)
 
     def finish(self) -> TrainResult:
         self.store.settle()
@@ -266,7 +295,7 @@ class Trainer:
         self.state, facts = self.store.restore(self.fresh_state())
         self.step, self.data_state, self.evaluated = facts["step"], facts["data"], facts["evaluated"]
         self.best = facts["best"] and tuple(facts["best"])
-        self.accumulate = accumulate or max(self.config.accumulate, facts["accumulate"])
+        self.accumulate = accumulate or max(self.config.accumulate or 1, facts["accumulate"])
         self.earlier_seconds, self.started = facts["seconds"], time.perf_counter()
         changes = self.config.changes_from(facts["config"])
         if changes and self.cluster.writes:
