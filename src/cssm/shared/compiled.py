@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -46,18 +47,31 @@ def callback(signature: Any, function: Callable) -> Any:
     made = CFunc(function, (signature.args, signature.return_type), locals={}, options={})
     try:
         made.enable_caching()
-        _follow_sources(made)
+        _say_that_it_takes_a_while(_follow_sources(made))
     except RuntimeError as error:
         _say_where_to_keep(error)
     made.compile()
     return made
 
 
+def _say_that_it_takes_a_while(function: Any) -> None:
+    """One line at a terminal, once, before a function is compiled that no earlier process left."""
+    file: Any = getattr(getattr(function, "_cache", None), "_cache_file", None)
+    if "slow" in _said or (hasattr(file, "_load_index") and file._load_index()):
+        return
+    _said.append("slow")
+    line = "cssm: compiling the CPU kernels, up to 20 seconds, once; they are kept for later runs"
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr)
+    else:
+        log.info(line)
+
+
 def _say_where_to_keep(error: RuntimeError) -> None:
     if "cannot cache" not in str(error):
         raise error
-    if not _said:
-        _said.append(str(error))
+    if "nowhere" not in _said:
+        _said.append("nowhere")
         log.warning(
             "no folder to keep compiled functions in: they are compiled anew in each process, some seconds; set "
             "NUMBA_CACHE_DIR to one that can be written"
