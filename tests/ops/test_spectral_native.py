@@ -152,15 +152,14 @@ def test_a_kernel_that_is_not_there_is_an_error_of_the_program():
 
 
 def test_explain_says_what_is_picked_and_why(monkeypatch):
-    x, spectrum, _ = arguments((1, 2, 4, 131, 1))
-    assert (
-        spectral_explain(x) == "clip: the compiled kernel cannot run here, the width 131 has a prime factor above 127"
-    )
+    x, spectrum, _ = arguments((1, 2, 4, 131, 8))
+    assert spectral_explain(x) == "clip: not the compiled kernel, the width 131 has a prime factor above 127"
     with pytest.raises(UsageError, match="the width 131 has a prime factor"):
         native(x, spectrum)
     assert spectral_explain(x[..., :97, :]).startswith("native: ")
+    assert "7 in all, fill less than half of a vector of 16" in spectral_explain(x[..., :97, :7])
     monkeypatch.setattr(jax, "device_count", lambda: 2)
-    assert spectral_explain(x[..., :97, :], "last").startswith("stream: the compiled kernel cannot run here, XLA does")
+    assert spectral_explain(x[..., :97, :], "last").startswith("stream: not the compiled kernel, XLA does")
     monkeypatch.setattr(
         sys.modules["cssm.ops.spectral.native_call"],
         "unavailable",

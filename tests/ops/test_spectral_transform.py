@@ -7,6 +7,14 @@ import pytest
 
 from cssm.ops.spectral import to_space, to_spectrum
 from cssm.ops.spectral.native_transform import plain_to_space, plain_to_spectrum
+from cssm.shared import radix_plan
+
+
+@pytest.fixture(autouse=True)
+def however_few(monkeypatch):
+    """The compiled kernel for one channel too, where it would not be picked."""
+    monkeypatch.setattr(radix_plan, "FULL", 0)
+
 
 SHAPES = [(2, 8, 8, 3), (3, 7, 9, 20), (1, 1, 6, 1), (2, 5, 1, 33), (1, 61, 12, 2), (2, 3, 4, 5, 6)]
 
@@ -52,7 +60,10 @@ def test_under_vmap_scan_and_single_precision(x64):
     assert float(jnp.abs(to_space(single, 5) - x).max()) < 2e-6
 
 
-def test_the_compiled_kernel_is_what_runs():
+def test_the_compiled_kernel_is_what_runs(monkeypatch):
     text = jax.jit(to_spectrum).lower(jnp.ones((2, 8, 8, 3))).as_text()
     assert "cssm_cpu" in text and "stablehlo.fft" not in text
     assert "stablehlo.fft" in jax.jit(to_spectrum).lower(jnp.ones((2, 8, 131, 3))).as_text()
+    monkeypatch.setattr(radix_plan, "FULL", 0.5)
+    few, enough = (jax.jit(to_spectrum).lower(jnp.ones((1, 8, 9, channels))).as_text() for channels in (7, 8))
+    assert "stablehlo.fft" in few and "cssm_cpu" in enough

@@ -76,11 +76,11 @@ def spectral_scan(
       dt: (B, T) positive step lengths, for frames at irregular times: K^dt_t S_{t-1} + rfft2(x_t), see irregular.py for
         fractional ones. One implementation, frame by frame. None means 1 everywhere, and costs nothing.
       implementation: None picks the fastest, `spectral_explain` says which and why; or by name, "native" (compiled
-        kernel, spectra never leave the cache: picked on a single CPU device), "stream" (frame by frame in cache: picked
-        on CPU where the compiled kernel cannot run), "clip" (one FFT of the whole clip, one pass over time: picked in
-        its place for all frames of a clip that fits in cache; last and mean go frame by frame), "parallel" (whole clip,
-        log2 T passes: picked on GPU and TPU; with resets, last and mean go frame by frame), "triton" (fused kernel,
-        float32 and below, `spectrum` and `state` read as irfft2 reads
+        kernel, spectra never leave the cache: picked on a single CPU device from 8 batch rows x channels on), "stream"
+        (frame by frame in cache: picked on CPU in other cases), "clip" (one FFT of the whole clip, one pass over time:
+        picked in its place for all frames of a clip that fits in cache; last and mean go frame by frame), "parallel"
+        (whole clip, log2 T passes: picked on GPU and TPU; with resets, last and mean go frame by frame), "triton"
+        (fused kernel, float32 and below, `spectrum` and `state` read as irfft2 reads
         them; above 64 pixels FFT and a scan per frequency; no vmap, and XLA does not split it over devices: picked on a
         single GPU for all frames up to 64 x 64 where jax-triton can be imported), "goom" (on complex logarithms; its
         gradient keeps every state), "reference" (slow, obvious; its gradient keeps every state).
@@ -129,7 +129,7 @@ def spectral_explain(x: Annotated[ArrayLike, "b t h w c"], readout: str = "all")
 
     >>> import jax.numpy as jnp
     >>> spectral_explain(jnp.ones((1, 3, 4, 131, 2)))
-    'clip: the compiled kernel cannot run here, the width 131 has a prime factor above 127'
+    'clip: not the compiled kernel, the width 131 has a prime factor above 127'
     """
     x = jnp.asarray(x)
     shape = (x.shape[0], x.shape[4], x.shape[2], x.shape[3] // 2 + 1)
@@ -143,12 +143,10 @@ def _pick(x, readout, state) -> tuple[str, str]:
         if fits and one_gpu() and has_jax_triton():
             return "triton", "a single GPU, all frames, up to 64 x 64 pixels in float32 and below"
         return "parallel", f"the device is {jax.default_backend()}, and the fused kernel does not fit or is not there"
-    reason = why_not_picked(*x.shape[2:4])
+    reason = why_not_picked(x.shape[2], x.shape[3], x.shape[0] * x.shape[4], state.dtype)
     if reason is None:
         return "native", "a CPU: the spectra never leave the cache"
-    return "clip" if readout == "all" and fits_in_cache(
-        x, state
-    ) else "stream", f"the compiled kernel cannot run here, {reason}"
+    return "clip" if readout == "all" and fits_in_cache(x, state) else "stream", f"not the compiled kernel, {reason}"
 
 
 def spectral_static(

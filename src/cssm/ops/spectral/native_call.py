@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-from cssm.shared.radix_plan import LARGEST_PRIME, plan, transformable, work_size
+from cssm.shared.radix_plan import LARGEST_PRIME, plan, sparse, transformable, work_size
 
 from ..xla_cpu import TARGET, unavailable
 
@@ -44,12 +44,12 @@ def why_not(height: int, width: int) -> str | None:
     return unavailable()
 
 
-def why_not_picked(height: int, width: int) -> str | None:
-    """`why_not`, or that XLA would not split the kernels over devices."""
+def why_not_picked(height: int, width: int, pairs: int, dtype: Any) -> str | None:
+    """`why_not`, or that they would be slower for so many pairs of batch row and channel, or not split over devices."""
     reason = why_not(height, width)
     if reason is None and jax.device_count() > 1:
         return f"XLA does not split it over the {jax.device_count()} devices"
-    return reason
+    return reason or sparse(pairs, jnp.finfo(dtype).dtype == jnp.float64)
 
 
 def call(kernel: int, flags: tuple, operands: list, more: list, grid: tuple[int, int], results: list) -> Any:

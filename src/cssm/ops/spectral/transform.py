@@ -1,5 +1,6 @@
 """Between space and spectrum: real FFTs of channels-last frames, and kernels as spectra on any grid."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ from .native_transform import plain_to_space, plain_to_spectrum
 def to_spectrum(x: Float[Any, "*lead h w c"]) -> Complex[Array, "*lead c h wf"]:
     """rfft2 over height and width, channels moved to the front: "... h w c" -> "... c h wf"."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    if x.ndim < 3 or 0 in x.shape or why_not_picked(*x.shape[-3:-1]):
+    pairs = math.prod(x.shape[:-3]) * x.shape[-1]
+    if x.ndim < 3 or 0 in x.shape or why_not_picked(x.shape[-3], x.shape[-2], pairs, x.dtype):
         return plain_to_spectrum(x)
     y = native_transform.to_spectrum(x.reshape(-1, *x.shape[-3:]))
     return y.reshape(*x.shape[:-3], *y.shape[1:])
@@ -26,7 +28,8 @@ def to_spectrum(x: Float[Any, "*lead h w c"]) -> Complex[Array, "*lead c h wf"]:
 
 def to_space(spectrum: Complex[Any, "*lead c h wf"], width: int) -> Float[Array, "*lead h w c"]:
     """Inverse of `to_spectrum`: "... c h wf" -> "... h w c"."""
-    if spectrum.ndim < 3 or 0 in spectrum.shape or why_not_picked(spectrum.shape[-2], width):
+    pairs = math.prod(spectrum.shape[:-2])
+    if spectrum.ndim < 3 or 0 in spectrum.shape or why_not_picked(spectrum.shape[-2], width, pairs, spectrum.dtype):
         return plain_to_space(spectrum, width)
     y = native_transform.to_space(spectrum.reshape(-1, *spectrum.shape[-3:]), width)
     return y.reshape(*spectrum.shape[:-3], *y.shape[1:])

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Complex, Float, Grid
+from cssm.shared.radix_plan import sparse
 from cssm.shared.spectral import READOUTS, check_lift, check_spectral, transform_tables
 
 from ..devices import one_device
@@ -168,7 +169,8 @@ IMPLEMENTATIONS = {"native": native, "stream": stream, "parallel": parallel, "re
 
 def _pick(x, state) -> str:
     if not x.is_cuda:
-        return "stream" if why_not(x) else "native"
+        few = sparse(x.shape[0] * x.shape[4], state.dtype == torch.complex128)
+        return "stream" if why_not(x) or few else "native"
     if state.dtype == torch.complex128:
         return "parallel"
     try:
