@@ -23,6 +23,8 @@ def draw_sweep(timings, path: Path) -> None:
 
 
 def _panel(panel, timings):
+    from matplotlib.ticker import LogLocator
+
     contenders = list(dict.fromkeys(t.contender for t in timings))
     sides = list(dict.fromkeys(t.framework for t in timings))
     for side in sides:
@@ -35,6 +37,8 @@ def _panel(panel, timings):
     panel.set_yscale("log")
     panel.set_xticks(values, [f"{v:,}" for v in values])
     panel.minorticks_off()
+    panel.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
+    panel.yaxis.set_major_formatter("{x:g}")
 
 
 def _line(panel, points, color, dashes, name, side):
