@@ -79,6 +79,7 @@ def test_every_benchmark_is_documented():
         assert registry.names() and all(registry[name].__doc__ for name in registry.names())
 
 
+@pytest.mark.slow
 def test_a_model_benchmark_runs(monkeypatch):
     monkeypatch.setattr("cssm.bench.models.SHAPE", (1, 3, 16, 16, 3))
     comparison = next(MODEL_BENCHES["simple"]())

@@ -53,6 +53,7 @@ def test_a_mean_far_from_zero_costs_no_digits(x64, name, ratio):
     assert_close(both(norm)(jnp.asarray(x)), both(expected)(jnp.asarray(x, jnp.float64)), 3e-6)
 
 
+@pytest.mark.slow
 def test_a_jump_of_the_mean_is_part_of_the_running_variance(x64):
     """Ten dark frames, then ten bright ones, in pieces and at once, against float64."""
     norm = create_norm("global_layer_causal", 2)

@@ -69,7 +69,7 @@ def test_any_axis(x64, implementation, axis):
     )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(steps=st.integers(1, 33), implementation=st.sampled_from(sorted(IMPLEMENTATIONS)), seed=st.integers(0, 99))
 def test_any_length_in_float32(steps, implementation, seed):
     rng = np.random.default_rng(seed)
