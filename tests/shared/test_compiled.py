@@ -3,6 +3,11 @@
 import subprocess
 import sys
 
+from numba import types
+
+from cssm.shared import compiled as compiled_module
+from cssm.shared.compiled import callback
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -30,3 +35,11 @@ def test_a_function_is_compiled_anew_when_one_it_calls_has_changed(tmp_path):
     assert run() == ["11", "0"] and run() == ["11", "1"]
     (tmp_path / "inner.py").write_text(inner.format(20))
     assert run() == ["21", "0"]
+
+
+def test_a_terminal_is_told_once_before_the_first_compilation(monkeypatch, capsys):
+    monkeypatch.setattr(compiled_module, "_said", [])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for function in (lambda x: 2 * x, lambda x: 3 * x):
+        callback(types.int64(types.int64), function)
+    assert capsys.readouterr().err.count("compiling the CPU kernels, up to 20 seconds, once") == 1

@@ -1,4 +1,6 @@
 import itertools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -262,3 +264,26 @@ X, K = torch.zeros(1, 2, 4, 4, 3), torch.zeros(3, 4, 3, dtype=torch.complex64)
 def test_bad_input_is_named(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+THREADS = """
+import os, signal
+import torch
+from cssm.torch import spectral_scan
+x = torch.randn(4, 3, 8, 9, 12, generator=torch.Generator().manual_seed(0))
+run = lambda: spectral_scan(x, torch.full((12, 8, 5), 0.5 + 0.1j), implementation="native")[1]
+expected = run()
+torch.set_num_threads(1)
+assert (run() == expected).all()
+torch.set_num_threads(2)
+child = os.fork()
+if not child:
+    signal.alarm(20)  # a team of threads that the parent left behind would be waited for
+    os._exit(not (run() == expected).all())
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0)
+"""
+
+
+def test_with_one_thread_and_in_a_forked_child_the_same_bits():
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -183,8 +183,7 @@ def dtype_of(buffer):
 @compiled
 @no_type_check
 def _in_large_pages(buffer):
-    """Ask for pages of 2 MiB where the memory of a large result is new: one fault in place of 512, half of the time of
-    a kernel whose output does not fit in the cache."""
+    """Ask for pages of 2 MiB where the memory of a large result is new: one fault in place of 512."""
     bytes_each = 8 if dtype_of(buffer) in (F64, C64) else 16 if dtype_of(buffer) == C128 else 4
     start, size = data_of(buffer), bytes_each * size_of(buffer)
     first, end = (start + HUGE_PAGE - 1) // HUGE_PAGE * HUGE_PAGE, (start + size) // HUGE_PAGE * HUGE_PAGE

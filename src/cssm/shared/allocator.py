@@ -11,8 +11,8 @@ def keep_freed_memory() -> bool:
     """From here on this process keeps the memory of freed arrays for its next ones.
 
     A training step frees and allocates the same arrays again and again. With glibc's defaults every array above 32 MiB
-    is new memory from the system, which must clear its pages first: up to half the time of a step on a CPU. For the
-    process of a command, not for a library's import; memory once used stays in use until the process ends.
+    is new memory from the system, which must clear its pages first: up to half the time of an operator on a CPU. For
+    the process of a command, not for a library's import; memory once used stays in use until the process ends.
 
     Returns: whether it took effect: False with another C library than glibc, and where MALLOC_* or GLIBC_TUNABLES in
       the environment say what is wanted.

@@ -27,7 +27,7 @@ def call(
 
 
 def new_array(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Memory of NumPy, which asks for large pages: a third of the time of `torch.empty` where it is new."""
+    """Memory of NumPy, which asks the system for large pages where it is new."""
     like = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
     return torch.from_numpy(np.empty(tuple(shape), like))
 

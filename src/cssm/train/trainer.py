@@ -86,8 +86,8 @@ class Trainer:
             self.start(resume)
             with RunLog(self.run_dir, self.config.loggers if self.cluster.writes else (), self.step) as self.log:
                 self.emit("start", {})
-                while (failure := self.attempt()) is not None:
-                    self.cut(failure)
+                while (remedy := self.attempt()) is not None:
+                    remedy()
                 return self.finish()
 
     def start(self, resume: bool) -> None:
@@ -106,18 +106,17 @@ class Trainer:
         if self.cluster.writes:
             write_environment(self.run_dir)
 
-    def attempt(self) -> str | int | None:
-        """Run to the last step; the message when memory ran out, or the bytes of a step that is too large. Its frames,
-        and their arrays, are gone by then."""
+    def attempt(self) -> Callable[[], None] | None:
+        """Run to the last step; what to do when memory ran out, or would: its frames and their arrays are gone then."""
         try:
             self.steps_to_the_end()
             return None
         except StepTooLarge as error:
-            return error.need
+            return partial(self.fit, error.need)
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            return str(error).partition("\n")[0] or "MemoryError"
+            return partial(self.halve, str(error).partition("\n")[0] or "MemoryError")
 
     def steps_to_the_end(self) -> None:
         config, total = self.config, self.plan.steps
@@ -229,18 +228,18 @@ class Trainer:
                 raise StepTooLarge(need)
         return True
 
-    def cut(self, failure: str | int) -> None:
-        """Smaller micro-batches and more of them, from the last checkpoint: half of them where memory ran out, for a
-        step of too many bytes as many as its size asks for."""
+    def fit(self, need: int) -> None:
+        """As many micro-batches as a step of `need` bytes asks for, from the last checkpoint."""
+        before, most = self.micro_rows(), memory.LARGEST_STEP
+        self.accumulate = min(self.accumulate * 2 ** math.ceil(math.log2(need / most)), self.config.batch_size)
+        self.again()
+        parts = f"{self.accumulate} micro-batches of {self.micro_rows()} rows, to the same result"
+        held = f"{need / 1e9:.3g} GB, above {most / 1e9:.3g}"
+        say(f"a step of {before} rows needs {held}: {parts} (--accumulate 1 takes all rows at once)")
+
+    def halve(self, failure: str) -> None:
+        """Half the micro-batch, twice as many of them, from the last checkpoint."""
         before = self.micro_rows()
-        if isinstance(failure, int):
-            self.accumulate *= 2 ** math.ceil(math.log2(failure / memory.LARGEST_STEP))
-            self.accumulate = min(self.accumulate, self.config.batch_size)
-            self.again()
-            held = f"{failure / 1e9:.3g} GB, above {memory.LARGEST_STEP / 1e9:.3g}"
-            parts = f"{self.accumulate} micro-batches of {self.micro_rows()} rows, to the same result"
-            say(f"a step of {before} rows needs {held}: {parts} (--accumulate 1 takes all rows at once)")
-            return
         if self.cluster.count > 1:  # the others have gone on, and wait inside the step for this process
             remedy = f"repeat with --accumulate {2 * self.accumulate}, a smaller model or bfloat16"
             raise CssmError(f"out of memory with {before} rows at a time ({failure}): {remedy}")

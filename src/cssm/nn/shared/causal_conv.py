@@ -90,8 +90,8 @@ def _forward(x, kernel):
 
 
 def _backward(saved, g):
-    """dx by the kernel turned by half a turn; dk, on CPU, a frame at a time, in cache, and over rows with pixels and
-    channels side by side: 4 times faster than autodiff."""
+    """dx by the kernel turned by half a turn; dk over rows, with pixels and channels side by side, and on CPU a frame
+    at a time, in cache."""
     x, kernel = saved
     taps, (height, width, channels) = kernel.shape[0], x.shape[-3:]
 
@@ -102,8 +102,9 @@ def _backward(saved, g):
         inner = lambda i, j: jnp.sum(g * shifted(i, j), range(g.ndim - 1))  # noqa: E731
         return total + jnp.stack([jnp.stack([inner(i, j) for j in range(taps)]) for i in range(taps)]), None
 
-    start, frames = jnp.zeros((taps, taps, width * channels), g.dtype), (v.reshape(-1, *x.shape[-3:]) for v in (x, g))
-    slope, _ = (lax.scan if jax.default_backend() == "cpu" else lambda f, *a: f(*a))(add, start, tuple(frames))
+    start = jnp.zeros((taps, taps, width * channels), g.dtype)
+    frames = tuple(v.reshape(-1, *x.shape[-3:]) for v in (x, g))
+    slope, _ = lax.scan(add, start, frames) if jax.default_backend() == "cpu" else add(start, frames)
     slope = slope.reshape(taps, taps, width, channels).sum(2)
     dx = _sum_of_shifts(g, kernel[::-1, ::-1], taps - 1 - taps // 2)
     return dx.astype(x.dtype), slope.astype(kernel.dtype)
