@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numba
 from numba import types
 
 from cssm.shared import compiled as compiled_module
@@ -37,9 +38,13 @@ def test_a_function_is_compiled_anew_when_one_it_calls_has_changed(tmp_path):
     assert run() == ["21", "0"]
 
 
-def test_a_terminal_is_told_once_before_the_first_compilation(monkeypatch, capsys):
+def test_a_terminal_is_told_once_before_the_first_compilation(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(compiled_module, "_said", [])
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    for function in (lambda x: 2 * x, lambda x: 3 * x):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    functions = (lambda x: 2 * x, lambda x: 3 * x)
+    for function in functions:
         callback(types.int64(types.int64), function)
+    compiled_module._said.clear()
+    callback(types.int64(types.int64), functions[0])  # kept: nothing to say
     assert capsys.readouterr().err.count("compiling the CPU kernels, up to 20 seconds, once") == 1
