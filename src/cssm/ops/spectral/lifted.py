@@ -29,7 +29,7 @@ def lifted(
     frames = to_spectrum(u).reshape(batch, steps, u.shape[-1], -1).astype(spectrum.dtype)  # b t r f
     flat, shape = spectrum.reshape(spectrum.shape[0], -1), state.shape  # c f
     state = state.reshape(batch, *flat.shape)
-    compiled = batch > 0 and why_not_picked(u.shape[2], width, flat.shape[0], flat.dtype) is None
+    compiled = batch > 0 and why_not_picked(u.shape[2], width, batch * len(flat), flat.dtype) is None
     run = partial(native_lifted, mean=readout == "mean") if compiled else partial(_by_chunks, readout=readout)
     state, shown = run(frames, lift.astype(state.real.dtype), flat, state)
     return state.reshape(shape), to_space(shown.reshape(shape), width).astype(u.dtype)
