@@ -25,6 +25,7 @@ from cssm.ops.scan import decay_scan_reference
 from cssm.shared.decay import check_decay_ssm, check_decay_ssm_input, decay_bias
 
 from ..parameter import RecurrenceParam
+from ..parts.dense import Dense
 
 
 class DecaySSM(nnx.Module):
@@ -48,10 +49,10 @@ class DecaySSM(nnx.Module):
     ):
         self.dim, self.rows, self.channels = dim, rows, channels
         self.chunk, self.implementation = chunk, check_decay_ssm(dim, rows, channels, chunk, implementation)
-        self.decay = nnx.Linear(dim, rows, rngs=rngs)
+        self.decay = Dense(dim, rows, rngs=rngs)
         self.decay.bias = RecurrenceParam(jnp.asarray(decay_bias(rows), jnp.float32))
-        self.value, self.out = nnx.Linear(dim, rows, rngs=rngs), nnx.Linear(rows, dim, rngs=rngs)
-        self.key, self.query = nnx.Linear(dim, channels, rngs=rngs), nnx.Linear(dim, channels, rngs=rngs)
+        self.value, self.out = Dense(dim, rows, rngs=rngs), Dense(rows, dim, rngs=rngs)
+        self.key, self.query = Dense(dim, channels, rngs=rngs), Dense(dim, channels, rngs=rngs)
 
     def init_state(self, batch: int) -> jax.Array:
         """No past: (B, R, C)."""

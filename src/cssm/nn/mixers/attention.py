@@ -16,6 +16,7 @@ from cssm.core.errors import UsageError
 from cssm.core.typing import Grid, Video
 
 from ..mixer import MIXERS, Control
+from ..parts.dense import Dense
 from ..parts.norm import ChannelNorm
 from ..parts.position import interpolate_table, rotary_angles, rotate
 
@@ -29,8 +30,8 @@ class Attention(nnx.Module):
         if channels % (2 * heads):
             raise UsageError(f"attention: {channels} channels do not split into {heads} heads of even width")
         self.heads = heads
-        self.qkv = nnx.Linear(channels, 3 * channels, rngs=rngs)
-        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.qkv = Dense(channels, 3 * channels, rngs=rngs)
+        self.out = Dense(channels, channels, rngs=rngs)
 
     def __call__(self, x, angles=None):
         q, k, v = jnp.split(self.qkv(x), 3, -1)
@@ -64,8 +65,8 @@ class MLP(nnx.Module):
     def __init__(self, channels: int, ratio: int, *, rngs: nnx.Rngs):
         if ratio < 1:
             raise UsageError(f"attention: mlp_ratio is {ratio}, expected at least 1")
-        self.up = nnx.Linear(channels, ratio * channels, rngs=rngs)
-        self.down = nnx.Linear(ratio * channels, channels, rngs=rngs)
+        self.up = Dense(channels, ratio * channels, rngs=rngs)
+        self.down = Dense(ratio * channels, channels, rngs=rngs)
 
     def __call__(self, x):
         return self.down(jax.nn.gelu(self.up(x)))

@@ -27,6 +27,7 @@ from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
 from ..mixer import MIXERS, Mixer, select
 from ..parameter import RecurrenceParam
+from ..parts.dense import Dense
 from ..shared.bounds import decay_bound, spectrum_bound
 from ..shared.spectral import checked_margin, initial_kernel
 
@@ -68,7 +69,7 @@ class Conv3D(Mixer):
         self.recurrence_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory)
         taps = init_scale * jax.random.normal(rngs.params(), (channels, frames, input_size, input_size))
         self.input_kernel = RecurrenceParam(taps.at[:, 0, input_size // 2, input_size // 2].add(1.0))
-        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.out = Dense(channels, channels, rngs=rngs)
 
     def transition(self, grid: Grid) -> HalfSpectrum:
         """(C, H, W // 2 + 1): K^iterations, the gain of every channel and frequency per frame."""

@@ -18,6 +18,7 @@ from cssm.ops import linear_scan
 
 from ..mixer import MIXERS, Mixer, select
 from ..parameter import RecurrenceParam
+from ..parts.dense import Dense
 from ..shared.bounds import decay_bound, dense_bound
 from ..shared.causal_conv import DepthwiseConv
 from ..shared.pixel_memory import repeated
@@ -45,9 +46,9 @@ class ConvSSM(Mixer):
     def __init__(self, channels: int, *, kernel_size: int = 3, rngs: nnx.Rngs):
         self.channels = channels
         self.conv = DepthwiseConv(channels, kernel_size, rngs=rngs)
-        self.write = nnx.Linear(channels, channels, rngs=rngs)
-        self.read = nnx.Linear(channels, channels, rngs=rngs)
-        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.write = Dense(channels, channels, rngs=rngs)
+        self.read = Dense(channels, channels, rngs=rngs)
+        self.out = Dense(channels, channels, rngs=rngs)
         self.decay_logit = RecurrenceParam(jnp.full((channels,), 2.0))
 
     def transition(self, grid: Grid):

@@ -24,6 +24,7 @@ from cssm.ops.scan.geometric import geometric
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
 from ..mixer import MIXERS, Mixer, repeat_frame, select
+from ..parts.dense import Dense
 from ..shared.bounds import dense_bound, spectrum_bound
 from ..shared.causal_conv import CausalConv, DepthwiseConv
 from ..shared.frames import scan_frames
@@ -62,12 +63,12 @@ class Gated(Mixer):
         checked_margin("gated", kernel_size, rho, "circular", None)
         self.channels, self.rho = channels, rho
         self.recurrence_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory)
-        self.inner = nnx.Linear(channels, channels, rngs=rngs)
-        self.gate = nnx.Linear(channels, channels, rngs=rngs)
+        self.inner = Dense(channels, channels, rngs=rngs)
+        self.gate = Dense(channels, channels, rngs=rngs)
         self.space_conv = DepthwiseConv(channels, conv_size, rngs=rngs)
         self.time_conv = CausalConv(channels, conv_frames, rngs=rngs)
         self.gates = FactoredGates(channels, GATES, knots=knots, rngs=rngs)
-        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.out = Dense(channels, channels, rngs=rngs)
 
     def kernel(self, grid: Grid) -> HalfSpectrum:
         """(C, H, W // 2 + 1): K, the gain of every channel and frequency per frame before the gate, |K| < rho."""

@@ -27,6 +27,7 @@ from cssm.ops.delta import delta_step
 from cssm.ops.spectral import to_space, to_spectrum
 
 from ..mixer import MIXERS, Mixer, repeat_frame, select
+from ..parts.dense import Dense
 from ..shared.bounds import decay_bound, dense_bound, spectrum_bound
 from ..shared.causal_conv import CausalConv, DepthwiseConv
 from ..shared.frames import scan_frames
@@ -69,11 +70,11 @@ class GDN(Mixer):
         self.recurrence_kernel = initial_kernel(rngs.params(), self.heads, kernel_size, init_scale, memory)
         self.space_conv = DepthwiseConv(channels, conv_size, rngs=rngs)
         self.time_conv = CausalConv(channels, conv_frames, rngs=rngs)
-        self.qkv = nnx.Linear(channels, 3 * channels, rngs=rngs)
-        self.context = nnx.Linear(channels, 2 * self.heads, rngs=rngs)
+        self.qkv = Dense(channels, 3 * channels, rngs=rngs)
+        self.context = Dense(channels, 2 * self.heads, rngs=rngs)
         self.norm = nnx.RMSNorm(channels, rngs=rngs)
-        self.gate = nnx.Linear(channels, channels, rngs=rngs)
-        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.gate = Dense(channels, channels, rngs=rngs)
+        self.out = Dense(channels, channels, rngs=rngs)
 
     def gain(self, grid: Grid) -> Complex[Any, "heads h wf"]:
         """(heads, H, W // 2 + 1): W, |W| < rho."""

@@ -27,6 +27,7 @@ from cssm.shared.decay import decay_bias
 
 from ..mixer import MIXERS, Mixer, select
 from ..parameter import RecurrenceParam
+from ..parts.dense import Dense
 from ..shared.bounds import decay_bound, dense_bound
 from ..shared.causal_conv import CausalConv
 from ..shared.tokens import matrix_geometric, over_tokens, product, repeated
@@ -61,13 +62,13 @@ class GDNSeq(Mixer):
             raise UsageError(f"gdn_seq: {channels} channels do not split into heads of head_dim = {head_dim}")
         self.channels, self.heads = channels, channels // head_dim
         self.conv = CausalConv(channels, conv_tokens, rngs=rngs)
-        self.qkv = nnx.Linear(channels, 3 * channels, rngs=rngs)
-        self.rates = nnx.Linear(channels, 2 * self.heads, rngs=rngs)
+        self.qkv = Dense(channels, 3 * channels, rngs=rngs)
+        self.rates = Dense(channels, 2 * self.heads, rngs=rngs)
         self.rates.bias = RecurrenceParam(jnp.asarray(decay_bias(self.heads) + [0.0] * self.heads, jnp.float32))
         self.log_rate = RecurrenceParam(jnp.zeros((self.heads,)))
         self.norm = nnx.RMSNorm(channels, rngs=rngs)
-        self.gate = nnx.Linear(channels, channels, rngs=rngs)
-        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.gate = Dense(channels, channels, rngs=rngs)
+        self.out = Dense(channels, channels, rngs=rngs)
 
     def init_state(self, batch: int, grid: Grid) -> GDNSeqState:
         """The same for every grid: the state after the last token."""

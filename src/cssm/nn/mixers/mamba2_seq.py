@@ -26,6 +26,7 @@ from cssm.shared.decay import decay_bias
 
 from ..mixer import MIXERS, Mixer, select
 from ..parameter import RecurrenceParam
+from ..parts.dense import Dense
 from ..shared.bounds import decay_bound, dense_bound
 from ..shared.causal_conv import CausalConv
 from ..shared.tokens import over_tokens, repeated
@@ -62,15 +63,15 @@ class Mamba2Seq(Mixer):
             raise UsageError(f"mamba2_seq: {sizes}: expected at least 1, and heads that divide {inner} inner channels")
         self.channels, self.inner, self.state_dim = channels, inner, state_dim
         self.heads = inner // head_dim
-        self.inputs = nnx.Linear(channels, inner + 2 * state_dim, rngs=rngs)
+        self.inputs = Dense(channels, inner + 2 * state_dim, rngs=rngs)
         self.conv = CausalConv(inner + 2 * state_dim, conv_tokens, rngs=rngs)
-        self.rate = nnx.Linear(channels, self.heads, rngs=rngs)
+        self.rate = Dense(channels, self.heads, rngs=rngs)
         self.rate.bias = RecurrenceParam(jnp.asarray(decay_bias(self.heads), jnp.float32))
         self.log_A = RecurrenceParam(jnp.zeros((self.heads,)))
         self.skip = RecurrenceParam(jnp.ones((self.heads,)))
         self.norm = nnx.RMSNorm(inner, rngs=rngs)
-        self.gate = nnx.Linear(channels, inner, rngs=rngs)
-        self.out = nnx.Linear(inner, channels, rngs=rngs)
+        self.gate = Dense(channels, inner, rngs=rngs)
+        self.out = Dense(inner, channels, rngs=rngs)
 
     def init_state(self, batch: int, grid: Grid) -> Mamba2SeqState:
         """The same for every grid: the state after the last token."""

@@ -24,6 +24,7 @@ from cssm.core.typing import Float, Frame, Grid, Video
 from cssm.ops import fft_conv2d, linear_scan
 
 from ..mixer import MIXERS, Mixer, select
+from ..parts.dense import Dense
 from ..shared.bounds import dense_bound
 from ..shared.pixel_memory import repeated
 from ..shared.spectral import checked_margin
@@ -41,7 +42,7 @@ class SpatialDense(nnx.Module):
         taps = jax.random.normal(rngs.params(), (channels, kernel_size, kernel_size)) / kernel_size
         self.boundary = boundary
         self.kernel = nnx.Param(taps)
-        self.mix = nnx.Linear(channels, channels, rngs=rngs)
+        self.mix = Dense(channels, channels, rngs=rngs)
 
     def __call__(self, x):
         return self.mix(fft_conv2d(x, self.kernel[...].astype(x.dtype), boundary=self.boundary))
@@ -88,7 +89,7 @@ class MinGRU(Mixer):
         self.channels, self.numerics = channels, numerics
         self.gate = SpatialDense(channels, kernel_size, boundary, rngs=rngs)
         self.candidate = SpatialDense(channels, kernel_size, boundary, rngs=rngs)
-        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.out = Dense(channels, channels, rngs=rngs)
 
     def init_state(self, batch: int, grid: Grid) -> MinGRUState:
         return MinGRUState(jnp.zeros((batch, *grid, self.channels), jnp.float32))

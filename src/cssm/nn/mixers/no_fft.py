@@ -22,6 +22,7 @@ from cssm.ops.scan.geometric import geometric
 
 from ..mixer import MIXERS, Mixer, repeat_frame, select
 from ..parameter import RecurrenceParam
+from ..parts.dense import Dense
 from ..shared.bounds import dense_bound
 from ..shared.causal_conv import CausalConv, DepthwiseConv
 from ..shared.frames import scan_frames
@@ -57,13 +58,13 @@ class NoFFT(Mixer):
     ):  # fmt: skip
         self.channels = channels
         self.decay_logit = RecurrenceParam(jnp.full((channels,), 2.0))
-        self.inner = nnx.Linear(channels, channels, rngs=rngs)
-        self.gate = nnx.Linear(channels, channels, rngs=rngs)
+        self.inner = Dense(channels, channels, rngs=rngs)
+        self.gate = Dense(channels, channels, rngs=rngs)
         self.space_conv = DepthwiseConv(channels, conv_size, rngs=rngs)
         self.time_conv = CausalConv(channels, conv_frames, rngs=rngs)
         self.gates = FactoredGates(channels, GATES, knots=knots, domain="space", rngs=rngs)
         self.norm = nnx.RMSNorm(channels, rngs=rngs)
-        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.out = Dense(channels, channels, rngs=rngs)
 
     def decay(self):
         """(C,): a, the decay per frame before the gate."""

@@ -16,6 +16,7 @@ from cssm.ops import kernel_spectrum, spectral_pooled, spectral_scan, spectral_s
 from cssm.ops.spectral import age, spectral_zero_state, to_space, to_spectrum
 
 from ..mixer import MIXERS, Mixer
+from ..parts.dense import Dense
 from ..shared.bounds import decay_bound, spectrum_bound
 from ..shared.spectral import checked_margin, crop, initial_kernel, pad, widen
 
@@ -54,7 +55,7 @@ class NoGate(Mixer):
         self.margin = checked_margin("no_gate", kernel_size, rho, boundary, margin)
         self.channels, self.rho, self.kernel_origin = channels, rho, kernel_origin
         self.recurrence_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory)
-        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.out = Dense(channels, channels, rngs=rngs)
 
     def transition(self, grid: Grid) -> HalfSpectrum:
         """(C, H, W // 2 + 1): the gain of every channel and frequency per frame, |K| < rho, on the padded grid."""

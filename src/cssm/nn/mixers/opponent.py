@@ -25,6 +25,7 @@ from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
 from ..mixer import MIXERS, Mixer, select
 from ..parameter import RecurrenceParam
+from ..parts.dense import Dense
 from ..shared.bounds import decay_bound, spectrum_bound
 from ..shared.frames import forget, scan_frames
 from ..shared.gates import Clock, FactoredGates, outer
@@ -69,7 +70,7 @@ class Opponent(Mixer):
         self.inhibition_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, 0.0)
         self.decay_logit = RecurrenceParam(jnp.full((channels,), 2.2))  # d = 0.9
         self.gates = FactoredGates(channels, GATES, knots=knots, rngs=rngs)
-        self.out = nnx.Linear(2 * channels, channels, rngs=rngs)
+        self.out = Dense(2 * channels, channels, rngs=rngs)
 
     def couplings(self, grid: Grid) -> tuple[HalfSpectrum, HalfSpectrum]:
         """K_E, K_I (C, H, W // 2 + 1), |K| < 1."""

@@ -21,6 +21,7 @@ from cssm.ops import kernel_spectrum, spectral_scan
 from cssm.ops.spectral import to_spectrum
 
 from ..mixer import MIXERS, Mixer, select
+from ..parts.dense import Dense
 from ..shared.bounds import decay_bound
 from ..shared.in_space import convolve, folded, in_space_parallel, in_space_sequential
 from ..shared.spectral import checked_margin, initial_kernel
@@ -81,7 +82,7 @@ class RealSpaceSequential(Mixer):
         checked_margin("realspace_seq", kernel_size, rho, "circular", None)
         self.channels, self.rho = channels, rho
         self.recurrence_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory)
-        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.out = Dense(channels, channels, rngs=rngs)
 
     def kernel(self) -> Kernel:
         """(C, K, K): the kernel of the recurrence, sum|k| <= rho."""
@@ -131,7 +132,7 @@ class RealSpaceParallel(Mixer):
         checked_margin("realspace_par", kernel_size, rho, "circular", None)
         self.channels, self.rho = channels, rho
         self.recurrence_kernel = initial_kernel(rngs.params(), channels, kernel_size, init_scale, memory)
-        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.out = Dense(channels, channels, rngs=rngs)
 
     def kernel(self) -> Kernel:
         """(C, K, K): the kernel of the recurrence, sum|k| <= rho."""

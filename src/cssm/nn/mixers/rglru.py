@@ -28,6 +28,7 @@ from cssm.ops import linear_scan
 
 from ..mixer import MIXERS, Mixer, select
 from ..parameter import RecurrenceParam
+from ..parts.dense import Dense
 from ..shared.bounds import dense_bound
 from ..shared.pixel_memory import repeated
 
@@ -58,9 +59,9 @@ class RGLRU(Mixer):
         self.channels = channels
         decay = jax.random.uniform(rngs.params(), (channels,), minval=a_min, maxval=a_max)
         self.Lambda = RecurrenceParam(jnp.log(jnp.expm1(-jnp.log(decay) / SHARPNESS)))
-        self.decay_gate = nnx.Linear(channels, channels, rngs=rngs)
-        self.input_gate = nnx.Linear(channels, channels, rngs=rngs)
-        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.decay_gate = Dense(channels, channels, rngs=rngs)
+        self.input_gate = Dense(channels, channels, rngs=rngs)
+        self.out = Dense(channels, channels, rngs=rngs)
 
     def init_state(self, batch: int, grid: Grid) -> RGLRUState:
         return RGLRUState(jnp.zeros((batch, *grid, self.channels), jnp.float32))

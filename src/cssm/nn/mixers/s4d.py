@@ -24,6 +24,7 @@ from cssm.shared.hippo import INITS, initial_parameters
 
 from ..mixer import MIXERS, Mixer, select
 from ..parameter import RecurrenceParam
+from ..parts.dense import Dense
 from ..shared import ssm, ssm_channels
 from ..shared.wide import wide
 
@@ -66,7 +67,7 @@ class S4D(Mixer):
         self.C = RecurrenceParam(ssm.complex_normal(keys[0], (channels, d_state // 2), 1.0))
         self.D = RecurrenceParam(jax.random.normal(keys[1], (channels,)))
         self.log_step = RecurrenceParam(ssm.log_uniform(keys[2], (channels,), dt_min, dt_max))
-        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.out = Dense(channels, channels, rngs=rngs)
 
     def _log_transition(self):
         """z = dt A, (C, N / 2)."""

@@ -22,6 +22,7 @@ from cssm.shared.hippo import INITS, initial_parameters
 
 from ..mixer import MIXERS, Control
 from ..parameter import RecurrenceParam
+from ..parts.dense import Dense
 from ..shared import axis_kernels, ssm
 
 
@@ -58,7 +59,7 @@ class S4ND(Control):
         self.C = RecurrenceParam(ssm.complex_normal(keys[0], (2, heads, d_state // 2), 1.0))  # one per direction
         self.D = RecurrenceParam(jax.random.normal(keys[1], (channels,)))
         self.log_step = RecurrenceParam(ssm.log_uniform(keys[2], (heads,), dt_min, dt_max))
-        self.out = nnx.Linear(channels, channels, rngs=rngs)
+        self.out = Dense(channels, channels, rngs=rngs)
 
     def kernels(self, grid: Grid):
         """Rows (2, C, H) and columns (2, C, W): the taps of the forward and of the backward direction."""

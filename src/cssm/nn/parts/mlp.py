@@ -8,6 +8,8 @@ from flax import nnx
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float
 
+from .dense import Dense
+
 
 class MLP(nnx.Module):
     """Dense(C -> ratio C), GELU, Dense(ratio C -> C), with the exact GELU x Phi(x), not its tanh form.
@@ -26,8 +28,8 @@ class MLP(nnx.Module):
         hidden = int(ratio * channels)
         if hidden < 1:
             raise UsageError(f"mlp_ratio is {ratio}, expected at least one hidden channel for {channels} channels")
-        self.up = nnx.Linear(channels, hidden, rngs=rngs)
-        self.down = nnx.Linear(hidden, channels, rngs=rngs)
+        self.up = Dense(channels, hidden, rngs=rngs)
+        self.down = Dense(hidden, channels, rngs=rngs)
 
     def __call__(self, x: Float[Any, "*axes c"]) -> Float[Any, "*axes c"]:
         return self.down(jax.nn.gelu(self.up(x), approximate=False))

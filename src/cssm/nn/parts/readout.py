@@ -12,6 +12,7 @@ from cssm.core.typing import Float, Frame, Grid, Int, Logits, Video
 from ..layer import Layer, check_state
 from ..shared.running import compensated, counted
 from ..shared.wide import wide
+from .dense import Dense
 from .norm import ChannelNorm
 
 FRAMES = ("last", "mean", "all")
@@ -87,7 +88,7 @@ class Readout(Layer):
             raise UsageError(f"unknown pool {pool!r}: use {' or '.join(POOLS)}")
         self.channels, self.frames, self.pool = channels, frames, pool
         self.norm = ChannelNorm(channels, rngs=rngs)
-        self.head = nnx.Linear(channels, classes, rngs=rngs)
+        self.head = Dense(channels, classes, rngs=rngs)
 
     def __call__(self, features: Float[Any, "b *axes c"]) -> Logits:
         """Logits of what is read of a clip, or of its one frame that is: all axes but batch and channels are pooled."""

@@ -17,6 +17,7 @@ from jax import lax
 from cssm.core.errors import UsageError
 from cssm.core.typing import Grid
 
+from ..parts.dense import Dense
 from .bounds import dense_bound
 from .wide import wide
 
@@ -52,7 +53,7 @@ class FactoredGates(nnx.Module):
             raise UsageError(f"gates: unknown domain {domain!r}, use {' or '.join(DOMAINS)}")
         self.names, self.knots, self.domain = tuple(offsets), knots, domain
         bias = np.repeat(np.array([*offsets.values()], np.float32), 2 * knots)
-        self.dense = nnx.Linear(channels, len(bias), bias_init=lambda *_: jnp.asarray(bias), rngs=rngs)
+        self.dense = Dense(channels, len(bias), bias_init=lambda *_: jnp.asarray(bias), rngs=rngs)
 
     def __call__(self, context, grid: Grid) -> dict[str, tuple[jax.Array, jax.Array]]:
         """Context (..., C) -> per gate the logits of rows (..., H) and columns (..., Wf or W), at least float32."""
