@@ -350,6 +350,52 @@ def kept(typingctx, a, alive):
     return a(a, alive), generate
 
 
+@intrinsic
+def total(typingctx, a):
+    """The sum over lanes of real lanes: halves, quarters, ... are added."""
+
+    def generate(context, builder, sig, args):
+        value, count = args[0], a.count
+        while count > 1:
+            count //= 2
+            halves = [builder.shuffle_vector(value, value, _mask([*range(i, i + count)])) for i in (0, count)]
+            value = builder.fadd(*halves, flags=FLAGS)
+        return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+    return a.scalar(a), generate
+
+
+@intrinsic
+def inverse(typingctx, a):
+    """1 / a of real lanes."""
+    one = lambda builder: _splat(builder, a, ir.Constant(a.vector.element, 1.0))  # noqa: E731
+    return a(a), lambda context, builder, sig, args: builder.fdiv(one(builder), args[0])
+
+
+@intrinsic
+def root(typingctx, a):
+    """The square root of real lanes."""
+
+    def generate(context, builder, sig, args):
+        full = f"llvm.sqrt.v{a.count}f{a.scalar.bitwidth}"
+        function = builder.module.globals.get(full)
+        function = function or ir.Function(builder.module, ir.FunctionType(a.vector, [a.vector]), full)
+        return builder.call(function, args)
+
+    return a(a), generate
+
+
+@intrinsic
+def where_above_one(typingctx, a, yes, no):
+    """yes in the lanes where a > 1, no in the others; real lanes."""
+
+    def generate(context, builder, sig, args):
+        one = _splat(builder, a, ir.Constant(a.vector.element, 1.0))
+        return builder.select(builder.fcmp_ordered(">", args[0], one), args[1], args[2])
+
+    return a(a, yes, no), generate
+
+
 FLUSH = 0x8040  # of the control word: take denormal numbers for 0, as input and as output
 
 

@@ -1,6 +1,6 @@
 """The tasks of `spectral_cpu` as XLA's call frames give them their arrays.
 
-Operands: numbers (int32: kernel, tasks, source, every_frame, reverse, totals, slopes, work), then x, given, spectrum,
+Operands: numbers (int32: kernel, tasks, and what the kernel is told), then x, given, spectrum,
 state, reset, the plans of rows and of columns (stages, rotations, place each), and for the scan seen and before;
 results as there. Those of `spectral_lifted`: see `_lifted` and `_lifted_adjoint`.
 """
@@ -11,9 +11,10 @@ import numpy as np
 from numba import carray  # pyright: ignore[reportPrivateImportUsage]
 
 from cssm.shared.compiled import compiled
-from cssm.shared.spectral import LIFTED, LIFTED_ADJOINT, SCAN, TO_SPACE, TO_SPECTRUM
+from cssm.shared.spectral import CELLS, CELLS_BACK, LIFTED, LIFTED_ADJOINT, NUMBERS, SCAN, TO_SPACE, TO_SPECTRUM
 
 from . import xla_cpu
+from .spectral_cell import cells, cells_back
 from .spectral_cpu import scan, to_space, to_spectrum
 from .spectral_lifted import lifted, lifted_adjoint
 from .xla_cpu import bytes_at, complex_at, data_of, dim_of, ints_at, operand, real_at, result, size_of
@@ -38,7 +39,7 @@ def _pairs(buffer, like):
 @compiled
 @no_type_check
 def _numbers(frame):
-    return carray(ints_at(data_of(operand(frame, 0))), (8,))
+    return carray(ints_at(data_of(operand(frame, 0))), (NUMBERS,))
 
 
 @compiled
@@ -121,6 +122,59 @@ def _lifted_adjoint(frame, task, like):
     return 1
 
 
+@compiled
+@no_type_check
+def _frame_of(x, state):
+    """Frames, and (H, W, C)."""
+    return dim_of(x, 1), (dim_of(x, 2), dim_of(x, 3), dim_of(state, 2))
+
+
+@compiled
+@no_type_check
+def _counts(numbers):
+    return numbers[7], numbers[8], numbers[9], numbers[10], numbers[11], numbers[12]
+
+
+@compiled
+@no_type_check
+def _marks(buffer):
+    return carray(bytes_at(data_of(buffer)), (size_of(buffer),))
+
+
+@compiled
+@no_type_check
+def _cells(frame, task, like):
+    """Operands: numbers, x, planes, gates, state, statics, the plans, reset, constants; results: y, final, starts."""
+    numbers, x, state = _numbers(frame), operand(frame, 1), operand(frame, 4)
+    steps, shape = _frame_of(x, state)
+    cells(
+        task, _reals(x, like), _reals(operand(frame, 2), like), _reals(operand(frame, 3), like),
+        _pairs(operand(frame, 5), like), _pairs(state, like), _marks(operand(frame, 12)),
+        _reals(operand(frame, 13), like), _reals(result(frame, 0), like), _pairs(result(frame, 1), like),
+        _reals(result(frame, 2), like), steps, shape, numbers[2], numbers[3], _counts(numbers), numbers[4],
+        numbers[5], _plan(frame, 6, like), _plan(frame, 9, like), numbers[6],
+    )  # fmt: skip
+    return 1
+
+
+@compiled
+@no_type_check
+def _cells_back(frame, task, like):
+    """Operands: numbers, x, planes, gates, last, statics, the plans, reset, constants, starts, given; results: those of
+    x, planes, gates, statics and state."""
+    numbers, x, last = _numbers(frame), operand(frame, 1), operand(frame, 4)
+    steps, shape = _frame_of(x, last)
+    cells_back(
+        task, _reals(x, like), _reals(operand(frame, 2), like), _reals(operand(frame, 3), like),
+        _pairs(operand(frame, 5), like), _pairs(last, like), _marks(operand(frame, 12)),
+        _reals(operand(frame, 13), like), _reals(operand(frame, 14), like), _reals(operand(frame, 15), like),
+        _reals(result(frame, 0), like), _reals(result(frame, 1), like), _reals(result(frame, 2), like),
+        _pairs(result(frame, 3), like), _pairs(result(frame, 4), like), steps, shape, numbers[2], numbers[3],
+        _counts(numbers), numbers[4], numbers[5], _plan(frame, 6, like), _plan(frame, 9, like), numbers[6],
+    )  # fmt: skip
+    return 1
+
+
 @no_type_check
 def _scan_single(frame, task):
     return _scan(frame, task, SINGLE)
@@ -171,10 +225,31 @@ def _lifted_adjoint_double(frame, task):
     return _lifted_adjoint(frame, task, DOUBLE)
 
 
+@no_type_check
+def _cells_single(frame, task):
+    return _cells(frame, task, SINGLE)
+
+
+@no_type_check
+def _cells_double(frame, task):
+    return _cells(frame, task, DOUBLE)
+
+
+@no_type_check
+def _cells_back_single(frame, task):
+    return _cells_back(frame, task, SINGLE)
+
+
+@no_type_check
+def _cells_back_double(frame, task):
+    return _cells_back(frame, task, DOUBLE)
+
+
 KERNELS = {
     SCAN: (_scan_single, _scan_double), TO_SPECTRUM: (_to_spectrum_single, _to_spectrum_double),
     TO_SPACE: (_to_space_single, _to_space_double), LIFTED: (_lifted_single, _lifted_double),
-    LIFTED_ADJOINT: (_lifted_adjoint_single, _lifted_adjoint_double),
+    LIFTED_ADJOINT: (_lifted_adjoint_single, _lifted_adjoint_double), CELLS: (_cells_single, _cells_double),
+    CELLS_BACK: (_cells_back_single, _cells_back_double),
 }  # fmt: skip
 
 

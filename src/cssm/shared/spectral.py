@@ -13,7 +13,8 @@ from .fft_shapes import DTYPES
 from .reset import check_reset
 
 READOUTS = ("all", "last", "mean")
-SCAN, TO_SPECTRUM, TO_SPACE, LIFTED, LIFTED_ADJOINT = range(5)  # the compiled kernels
+SCAN, TO_SPECTRUM, TO_SPACE, LIFTED, LIFTED_ADJOINT, CELLS, CELLS_BACK = range(7)  # the compiled kernels
+NUMBERS = 14  # that a kernel is told: its own, that of its tasks, and others
 FRAMES, NOTHING, CONSTANT = range(3)  # what comes into their scan: x, no input, one spectrum at every frame
 SLOPES, PRODUCTS, MEAN = 1, 2, 4  # what else it makes: P = dS/dK, or the gradient of K; for the mean of the frames
 ORIGINS = ("center", "corner")

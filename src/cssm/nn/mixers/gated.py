@@ -20,6 +20,8 @@ from flax import nnx
 
 from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Video
 from cssm.ops import kernel_spectrum, stable_spectrum
+from cssm.ops.cell import cell_scan, cell_step
+from cssm.ops.cell import gated as gated_cell
 from cssm.ops.scan.geometric import geometric
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
@@ -27,10 +29,10 @@ from ..mixer import MIXERS, Mixer, repeat_frame, select
 from ..parts.dense import Dense
 from ..shared.bounds import dense_bound, spectrum_bound
 from ..shared.causal_conv import CausalConv, DepthwiseConv
-from ..shared.frames import scan_frames
 from ..shared.gates import FactoredGates, outer, over_columns, over_rows
 from ..shared.spectral import checked_margin, initial_kernel
 
+CELL = gated_cell()
 GATES = {"step": -2.0, "write": 1.0, "read": 1.0}  # initial bias of each factor
 
 
@@ -80,18 +82,19 @@ class Gated(Mixer):
     def _step(self, state: GatedState, x: Frame) -> tuple[GatedState, Frame]:
         past, v = self.time_conv.step(state.past, self.space_conv(self.inner(x)))
         u = jax.nn.silu(v)
-        spectrum, y = self._advance(self.kernel(x.shape[1:3]), state.spectrum, (u, self.factors(u)))
-        return GatedState(past, spectrum), self.output(x, y)
+        spectrum, y = cell_step(CELL, u, *self._parts(u, self.factors(u)), state.spectrum[:, None])
+        return GatedState(past, spectrum[:, 0]), self.output(x, y)
 
     def _scan(self, state: GatedState, x: Video, *, reset=None, readout="all") -> tuple[GatedState, Video | Frame]:
         past, v = self.time_conv.scan(state.past, self.space_conv(self.inner(x)), reset)
         u = jax.nn.silu(v)
-        factors, kernel, grid = self.factors(u), self.kernel(x.shape[2:4]), x.shape[2:4]
-        advance = lambda s, now: self._advance(kernel, s, now, shown=readout != "last")  # noqa: E731
-        spectrum, y = scan_frames(advance, state.spectrum, (u, factors), reset)
+        factors = self.factors(u)
+        options = {"reset": reset, "readout": "none" if readout == "last" else "all"}
+        spectrum, y = cell_scan(CELL, u, *self._parts(u, factors), state.spectrum[:, None], **options)
+        after = GatedState(past, spectrum[:, 0])
         if readout == "last":  # one inverse FFT
-            return GatedState(past, spectrum), self.output(x[:, -1], _read(spectrum, _last(factors), grid[1]))
-        return GatedState(past, spectrum), select(self.output(x, y), readout)
+            return after, self.output(x[:, -1], _read(after.spectrum, _last(factors), x.shape[3]))
+        return after, select(self.output(x, y), readout)
 
     def _static(self, state: GatedState, x: Frame, steps: int, *, readout) -> tuple[GatedState, Frame]:
         """Frame by frame while the convolution still sees the past; then the gates stay, in closed form."""
@@ -102,7 +105,7 @@ class Gated(Mixer):
         past, v = self.time_conv.step(state.past, self.space_conv(self.inner(x)))
         u = jax.nn.silu(v)
         factors, spectrum = self.factors(u), state.spectrum
-        decay, write = transition_and_write(factors)
+        decay, write = (plane[:, None] for plane in transition_and_write(factors))
         gain, frame = self.kernel(x.shape[1:3]) * decay, write * to_spectrum(u)
         power, total, cumulative = geometric(gain, steps - first)
         state = GatedState(past, total * frame + power * spectrum)
@@ -126,12 +129,11 @@ class Gated(Mixer):
         write = limits["write"] ** 2 * spectrum_bound(grid, float(u.max()))
         return float(max(v.max(), largest * write / (1 - self.rho * np.exp(-largest))))
 
-    def _advance(self, kernel, spectrum, now, shown=True):
-        """One frame: the spectrum after it, and the field read from it."""
-        u, factors = now
+    def _parts(self, u, factors):
+        """Planes, gates and statics of the cell, for frames u (..., H, W, C)."""
         decay, write = transition_and_write(factors)
-        spectrum = kernel * (decay * spectrum) + write * to_spectrum(u)
-        return spectrum, _read(spectrum, factors, u.shape[2]) if shown else None
+        planes = jnp.stack([decay, write, outer(*factors["read"])], -3)
+        return planes, jnp.zeros((*u.shape[:-3], 0, self.channels), planes.dtype), self.kernel(u.shape[-3:-1])[None]
 
     def output(self, x, y):
         """y of frames x (..., H, W, C) and the field read at them."""
@@ -139,11 +141,10 @@ class Gated(Mixer):
 
 
 def transition_and_write(factors):
-    """e^{-D} and D B, (..., 1, H, Wf) for all channels."""
+    """e^{-D} and D B, (..., H, Wf), for all channels."""
     rows, columns = factors["step"]
     total = over_columns(rows) + over_rows(columns)
-    write = total * outer(*factors["write"])
-    return outer(jnp.exp(-rows), jnp.exp(-columns))[..., None, :, :], write[..., None, :, :]
+    return outer(jnp.exp(-rows), jnp.exp(-columns)), total * outer(*factors["write"])
 
 
 def _read(spectrum, factors, width: int):

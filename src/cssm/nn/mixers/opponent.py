@@ -17,17 +17,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Video
 from cssm.ops import kernel_spectrum, stable_spectrum
+from cssm.ops.cell import cell_scan, cell_step
+from cssm.ops.cell import opponent as opponent_cell
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
 from ..mixer import MIXERS, Mixer, select
 from ..parameter import RecurrenceParam
 from ..parts.dense import Dense
 from ..shared.bounds import decay_bound, spectrum_bound
-from ..shared.frames import forget, scan_frames
 from ..shared.gates import Clock, FactoredGates, outer
 from ..shared.pair_goom import pair_scan
 from ..shared.spectral import checked_margin, initial_kernel
@@ -96,9 +98,9 @@ class Opponent(Mixer):
     def _step(self, state: OpponentState, x: Frame) -> tuple[OpponentState, Frame]:
         if self.numerics == "goom":
             return self._scan(state, x[:, None], readout="last")
-        now = x, self.factors(x, state.turns)
-        pair = advance(self.transition_parts(x.shape[1:3]), self.rho, state[:2], now)
-        return OpponentState(pair[0], pair[1], self.clock.step(state.turns)), self.output(x, pair)
+        parts = self._parts(x, self.factors(x, state.turns))
+        pair, field = cell_step(self.cell, x, *parts, jnp.stack(state[:2], 1))
+        return OpponentState(pair[:, 0], pair[:, 1], self.clock.step(state.turns)), self.out(field.astype(x.dtype))
 
     def _scan(
         self, state: OpponentState, x: Video, *, reset=None, readout="all"
@@ -112,30 +114,23 @@ class Opponent(Mixer):
         """max|rfft2(x)| / (1 - rho), for the write gate is at most 1; phases are at most 1."""
         return max(1.0, decay_bound(spectrum_bound(grid, input_bound), self.rho))
 
+    @property
+    def cell(self):
+        return opponent_cell(self.rho)
+
+    def _parts(self, x, factors):
+        """Planes, gates and statics of the cell, for frames x (..., H, W, C)."""
+        decay, (excitation, inhibition), (of_excitation, of_inhibition) = self.transition_parts(x.shape[-3:-1])
+        planes = jnp.stack([outer(*factors[name]) for name in GATES], -3)
+        gates = jnp.broadcast_to(decay[:, 0, 0], (*x.shape[:-3], 1, self.channels))
+        return planes, gates, jnp.stack([inhibition, excitation, lax.complex(of_inhibition, of_excitation)])
+
     def _by_frame(self, pair, x, factors, reset, readout):
         """y is linear in the states: the mean y is the y of the mean state, and takes one inverse FFT."""
-        parts, width = self.transition_parts(x.shape[2:4]), x.shape[3]
-        if readout == "mean":
-            return self._mean(pair, x, factors, reset, parts)
-
-        def frame(pair, now):
-            pair = advance(parts, self.rho, pair, now)
-            return pair, to_field(pair, width) if readout == "all" else None
-
-        pair, field = scan_frames(frame, pair, (x, factors), reset)
-        if readout == "last":
-            return pair, self.output(x[:, -1], pair)
-        return pair, select(self.out(field.astype(x.dtype)), readout)
-
-    def _mean(self, pair, x, factors, reset, parts):
-        def frame(carry, now):
-            (pair, total), (x, factors, reset) = carry, now
-            pair = advance(parts, self.rho, pair if reset is None else forget(pair, reset), (x, factors))
-            return (pair, jax.tree.map(jnp.add, total, pair)), None
-
-        zeros = jax.tree.map(jnp.zeros_like, pair)
-        (pair, total), _ = scan_frames(frame, (pair, zeros), (x, factors, reset))
-        return pair, self.output(x[:, -1], jax.tree.map(lambda s: s / x.shape[1], total))
+        options = {"reset": reset, "readout": "none" if readout == "last" else readout}
+        pair, field = cell_scan(self.cell, x, *self._parts(x, factors), jnp.stack(pair, 1), **options)
+        pair = pair[:, 0], pair[:, 1]
+        return pair, self.output(x[:, -1], pair) if readout == "last" else self.out(field.astype(x.dtype))
 
     def _by_goom(self, pair, x, factors, reset, readout):
         matrices, writes = materialised(self.transition_parts(x.shape[2:4]), self.rho, x, factors)
@@ -163,13 +158,6 @@ def transition(parts, rho: float, factors):
     second = 1 / jnp.maximum(1, (inhibit + inhibition_gain * into_y) / rho)
     rows = (excite * first, -(into_x * first) * to_excitation), ((into_y * second) * to_inhibition, inhibit * second)
     return rows, gates["write"]
-
-
-def advance(parts, rho: float, pair, now):
-    """One frame: (X, Y) after it."""
-    x, factors = now
-    ((xx, xy), (yx, yy)), write = transition(parts, rho, factors)
-    return xx * pair[0] + xy * pair[1] + write * to_spectrum(x), yx * pair[0] + yy * pair[1]
 
 
 def materialised(parts, rho: float, x, factors):

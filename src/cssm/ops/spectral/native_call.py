@@ -12,6 +12,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from cssm.shared.radix_plan import LARGEST_PRIME, plan, sparse, transformable, work_size
+from cssm.shared.spectral import NUMBERS
 
 from ..xla_cpu import TARGET, unavailable
 
@@ -68,7 +69,7 @@ def call_tasks(kernel: int, tasks: int, flags: tuple, operands: list, results: l
     from cssm.kernels import spectral_xla
 
     spectral_xla.enter(kernel, bool(operands[3].dtype == np.complex128))
-    numbers = np.array([kernel, tasks, *flags, *[0] * (6 - len(flags))], np.int32)
+    numbers = np.array([kernel, tasks, *flags, *[0] * (NUMBERS - 2 - len(flags))], np.int32)
     return jax.ffi.ffi_call(TARGET, results)(numbers, *operands)
 
 

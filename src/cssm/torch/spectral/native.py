@@ -13,7 +13,7 @@ from cssm.core.errors import UsageError
 from cssm.core.typing import Float, HalfSpectrum, Reset, SpectralState, Video
 from cssm.kernels.spectral_cpu import tasks
 from cssm.shared.radix_plan import LARGEST_PRIME, plan, transformable, work_size
-from cssm.shared.spectral import CONSTANT, FRAMES, NOTHING, PRODUCTS, SCAN, SLOPES
+from cssm.shared.spectral import CONSTANT, FRAMES, NOTHING, NUMBERS, PRODUCTS, SCAN, SLOPES
 
 from ..cpu_kernels import call, new_array
 from .stream import adjoint_weight, to_spectrum
@@ -95,7 +95,7 @@ def _scan(
     count = tasks(shape[0], shape[4], double)
     flags = (source, int(every_frame), int(reverse), int(totals), int(slopes))
     across, along = plan(shape[3], double), plan(shape[2], double)
-    numbers = np.array([SCAN, count, *flags, work_size(*shape[2:4])], np.int32)
+    numbers = np.array([SCAN, count, *flags, work_size(*shape[2:4]), *[0] * (NUMBERS - 8)], np.int32)
     tables = [across.stages, across.rotations, across.place, along.stages, along.rotations, along.place]
     call(SCAN, double, count, [numbers, x, given, spectrum, state, reset, *tables, seen, before], results)
     return tuple(results)
