@@ -216,8 +216,11 @@ def test_causal_gradients_are_those_of_the_masked_sum():
 @pytest.mark.parametrize("name", ["gated", "opponent"])
 @pytest.mark.parametrize("readout", ["last", "mean"])
 def test_no_gate_exists_per_frame_channel_and_frequency(name, readout):
-    mixer, x, (height, width) = build(name), clip(t=9), GRID
-    limit = x.shape[0] * CHANNELS * height * (width // 2 + 1)  # one frame
+    """All gates of all frames at once are (B, T, at most 5, H, Wf), for all channels."""
+    channels, (height, width) = 16, GRID
+    mixer, x = build(name, channels=channels), clip(t=9, channels=channels)
+    limit = x.shape[0] * x.shape[1] * 5 * height * (width // 2 + 1)
+    assert limit < x.shape[0] * x.shape[1] * channels * height * (width // 2 + 1)
 
     def sizes(jaxpr):
         for equation in jaxpr.eqns:

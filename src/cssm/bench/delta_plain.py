@@ -30,7 +30,7 @@ def gdn_plain(mixer: GDN, x, *, numerics: str = "direct"):
     rows = writes.reshape(*writes.shape[:2], -1, *writes.shape[4:])
     scan = _direct if numerics == "direct" else _goom
     states = scan(matrices, rows).reshape(writes.shape)
-    return mixer.output(x, jnp.einsum("btnijhw,btnjhw->btnihw", states, q))
+    return mixer.output(x, mixer.field(jnp.einsum("btnijhw,btnjhw->btnihw", states, q), x.shape[3]))
 
 
 def _direct(matrices, rows):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from typing import Any
 
 import jax
 from flax import nnx
@@ -52,9 +53,9 @@ def mixers() -> Iterator[Comparison]:
     for name in list_mixers():
         ours = compiled(name)  # once for all its comparisons
         if name != UNIT:
-            yield _comparison(name, {UNIT: unit, name: ours}, same_result=False)
+            yield comparison(name, {UNIT: unit, name: ours}, same_result=False)
         for form, (_, least) in PLAIN.get(name, {}).items():
-            yield _comparison(name, {form: plain(name, form), name: ours}, wanted=1 / least, tolerance=2e-4)
+            yield comparison(name, {form: plain(name, form), name: ours}, wanted=1 / least, tolerance=2e-4)
 
 
 def compiled(name: str, function: Callable = lambda mixer, x: mixer(x)) -> Callable:
@@ -74,5 +75,6 @@ def plain(name: str, form: str) -> Callable:
     return compiled(name, PLAIN[name][form][0])
 
 
-def _comparison(name, contenders, **options) -> Comparison:
+def comparison(name: str, contenders: dict[str, Callable], **options: Any) -> Comparison:
+    """Of makers for the mixer of that name."""
     return Comparison(name=f"{name} {SHAPE} forward+backward", contenders=contenders, **options)

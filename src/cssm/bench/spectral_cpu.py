@@ -1,17 +1,20 @@
 """The compiled spectral kernel on CPUs: against the path without it, and against rfft2 + lax.associative_scan."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
 from cssm.core.errors import UsageError
+from cssm.kernels import xla_cpu
 from cssm.ops import spectral_scan
 from cssm.ops.spectral import cases
-from cssm.ops.spectral.native_call import why_not
+from cssm.ops.spectral.native_call import why_not, without_compiled_kernels
 
+from . import mixers
 from .frameworks import DIRECTIONS, forward, has_torch
 from .harness import Comparison
 from .registry import OP_BENCHES, SWEEP_BENCHES
@@ -54,6 +57,40 @@ def spectral_cpu_bench() -> Iterator[Comparison]:
             yield _against_today(case, readout, shape, direction)
             if has_torch():
                 yield _in_torch(readout, shape, direction)
+
+    yield from _cells()
+    yield _scaling()
+
+
+def _cells() -> Iterator[Comparison]:
+    """The mixers whose gates change from frame to frame, which the kernel of `ops/cell` takes, whole."""
+    for name in ("gated", "opponent", "gdn"):
+        contenders = {"without": _without(mixers.compiled(name)), "native": mixers.compiled(name)}
+        yield mixers.comparison(name, contenders, judged="native", wanted=1 / 1.5)
+
+
+def _without(make: Callable) -> Callable:
+    """That maker, where compiled kernels are turned off."""
+
+    def build():
+        with without_compiled_kernels():
+            return make()
+
+    return build
+
+
+def _scaling() -> Comparison:
+    """One thread against two."""
+    x, spectrum = clip_and_spectrum((1, 256, 32, 32, 32))
+    build = DIRECTIONS["forward+backward"]
+    run = build(partial(scanned, readout="all", implementation="native"), x, spectrum)
+    contenders = {f"{n} thread{'s' * (n > 1)}": lambda n=n: partial(_with_threads, n, run) for n in (1, 2)}
+    return Comparison(name=f"spectral all {x.shape} forward+backward, threads", contenders=contenders)
+
+
+def _with_threads(threads: int, run: Any):
+    with xla_cpu.limited_to(threads):
+        return jax.block_until_ready(run())
 
 
 def _against_today(case, readout, shape, direction) -> Comparison:

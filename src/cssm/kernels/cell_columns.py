@@ -8,8 +8,8 @@ m / (H W) (see `cssm.shared.spectral.column_weights`), so that fields need no we
 
 from typing import no_type_check
 
-from cssm.shared.cell import DELTA, GATED, OPPONENT
-from cssm.shared.compiled import compiled
+from cssm.shared.cell import CONVOLUTION, DELTA, GATED, OPPONENT
+from cssm.shared.compiled import inner
 
 from .fft_cpu import inlined
 from .lanes import (
@@ -42,7 +42,7 @@ def add_to(array, o, value):
     store(array, o, load(array, o) + value)
 
 
-@compiled
+@inner
 @no_type_check
 def advance(kind, few, K, P, at, A, constants, Z, S, Y, shown, column, height, size):
     """S becomes that after the frame; Y what is read from it, if shown."""
@@ -52,9 +52,11 @@ def advance(kind, few, K, P, at, A, constants, Z, S, Y, shown, column, height, s
         _opponent(K, P, at, A, constants, Z, S, Y, shown, column, height, size)
     elif kind == DELTA:
         _delta(few, K, A, constants, Z, S, Y, shown, column, height, size)
+    elif kind == CONVOLUTION and shown:
+        _convolution(K, Z, Y, column, height)
 
 
-@compiled
+@inner
 @no_type_check
 def retreat(kind, few, K, P, at, A, constants, Z, S, Y, shown, G, slopes, to, DK, DA, DZ, column, height, size):
     """S: before the frame. G, the gradient of the states after it, becomes that before it; Y: that of what was read.
@@ -67,9 +69,11 @@ def retreat(kind, few, K, P, at, A, constants, Z, S, Y, shown, G, slopes, to, DK
         _opponent_back(K, P, at, A, constants, Z, S, Y, shown, G, slopes, to, DK, DA, DZ, column, height, size)
     elif kind == DELTA:
         _delta_back(few, K, A, constants, Z, S, Y, shown, G, DK, DA, DZ, column, height, size)
+    elif kind == CONVOLUTION:
+        _convolution_back(K, Z, Y, shown, DK, DZ, column, height)
 
 
-@compiled
+@inner
 @no_type_check
 def _gated(K, P, at, Z, S, Y, shown, column, height):
     wide = 2 * lane_count(S)
@@ -82,7 +86,7 @@ def _gated(K, P, at, Z, S, Y, shown, column, height):
             store(Y, o, s * number(P, at + 2 * height + i))
 
 
-@compiled
+@inner
 @no_type_check
 def _gated_back(K, P, at, Z, S, Y, shown, G, slopes, to, DK, DZ, column, height):
     wide = 2 * lane_count(S)
@@ -105,7 +109,7 @@ def _gated_back(K, P, at, Z, S, Y, shown, G, slopes, to, DK, DZ, column, height)
         store(G, o, conj(k) * g)
 
 
-@compiled
+@inner
 @no_type_check
 def _opponent(K, P, at, A, constants, Z, S, Y, shown, column, height, size):
     wide, d, over = 2 * lane_count(S), load_real(A, 0), number(constants, 0)
@@ -134,7 +138,7 @@ def _least(sum_of_row):
     return where_above_one(sum_of_row, scale, sum_of_row * 0.0 + 1.0)
 
 
-@compiled
+@inner
 @no_type_check
 def _opponent_back(K, P, at, A, constants, Z, S, Y, shown, G, slopes, to, DK, DA, DZ, column, height, size):
     wide, d, over = 2 * lane_count(S), load_real(A, 0), number(constants, 0)
@@ -172,7 +176,7 @@ def _opponent_back(K, P, at, A, constants, Z, S, Y, shown, G, slopes, to, DK, DA
     store_real(DA, 0, load_real(DA, 0) + slope_of_d)
 
 
-@compiled
+@inner
 @no_type_check
 def _delta(few, K, A, constants, Z, S, Y, shown, column, height, size):
     wide, lanes = 2 * lane_count(S), lane_count(S)
@@ -205,7 +209,7 @@ def _unit(few, Z, constants, o, size):
     return inverse(root(square + number(constants, 0)))
 
 
-@compiled
+@inner
 @no_type_check
 def _delta_back(few, K, A, constants, Z, S, Y, shown, G, DK, DA, DZ, column, height, size):
     wide, lanes = 2 * lane_count(S), lane_count(S)
@@ -254,3 +258,21 @@ def _delta_back(few, K, A, constants, Z, S, Y, shown, G, DK, DA, DZ, column, hei
             store(DZ, at, (load(DZ, at) - load(Z, at) * unit * along) * unit)
     store_real(DA, 0, load_real(DA, 0) + of_alpha)
     store_real(DA, lanes, load_real(DA, lanes) + of_beta)
+
+
+@inner
+@no_type_check
+def _convolution(K, Z, Y, column, height):
+    wide = 2 * lane_count(Y)
+    for o in range(column, column + height * wide, wide):
+        store(Y, o, load(K, o) * load(Z, o))
+
+
+@inner
+@no_type_check
+def _convolution_back(K, Z, Y, shown, DK, DZ, column, height):
+    wide = 2 * lane_count(DZ)
+    for o in range(column, column + height * wide, wide):
+        g = load(Y, o) if shown else zero(DZ)
+        add_to(DK, o, conj(load(Z, o)) * g)
+        store(DZ, o, conj(load(K, o)) * g)

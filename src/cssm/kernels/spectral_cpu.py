@@ -15,7 +15,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from cssm.shared.compiled import compiled
+from cssm.shared.compiled import inner
 from cssm.shared.spectral import CONSTANT, FRAMES, PRODUCTS
 
 from .fft_cpu import backward, forward
@@ -37,6 +37,7 @@ from .lanes import (
     transpose,
 )
 
+START = np.int64(0)  # a literal 0 would be another type, for which numba compiles the transforms once more
 STREAMED = 4 << 20  # bytes of an output from which on it is written past the caches
 
 
@@ -49,7 +50,7 @@ def tasks(batch: int, channels: int, double: bool) -> int:
     return -(-batch * channels // (BYTES // (8 if double else 4)))
 
 
-@compiled
+@inner
 @no_type_check
 def aligned(like, count):
     """`count` numbers of the precision of `like` whose address is a multiple of 64."""
@@ -58,7 +59,7 @@ def aligned(like, count):
     return room[skip : skip + count]
 
 
-@compiled
+@inner
 @no_type_check
 def lane_offsets(like, task, batch, channels, row, channel):
     """Per lane: where its batch row and channel begin, rows `row` numbers apart and channels `channel`; and how many
@@ -72,14 +73,14 @@ def lane_offsets(like, task, batch, channels, row, channel):
     return offsets, used
 
 
-@compiled
+@inner
 @no_type_check
 def neighbours(offsets, used):
     """Whether all lanes are in use and lie side by side."""
     return used == offsets.shape[0] and offsets[-1] - offsets[0] == used - 1  # they grow from lane to lane
 
 
-@compiled
+@inner
 @no_type_check
 def beyond_caches(y, channels):
     """Whether y is so large that its lines are better written past the caches, and made of whole lines: a line that is
@@ -88,21 +89,21 @@ def beyond_caches(y, channels):
     return y.size * bytes_each >= STREAMED and y.ctypes.data % BYTES == 0 and channels * bytes_each % BYTES == 0
 
 
-@compiled
+@inner
 @no_type_check
 def gather(array, offsets, at, lanes):
     for lane in range(offsets.shape[0]):
         lanes[lane] = array[offsets[lane] + at]
 
 
-@compiled
+@inner
 @no_type_check
 def scatter(array, offsets, used, at, lanes):
     for lane in range(used):
         array[offsets[lane] + at] = lanes[lane]
 
 
-@compiled
+@inner
 @no_type_check
 def turned_in(spectrum, offsets, first, many, square):
     """Complex numbers first .. first + many of every lane, in `square` (lanes x lanes numbers) number by number; many
@@ -118,7 +119,7 @@ def turned_in(spectrum, offsets, first, many, square):
     transpose(square)
 
 
-@compiled
+@inner
 @no_type_check
 def turned_out(square, spectrum, offsets, used, first, many):
     """The way back of `turned_in`, for the lanes in use."""
@@ -133,7 +134,7 @@ def turned_out(square, spectrum, offsets, used, first, many):
                 spectrum[at + i] = square[lane * lanes + i]
 
 
-@compiled
+@inner
 @no_type_check
 def take_in(spectrum, offsets, height, half, place, target, square):
     """Complex numbers (..., H, Wf), as pairs of reals, into the layout of a task; `square` is scratch."""
@@ -146,7 +147,7 @@ def take_in(spectrum, offsets, height, half, place, target, square):
             store(target, (k * (height + 1) + place[h]) * wide, load(square, i * wide))
 
 
-@compiled
+@inner
 @no_type_check
 def give_out(source, spectrum, offsets, used, height, half, place, square):
     """The way back of `take_in`."""
@@ -159,7 +160,7 @@ def give_out(source, spectrum, offsets, used, height, half, place, square):
         turned_out(square, spectrum, offsets, used, first, many)
 
 
-@compiled
+@inner
 @no_type_check
 def rows_in(x, offsets, side_by_side, at, frame, row, target, plan, work, lanes):
     """The transform along rows of the frame at offset `at` of x, into columns of `target`."""
@@ -183,7 +184,7 @@ def rows_in(x, offsets, side_by_side, at, frame, row, target, plan, work, lanes)
             store(row, w * wide, join(re * 0.5, im * 0.5))
             pixel += channels
             below += channels
-        forward(row, 0, width, stages, rotations, work)
+        forward(row, START, width, stages, rotations, work)
         for k in range(half):
             a, b = load(row, place[k] * wide), conj(load(row, place[width - k if k else 0] * wide))
             o = (k * (height + 1) + h) * wide
@@ -192,7 +193,7 @@ def rows_in(x, offsets, side_by_side, at, frame, row, target, plan, work, lanes)
                 store(target, o + wide, times_minus_i(a - b))
 
 
-@compiled
+@inner
 @no_type_check
 def rows_out(source, y, offsets, used, side_by_side, past, at, frame, row, plan, work, lanes):
     """The way back of `rows_in`, divided by H W; `past` writes past the caches."""
@@ -209,7 +210,7 @@ def rows_out(source, y, offsets, used, side_by_side, past, at, frame, row, plan,
             else:
                 store(row, place[k] * wide, a - times_minus_i(b))
                 store(row, place[width - k] * wide, conj(a) - times_minus_i(conj(b)))
-        backward(row, 0, width, stages, rotations, work)
+        backward(row, START, width, stages, rotations, work)
         pixel, below = at + h * width * channels, at + (h + 1) * width * channels
         for w in range(width):
             value = load(row, w * wide) * scale
@@ -231,7 +232,7 @@ def rows_out(source, y, offsets, used, side_by_side, past, at, frame, row, plan,
             below += channels
 
 
-@compiled
+@inner
 @no_type_check
 def scan(
     task, x, given, spectrum, state, reset, seen, before, y, final, total, slope, slope_total,
@@ -358,7 +359,7 @@ def scan(
     restore_denormals(control)
 
 
-@compiled
+@inner
 @no_type_check
 def to_spectrum(task, x, out, batch, frame, across, along, work_size):
     """One task of rfft2: x (B H W C,), out (B C H Wf 2,) pairs of reals."""
@@ -378,7 +379,7 @@ def to_spectrum(task, x, out, batch, frame, across, along, work_size):
     restore_denormals(control)
 
 
-@compiled
+@inner
 @no_type_check
 def to_space(task, spectrum, y, batch, frame, across, along, work_size):
     """One task of irfft2: spectrum (B C H Wf 2,) pairs of reals, y (B H W C,)."""

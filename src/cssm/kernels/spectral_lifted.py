@@ -8,7 +8,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from cssm.shared.compiled import compiled
+from cssm.shared.compiled import inner
 from cssm.shared.spectral import MEAN, SLOPES
 
 from .fft_cpu import inlined
@@ -38,7 +38,7 @@ def tasks(batch: int, channels: int, double: bool) -> int:
     return batch * -(-channels // (BYTES // (8 if double else 4)))
 
 
-@compiled
+@inner
 @no_type_check
 def owned(like, task, channels, frequencies):
     """The batch row of a task, its first channel, the channels in use, and where each lane's spectrum begins: lanes not
@@ -53,7 +53,7 @@ def owned(like, task, channels, frequencies):
     return row, first, used, begins
 
 
-@compiled
+@inner
 @no_type_check
 def ask_for(inputs, first, frames, apart):
     """Ask for a line of every channel and frame while the lines before it are worked on: more streams than the
@@ -79,7 +79,7 @@ def written(inputs, at, skip, W, few, apart):
     return join(re, im), join(re2, im2)
 
 
-@compiled
+@inner
 @no_type_check
 def lifted(
     task, inputs, lift, spectrum, state, final, total, slope, slope_total,
@@ -142,7 +142,7 @@ def lifted(
     restore_denormals(control)
 
 
-@compiled
+@inner
 @no_type_check
 def lifted_adjoint(
     task, inputs, spectrum, last, given, before, products, batch, steps, few, channels, frequencies, kind

@@ -10,7 +10,7 @@ from typing import no_type_check
 import numpy as np
 from numba import carray  # pyright: ignore[reportPrivateImportUsage]
 
-from cssm.shared.compiled import compiled
+from cssm.shared.compiled import inner
 from cssm.shared.spectral import CELLS, CELLS_BACK, LIFTED, LIFTED_ADJOINT, NUMBERS, SCAN, TO_SPACE, TO_SPECTRUM
 
 from . import xla_cpu
@@ -22,27 +22,27 @@ from .xla_cpu import bytes_at, complex_at, data_of, dim_of, ints_at, operand, re
 SINGLE, DOUBLE = np.float32(0), np.float64(0)
 
 
-@compiled
+@inner
 @no_type_check
 def _reals(buffer, like):
     """An array of real numbers, or of none, of the precision of `like`."""
     return carray(real_at(data_of(buffer), like), (size_of(buffer),))
 
 
-@compiled
+@inner
 @no_type_check
 def _pairs(buffer, like):
     """An array of complex numbers, as pairs of reals."""
     return carray(real_at(data_of(buffer), like), (2 * size_of(buffer),))
 
 
-@compiled
+@inner
 @no_type_check
 def _numbers(frame):
     return carray(ints_at(data_of(operand(frame, 0))), (NUMBERS,))
 
 
-@compiled
+@inner
 @no_type_check
 def _plan(frame, first, like):
     """Stages, rotations and places."""
@@ -54,7 +54,7 @@ def _plan(frame, first, like):
     )
 
 
-@compiled
+@inner
 @no_type_check
 def _scan(frame, task, like):
     numbers, x, state, reset = _numbers(frame), operand(frame, 1), operand(frame, 4), operand(frame, 5)
@@ -70,7 +70,7 @@ def _scan(frame, task, like):
     return 1
 
 
-@compiled
+@inner
 @no_type_check
 def _to_spectrum(frame, task, like):
     x, owner = operand(frame, 1), operand(frame, 4)
@@ -82,7 +82,7 @@ def _to_spectrum(frame, task, like):
     return 1
 
 
-@compiled
+@inner
 @no_type_check
 def _to_space(frame, task, like):
     y, owner = result(frame, 0), operand(frame, 4)
@@ -94,7 +94,7 @@ def _to_space(frame, task, like):
     return 1
 
 
-@compiled
+@inner
 @no_type_check
 def _lifted(frame, task, like):
     """Operands: numbers, lift, inputs, spectrum, state; results: final, total, slope, slope_total."""
@@ -108,7 +108,7 @@ def _lifted(frame, task, like):
     return 1
 
 
-@compiled
+@inner
 @no_type_check
 def _lifted_adjoint(frame, task, like):
     """Operands: numbers, given, inputs, spectrum, last; results: before, products."""
@@ -122,26 +122,26 @@ def _lifted_adjoint(frame, task, like):
     return 1
 
 
-@compiled
+@inner
 @no_type_check
 def _frame_of(x, state):
     """Frames, and (H, W, C)."""
     return dim_of(x, 1), (dim_of(x, 2), dim_of(x, 3), dim_of(state, 2))
 
 
-@compiled
+@inner
 @no_type_check
 def _counts(numbers):
     return numbers[7], numbers[8], numbers[9], numbers[10], numbers[11], numbers[12]
 
 
-@compiled
+@inner
 @no_type_check
 def _marks(buffer):
     return carray(bytes_at(data_of(buffer)), (size_of(buffer),))
 
 
-@compiled
+@inner
 @no_type_check
 def _cells(frame, task, like):
     """Operands: numbers, x, planes, gates, state, statics, the plans, reset, constants; results: y, final, starts."""
@@ -157,7 +157,7 @@ def _cells(frame, task, like):
     return 1
 
 
-@compiled
+@inner
 @no_type_check
 def _cells_back(frame, task, like):
     """Operands: numbers, x, planes, gates, last, statics, the plans, reset, constants, starts, given; results: those of

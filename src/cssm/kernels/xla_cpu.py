@@ -11,6 +11,8 @@ Layout of the frame: xla/ffi/api/c_api.h, 0.x. Source: the documentation of XLA'
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, no_type_check
 
 import llvmlite.binding
@@ -19,7 +21,7 @@ from llvmlite import ir
 from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
 
-from cssm.shared.compiled import callback, compiled
+from cssm.shared.compiled import callback, inner
 from cssm.shared.threads import usable_threads
 
 KERNELS = 8
@@ -128,44 +130,44 @@ def fetch_add(typingctx, address, amount):
     return types.int64(types.int64, types.int64), generate
 
 
-@compiled
+@inner
 @no_type_check
 def _word(address):
     return carray(words_at(address), (1,))[0]
 
 
-@compiled
+@inner
 @no_type_check
 def buffer_of(frame, result, index):
     """The address of the buffer of an operand, or of a result."""
     return _word(_word(frame + (RESULTS if result else OPERANDS)) + 8 * index)
 
 
-@compiled
+@inner
 @no_type_check
 def operand(frame, index):
     return buffer_of(frame, False, index)
 
 
-@compiled
+@inner
 @no_type_check
 def result(frame, index):
     return buffer_of(frame, True, index)
 
 
-@compiled
+@inner
 @no_type_check
 def data_of(buffer):
     return _word(buffer + DATA)
 
 
-@compiled
+@inner
 @no_type_check
 def dim_of(buffer, axis):
     return _word(_word(buffer + DIMS) + 8 * axis)
 
 
-@compiled
+@inner
 @no_type_check
 def size_of(buffer):
     size = 1
@@ -174,13 +176,13 @@ def size_of(buffer):
     return size
 
 
-@compiled
+@inner
 @no_type_check
 def dtype_of(buffer):
     return carray(ints_at(buffer + 16), (1,))[0]
 
 
-@compiled
+@inner
 @no_type_check
 def _in_large_pages(buffer):
     """Ask for pages of 2 MiB where the memory of a large result is new: one fault in place of 512."""
@@ -194,7 +196,7 @@ def _in_large_pages(buffer):
 # A call under way, seven words: the next task, tasks, those done, who holds it, the kernel, the frame, failures.
 
 
-@compiled
+@inner
 @no_type_check
 def _work(call):
     """Take tasks until none is left; then let go of the call."""
@@ -211,7 +213,7 @@ def _work(call):
     return 0
 
 
-@compiled
+@inner
 @no_type_check
 def _run(frame, kernel, tasks):
     """All tasks, with helpers of XLA's pool where there are any; how many failed."""
@@ -242,7 +244,7 @@ def _run(frame, kernel, tasks):
     return failed
 
 
-@compiled
+@inner
 @no_type_check
 def _error(frame, code, text):
     api = _word(frame + 16)
@@ -251,7 +253,7 @@ def _error(frame, code, text):
     return _call1(_word(api + 48), np.int64(argument.ctypes.data))
 
 
-@compiled
+@inner
 @no_type_check
 def _describe(frame):
     """XLA asks for the version at registration: whether this call is that question, answered."""
@@ -271,7 +273,7 @@ NO_KERNEL = np.frombuffer(
 FAILED = np.frombuffer(b"cssm: a compiled kernel failed: memory ran out\0", np.uint8)
 
 
-@compiled
+@inner
 @no_type_check
 def _handle(frame):
     if _describe(frame):
@@ -308,6 +310,17 @@ def enter(number: int, double: bool, task: Any) -> None:
         function = callback(types.int64(types.int64, types.int64), task)
         _kept.append(function)
         _table[place] = function.address
+
+
+@contextmanager
+def limited_to(threads: int) -> Iterator[None]:
+    """Kernels called inside take at most so many threads; their number at other times is that of the process."""
+    before = _table[0]
+    _table[0] = min(threads, before)
+    try:
+        yield
+    finally:
+        _table[0] = before
 
 
 def address_of(number: int, double: bool) -> int:

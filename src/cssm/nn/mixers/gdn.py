@@ -1,7 +1,7 @@
 """GDN: the gated delta rule on spectra, a small matrix memory per head and spatial frequency.
 
-u_t = silu(4-frame causal depthwise conv of dwconv_3x3(x)); q, k, v = rfft2(Dense(u_t)), split into heads of d
-channels; k has norm 1 over d at every frequency. Per head and frequency, S is d x d:
+u_t = silu(4-frame causal depthwise conv of dwconv_3x3(x)); q, k, v = rfft2(Dense(u_t)), split into N heads
+of d channels n, N + n, ...; k has norm 1 over d at every frequency. Per head and frequency, S is d x d:
 S_t = alpha_t W S_{t-1} (I - beta_t k k^H) + beta_t v k^H, o_t = S_t q_t; y_t = Dense(RMSNorm(irfft2 o) silu(Dense x)).
 W = rho z / (1 + |z|) is the spectrum of a learned kernel per head; alpha in [0.1, 0.99] and beta in (0, 1) per head
 come from the spatial mean of the frame. With alpha = W = beta = 1, S k = v after the write: the memory recalls.
@@ -23,17 +23,16 @@ from flax import nnx
 from cssm.core.errors import UsageError
 from cssm.core.typing import Complex, Float, Frame, Grid, Video
 from cssm.ops import delta_static, kernel_spectrum, stable_spectrum
-from cssm.ops.delta import delta_step
+from cssm.ops.cell import EPSILON, cell_scan, cell_step
+from cssm.ops.cell import delta as delta_cell
 from cssm.ops.spectral import to_space, to_spectrum
 
 from ..mixer import MIXERS, Mixer, repeat_frame, select
 from ..parts.dense import Dense
 from ..shared.bounds import decay_bound, dense_bound, spectrum_bound
 from ..shared.causal_conv import CausalConv, DepthwiseConv
-from ..shared.frames import scan_frames
 from ..shared.spectral import checked_margin, initial_kernel
 
-EPSILON = 1e-9  # of |k|^2, relative to the H W of a spectrum of unit variance
 LEAST, MOST = 0.1, 0.99  # alpha
 
 
@@ -87,18 +86,18 @@ class GDN(Mixer):
 
     def _step(self, state: GDNState, x: Frame) -> tuple[GDNState, Frame]:
         past, u = self.time_conv.step(state.past, self.space_conv(x))
-        memory, y = self._advance(self.gain(x.shape[1:3]), state.memory, (x, jax.nn.silu(u)))
-        return GDNState(past, memory), y
+        memory, field = cell_step(self.cell, *self._parts(x, jax.nn.silu(u)), _to_cell(state.memory))
+        return GDNState(past, self._from_cell(memory)), self.output(x, field)
 
     def _scan(self, state: GDNState, x: Video, *, reset=None, readout="all") -> tuple[GDNState, Video | Frame]:
         past, u = self.convolved(state.past, x, reset)
-        gain = self.gain(x.shape[2:4])
-        advance = lambda memory, now: self._advance(gain, memory, now, shown=readout != "last")  # noqa: E731
-        memory, y = scan_frames(advance, state.memory, (x, u), reset)
+        options = {"reset": reset, "readout": "none" if readout == "last" else "all"}
+        memory, field = cell_scan(self.cell, *self._parts(x, u), _to_cell(state.memory), **options)
+        after = GDNState(past, self._from_cell(memory))
         if readout == "last":
-            q = self.projections(u[:, -1])[0]
-            return GDNState(past, memory), self.output(x[:, -1], jnp.einsum("bnijhw,bnjhw->bnihw", memory, q))
-        return GDNState(past, memory), select(y, readout)
+            o = jnp.einsum("bnijhw,bnjhw->bnihw", after.memory, self.projections(u[:, -1])[0])
+            return after, self.output(x[:, -1], self.field(o, x.shape[3]))
+        return after, select(self.output(x, field), readout)
 
     def _static(self, state: GDNState, x: Frame, steps: int) -> tuple[GDNState, Frame]:
         """Frame by frame while the convolution still sees the past, then in closed form."""
@@ -109,22 +108,22 @@ class GDN(Mixer):
         u = self.convolved(state.past, x[:, None], None)[1][:, 0]
         options = {"gain": self.gain(x.shape[1:3]), "state": state.memory, "steps": steps - first}
         memory, o = delta_static(*self.projections(u), *self.gates(x), **options)
-        return GDNState(state.past, memory), self.output(x, o)
+        return GDNState(state.past, memory), self.output(x, self.field(o, x.shape[2]))
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """The bound of the module's docstring, with every layer's gain for v; entries of past frames too."""
         past = self.space_conv.bound(input_bound)
         u = self.time_conv.bound(past)  # |silu(u)| <= |u|
-        v = spectrum_bound(grid, dense_bound(self.qkv, u)[2 * self.channels :]).reshape(self.heads, -1)
-        norm, gain = np.sqrt(np.square(v).sum(1)), np.abs(np.asarray(self.gain(grid))).max((1, 2))
+        v = spectrum_bound(grid, dense_bound(self.qkv, u)[2 * self.channels :]).reshape(-1, self.heads)
+        norm, gain = np.sqrt(np.square(v).sum(0)), np.abs(np.asarray(self.gain(grid))).max((1, 2))
         return float(max(past.max(), decay_bound(norm, MOST * gain)))
 
     def projections(self, u):
         """q, k, v (..., heads, d, H, Wf) of u (..., H, W, C); q is scaled so that o does not depend on H W."""
         pixels = u.shape[-3] * u.shape[-2]
         spectra = to_spectrum(self.qkv(u))
-        split = spectra.reshape(*spectra.shape[:-3], 3, self.heads, -1, *spectra.shape[-2:])
-        q, k, v = jnp.moveaxis(split, -5, 0)
+        split = spectra.reshape(*spectra.shape[:-3], 3, -1, self.heads, *spectra.shape[-2:])
+        q, k, v = jnp.moveaxis(jnp.swapaxes(split, -4, -3), -5, 0)
         norm = jnp.square(k.real) + jnp.square(k.imag)
         return q * pixels**-0.5, k * jax.lax.rsqrt(norm.sum(-3, keepdims=True) + EPSILON * pixels), v
 
@@ -134,18 +133,42 @@ class GDN(Mixer):
         alpha, beta = jnp.split(jax.nn.sigmoid(logits), 2, -1)
         return LEAST + (MOST - LEAST) * alpha, beta
 
-    def _advance(self, gain, memory, now, shown=True):
-        """One frame x, convolved to u: the memory after it, and y."""
-        x, u = now
-        memory, o = delta_step(*self.projections(u), *self.gates(x), gain=gain, state=memory)
-        return memory, self.output(x, o) if shown else None
+    @property
+    def cell(self):
+        return delta_cell(self.channels // self.heads)
+
+    def _parts(self, x, u):
+        """What comes in, planes, gates and statics of the cell, for frames x (..., H, W, C), convolved to u."""
+        gates = jnp.stack(self.gates(x), -2)
+        height, width = x.shape[-3:-1]
+        return (
+            self.qkv(u),
+            jnp.zeros((*x.shape[:-3], 0, height, width // 2 + 1)),
+            gates,
+            self.gain((height, width))[None],
+        )
+
+    def _from_cell(self, states):
+        """(B, heads, d, d, H, Wf) of states of the cell."""
+        d = self.channels // self.heads
+        return jnp.moveaxis(states.reshape(states.shape[0], d, d, *states.shape[2:]), 3, 1)
 
     def convolved(self, past, x, reset):
         """u of a clip x (B, T, H, W, C), and the frames to remember."""
         past, u = self.time_conv.scan(past, self.space_conv(x), reset)
         return past, jax.nn.silu(u)
 
-    def output(self, x, o):
-        """o (..., heads, d, H, Wf) and x (..., H, W, C) give y."""
-        field = to_space(o.reshape(*o.shape[:-4], self.channels, *o.shape[-2:]), x.shape[-2])
+    def field(self, o, width: int):
+        """o (..., heads, d, H, Wf) over space, (..., H, W, C)."""
+        o = jnp.swapaxes(o, -4, -3)
+        return to_space(o.reshape(*o.shape[:-4], self.channels, *o.shape[-2:]), width)
+
+    def output(self, x, field):
+        """The field that was read, and x (..., H, W, C), give y."""
         return self.out(self.norm(field).astype(x.dtype) * jax.nn.silu(self.gate(x)))
+
+
+def _to_cell(memory):
+    """(B, heads, d, d, H, Wf) as states of the cell, (B, d d, heads, H, Wf)."""
+    memory = jnp.moveaxis(memory, 1, 3)
+    return memory.reshape(memory.shape[0], -1, *memory.shape[3:])

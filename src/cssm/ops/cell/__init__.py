@@ -13,14 +13,17 @@ from cssm.shared.cell import blocks
 from cssm.shared.radix_plan import FULL
 
 from ..spectral.native_call import why_not, why_not_picked
-from .cells import EPSILON, Cell, delta, gated, opponent
+from .cells import EPSILON, Cell, convolution, delta, gated, opponent
 from .native import native
 from .plain import frame, plain
 
 IMPLEMENTATIONS = {"native": native, "plain": plain}
 READOUTS = ("all", "mean", "none")
 
-__all__ = ["EPSILON", "IMPLEMENTATIONS", "Cell", "cell_explain", "cell_scan", "cell_step", "delta", "gated", "opponent"]
+__all__ = [
+    "EPSILON", "IMPLEMENTATIONS", "Cell", "cell_explain", "cell_scan", "cell_step", "convolution", "delta", "gated",
+    "opponent", "why_plain",
+]  # fmt: skip
 
 
 def cell_scan(
@@ -34,7 +37,7 @@ def cell_scan(
     reset: Reset | None = None,
     readout: str = "all",
     implementation: str | None = None,
-) -> tuple[Complex[Any, "b s c h wf"], Float[Any, "b *t h w oc"] | None]:
+) -> tuple[Complex[Any, "b s c h wf"], Any]:
     """A cell over the frames of a clip.
 
     Args:
@@ -50,8 +53,8 @@ def cell_scan(
       (state, y): after the last frame; (B, T, H, W, O C), (B, H, W, O C) for the mean, None for none.
 
     Raises:
-      ShapeError: arrays that do not fit the cell. UsageError: an unknown readout or implementation, or one that cannot run
-        here.
+      ShapeError: arrays that do not fit the cell. UsageError: an unknown readout or implementation, or one that cannot
+        run here.
 
     >>> clip, planes = jnp.ones((1, 3, 4, 4, 2)), jnp.full((1, 3, 3, 4, 3), 0.5)
     >>> statics, state = jnp.ones((1, 2, 4, 3), complex), jnp.zeros((1, 1, 2, 4, 3), complex)
@@ -64,7 +67,8 @@ def cell_scan(
         raise UsageError(f"unknown readout {readout!r} of cell_scan: use {', '.join(READOUTS)}")
     if implementation not in (None, *IMPLEMENTATIONS):
         raise UsageError(f"unknown implementation {implementation!r} of cell_scan: use native or plain")
-    reason = why_not(*x.shape[2:4]) if implementation == "native" else _why_not_picked(x, state)
+    (height, width), channels = x.shape[2:4], state.shape[2]
+    reason = why_not(height, width) if implementation == "native" else why_plain(height, width, channels, state.dtype)
     if implementation == "native" and reason is not None:
         raise UsageError(f"implementation='native' of cell_scan cannot run here: {reason}; leave it out")
     if implementation == "plain" or reason is not None or 0 in x.shape:
@@ -91,14 +95,15 @@ def cell_explain(x: Float[Any, "b t h w ic"], state: Complex[Any, "b s c h wf"])
     >>> cell_explain(jnp.ones((1, 3, 4, 131, 2)), jnp.ones((1, 1, 2, 4, 66), complex))
     'plain: the width 131 has a prime factor above 127'
     """
-    reason = _why_not_picked(x, state)
+    reason = why_plain(x.shape[2], x.shape[3], state.shape[2], state.dtype)
     return "native: a CPU, the spectra never leave the cache" if reason is None else f"plain: {reason}"
 
 
-def _why_not_picked(x, state) -> str | None:
-    channels, double = state.shape[2], state.dtype == jnp.complex128
+def why_plain(height: int, width: int, channels: int, dtype: Any) -> str | None:
+    """Why the compiled kernel is not picked for frames of H x W pixels and states of C channels; None where it is."""
+    double = jnp.finfo(dtype).dtype == jnp.float64
     lanes = 8 if double else 16
-    reason = why_not_picked(*x.shape[2:4], lanes, state.dtype)
+    reason = why_not_picked(height, width, lanes, dtype)
     if reason is None and channels < FULL * lanes * blocks(channels, double):
         reason = f"{channels} channels fill less than half of their vectors of {lanes}"
     return reason

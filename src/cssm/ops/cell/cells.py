@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from cssm.shared.cell import DELTA, GATED, OPPONENT, Counts, counts
+from cssm.shared.cell import CONVOLUTION, DELTA, GATED, OPPONENT, Counts, counts
 
 from ..delta.sequential import advance as delta_advance
 from ..delta.sequential import apply
@@ -60,6 +60,15 @@ def delta(width: int) -> Cell:
     return Cell(DELTA, _delta, width=width)
 
 
+def convolution() -> Cell:
+    """Y = K X: no state, every frame on its own."""
+    return Cell(CONVOLUTION, _convolution)
+
+
+def _convolution(statics, states, inputs, planes, gates, constants):
+    return states, statics * inputs
+
+
 def _gated(statics, states, inputs, planes, gates, constants):
     decay, write, read = (planes[:, i, None, None] for i in range(3))
     states = statics[:1] * (decay * states) + write * inputs
@@ -83,7 +92,7 @@ def _opponent(statics, states, inputs, planes, gates, constants):
 
 
 def _delta(statics, states, inputs, planes, gates, constants):
-    few = int(round(states.shape[1] ** 0.5))
+    few = round(states.shape[1] ** 0.5)
     q, k, v = (jnp.moveaxis(inputs[:, i * few : (i + 1) * few], 1, 2) for i in range(3))  # b n d h wf
     flat = lambda a: a.reshape(*a.shape[:-2], -1)  # noqa: E731
     q, k, v, gain = flat(q), flat(k), flat(v), flat(statics[0])

@@ -104,7 +104,7 @@ def _gradient(cell: Cell, shown: bool):
         operands = [*_operands(cell, x, planes, gates, last, statics, reset), starts, y]
         dx, of_planes, of_gates, of_statics, before = call_tasks(CELLS_BACK, batch * tasks, flags, operands, results)
         of_planes = of_planes.sum(1) * weight[:, None, None]
-        return dx, of_planes, of_gates, of_statics, before
+        return [dx, of_planes, of_gates, of_statics, before]
 
     back = batched(kernel, shared=(3, 8))
 

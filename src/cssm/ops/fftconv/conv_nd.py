@@ -12,6 +12,7 @@ from cssm.core.typing import Float
 from cssm.shared.fft_plan import SPATIAL_STRATEGIES, choose_spatial_strategy, reach, spatial_lengths
 from cssm.shared.fft_shapes import check_direct, check_real, check_spatial, check_strategy
 
+from ..cell import cell_scan, convolution, why_plain
 from .ssm import real_precision
 from .strategies import over_batch
 
@@ -77,7 +78,8 @@ def fft_conv_nd(
     if strategy is None:
         batch, *grid, channels = x.shape
         on_cpu = jax.default_backend() == "cpu"
-        strategy = choose_spatial_strategy("jax", batch, grid, channels, kernel.shape[1:], boundary, on_cpu=on_cpu)
+        rates = "jax compiled" if _compiles(x, kernel, boundary) else "jax"
+        strategy = choose_spatial_strategy(rates, batch, grid, channels, kernel.shape[1:], boundary, on_cpu=on_cpu)
     if strategy == "direct":
         check_direct("fft_conv_nd", x.shape, kernel.shape, boundary)
     precision = real_precision(x, kernel)
@@ -91,12 +93,30 @@ def _fft(x, kernel, boundary):
     lengths = spatial_lengths(grid, kernel.shape[1:], boundary)
     spectrum = jnp.fft.rfftn(_place(kernel, grid, lengths, boundary), axes=axes)
     inside = tuple(slice(n) for n in grid)
+    if _compiles(x, kernel, boundary):
+        return _compiled(x, spectrum, lengths)[:, *inside]
 
     def convolve(frame):
         image = jnp.fft.rfftn(jnp.moveaxis(frame, -1, 0), s=lengths, axes=axes)
         return jnp.moveaxis(jnp.fft.irfftn(image * spectrum, s=lengths, axes=axes)[:, *inside], 0, -1)
 
     return over_batch(convolve, x, x.shape[-1] * prod(lengths) // 2)
+
+
+def _compiles(x, kernel, boundary) -> bool:
+    """Whether the compiled kernel is picked: images, and what it wants of them."""
+    lengths = spatial_lengths(x.shape[1:-1], kernel.shape[1:], boundary)
+    return len(lengths) == 2 and why_plain(*lengths, x.shape[-1], real_precision(x, kernel)) is None
+
+
+def _compiled(x, spectrum, lengths):
+    """Frames filled up to `lengths` with zeros, convolved by the compiled cell, which reads and writes them once."""
+    around = [(0, length - n) for n, length in zip(x.shape[1:-1], lengths, strict=True)]
+    x = jnp.pad(x, [(0, 0), *around, (0, 0)])[:, None]
+    batch, channels, half = x.shape[0], x.shape[-1], spectrum.shape[-2:]
+    planes, gates = jnp.zeros((batch, 1, 0, *half), x.dtype), jnp.zeros((batch, 1, 0, channels), x.dtype)
+    state = jnp.zeros((batch, 0, channels, *half), spectrum.dtype)
+    return cell_scan(convolution(), x, planes, gates, spectrum[None], state)[1][:, 0]
 
 
 def _place(kernel, grid, lengths, boundary):
