@@ -40,8 +40,7 @@ def _run(cell, shown, *arrays):
 
 
 def _forward(cell, shown, *arrays):
-    steps = arrays[0].shape[1]
-    y, final, starts = _cells(cell, shown, math.isqrt(steps - 1) + 1)(*arrays)
+    y, final, starts = _kept(cell, shown)(*arrays)
     return (final, y), (arrays, starts)
 
 
@@ -51,6 +50,32 @@ def _backward(cell, shown, saved, cotangents):
 
 
 _run.defvjp(_forward, _backward)
+
+
+@cache
+def _kept(cell: Cell, shown: bool):
+    """y, final and the states that the gradient starts from; differentiated as `plain`, where those lead nowhere."""
+
+    def run(*arrays):
+        return tuple(_cells(cell, shown, _segment(arrays[0].shape[1]))(*arrays))
+
+    def slow(*arrays):
+        y, final, starts = (jnp.zeros(a.shape, a.dtype) for a in jax.eval_shape(run, *arrays))
+        out = _plainly(cell, shown, *arrays)
+        return (out[1] if shown else y), out[0], starts
+
+    return with_gradient_of(slow, run)
+
+
+def _segment(steps: int) -> int:
+    return math.isqrt(steps - 1) + 1
+
+
+def _plainly(cell, shown, x, planes, gates, statics, state, reset):
+    """`plain` on what the kernel is given."""
+    place = plan(x.shape[2], bool(state.dtype == np.complex128)).place
+    planes, marks = jnp.moveaxis(planes, 2, -1)[..., place, :], reset if reset.size else None
+    return plain(cell, x, planes, gates, statics, state, marks, "all" if shown else "none", transforms=OWN)
 
 
 @cache
@@ -99,8 +124,7 @@ def _gradient(cell: Cell, shown: bool):
             like(x.shape, real), like((batch, tasks, *planes.shape[1:]), real), like(gates.shape, real),
             like((batch, *statics.shape), last.dtype), like(last.shape, last.dtype),
         ]  # fmt: skip
-        segment = math.isqrt(steps - 1) + 1
-        flags = (cell.kind, cell.width, int(shown), segment, work_size(height, width), *cell.counts)
+        flags = (cell.kind, cell.width, int(shown), _segment(steps), work_size(height, width), *cell.counts)
         operands = [*_operands(cell, x, planes, gates, last, statics, reset), starts, y]
         dx, of_planes, of_gates, of_statics, before = call_tasks(CELLS_BACK, batch * tasks, flags, operands, results)
         of_planes = of_planes.sum(1) * weight[:, None, None]
@@ -110,10 +134,7 @@ def _gradient(cell: Cell, shown: bool):
 
     def slow(x, planes, gates, statics, state, reset, starts, final, y):
         def again(x, planes, gates, statics, state):
-            place = plan(x.shape[2], bool(state.dtype == np.complex128)).place
-            planes = jnp.moveaxis(planes, 2, -1)[..., place, :]
-            marks = reset if reset.size else None
-            out = plain(cell, x, planes, gates, statics, state, marks, "all" if shown else "none", transforms=OWN)
+            out = _plainly(cell, shown, x, planes, gates, statics, state, reset)
             return out if shown else out[:1]
 
         return jax.vjp(again, x, planes, gates, statics, state)[1]((final, y) if shown else (final,))
