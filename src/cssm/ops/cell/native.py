@@ -60,7 +60,7 @@ def _kept(cell: Cell, shown: bool):
         return tuple(_cells(cell, shown, _segment(arrays[0].shape[1]))(*arrays))
 
     def slow(*arrays):
-        y, final, starts = (jnp.zeros(a.shape, a.dtype) for a in jax.eval_shape(run, *arrays))
+        y, _, starts = (jnp.zeros(a.shape, a.dtype) for a in jax.eval_shape(run, *arrays))
         out = _plainly(cell, shown, *arrays)
         return (out[1] if shown else y), out[0], starts
 
