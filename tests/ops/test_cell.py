@@ -51,6 +51,11 @@ def slopes(run, name, readout, arrays, reset):
     return jax.jit(jax.value_and_grad(call, argnums=(0, 1, 2, 3, 4), has_aux=True))(*arrays)
 
 
+def gradient(name, run, *arrays):
+    *arrays, reset = arrays
+    return jax.grad(lambda *a: loss(run, CELLS[name], reset, "all", *a)[0], argnums=(0, 1, 2, 3, 4))(*arrays)
+
+
 def near(found, expected, tolerance):
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         scale = float(jnp.abs(other).max()) if other.size else 0
@@ -91,24 +96,27 @@ def test_a_reset_forgets_even_a_poisoned_past(name):
 
 
 @pytest.mark.parametrize("name", ["gated", "opponent", "delta"])
-def test_vmap_and_second_derivatives(x64, name):
+def test_vmap(x64, name):
     arrays, reset = arguments(name, (4, 3, 4, 5, 2))
     several = tuple(a if i == 3 else a.reshape(2, 2, *a.shape[1:]) for i, a in enumerate((*arrays, reset)))
-
-    def gradient(run, *arrays):
-        *arrays, reset = arrays
-        return jax.grad(lambda *a: loss(run, CELLS[name], reset, "all", *a)[0], argnums=(0, 1, 2, 3, 4))(*arrays)
 
     for axes in ((0, 0, 0, None, 0, 0), (None, 0, 0, None, None, None), (0, 0, 0, 0, 0, 0)):
         given = [
             jnp.stack([a, a / 2]) if i == 3 and axis == 0 else a if i == 3 or axis == 0 else a[0]
             for i, (axis, a) in enumerate(zip(axes, several, strict=True))
         ]
-        found, expected = (jax.vmap(partial(gradient, run), axes)(*given) for run in (native, plain))
+        found, expected = (jax.vmap(partial(gradient, name, run), axes)(*given) for run in (native, plain))
         near(found, expected, 1e-12)
 
+
+@pytest.mark.parametrize(
+    "name", ["opponent", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gated", "delta"))]
+)
+def test_second_derivatives(x64, name):
+    arrays, reset = arguments(name, (2, 3, 4, 5, 2))
+
     def slope(run, x, statics):
-        slopes = gradient(run, x, *arrays[1:3], statics, *arrays[4:], reset)
+        slopes = gradient(name, run, x, *arrays[1:3], statics, *arrays[4:], reset)
         return sum(jnp.sum(jnp.abs(g) ** 2) / g.size for g in slopes if g.size)
 
     found, expected = (jax.grad(partial(slope, run), (0, 1))(arrays[0], arrays[3]) for run in (native, plain))
