@@ -11,9 +11,9 @@ from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Frame, Grid, Video
 
 from .layer import require_streaming
-from .mixer import READOUTS, create_mixer, repeat_frame, require_dt, select
+from .mixer import READOUTS, Control, Mixer, create_mixer, repeat_frame, require_dt, select
 from .parts.activation import activation
-from .parts.downsample import Downsample, strided
+from .parts.downsample import Downsample
 from .parts.drop_path import check_rate, drop_path
 from .parts.mlp import MLP
 from .parts.norm import ChannelNorm, create_norm
@@ -36,16 +36,21 @@ class Block(nnx.Module):
         x <- r + drop_path(gamma * mixer(s)),                  r = x, or r = s with trunk="normalised"
         x <- x + drop_path(gamma' * MLP(LayerNorm(x)))         with mlp_ratio > 0
 
+    With branches=1 there is one residual branch, that of ConvNeXt:
+
+        x <- x + drop_path(gamma' * MLP(LayerNorm(mixer(x))))
+
     trunk="input" is the pre-norm block of ViT, DeiT and ConvNeXt; trunk="normalised" is that of SimpleCSSM, where
     activation and norm stand on the trunk itself. One drop-path draw a sample and branch, shared by all frames.
 
     Args:
-      mixer: registry name. channels: C. grid: (H, W) of the training grid, as it arrives. mixer_options: keyword
+      mixer: registry name, or the mixer itself. channels: C. grid: (H, W) of the training grid, as it arrives. mixer_options: keyword
         arguments of the mixer.
       norm: registry name of the norm before the mixer; the MLP's is a LayerNorm. act: activation on the trunk.
       layer_scale: initial gamma and gamma' (C,), or None for none. drop_path: probability of skipping a branch.
-      mlp_ratio: hidden channels of the MLP per channel; 0 for no MLP.
-      stride: above 1, or with in_channels other than C, a Downsample stands in front. rngs: nnx.Rngs.
+      mlp_ratio: hidden channels of the MLP per channel; 0 for no MLP. branches: 2, or 1 (with an MLP and norm="none").
+      stride: above 1, or with in_channels other than C, a Downsample stands in front, which treats odd grids as
+        `padding` says. rngs: nnx.Rngs.
 
     Raises:
       UnknownNameError: no such mixer or norm. UsageError: an option out of range.
@@ -59,33 +64,38 @@ class Block(nnx.Module):
     """
 
     def __init__(
-        self, mixer: str, channels: int, *, grid: Grid, mixer_options: Mapping[str, Any] | None = None,
+        self, mixer: str | Mixer | Control, channels: int, *, grid: Grid, mixer_options: Mapping[str, Any] | None = None,
         norm: str = "layer", trunk: str = "input", act: str = "none", layer_scale: float | None = None,
-        drop_path: float = 0.0, mlp_ratio: float = 0.0, stride: int = 1, in_channels: int | None = None,
-        rngs: nnx.Rngs,
+        drop_path: float = 0.0, mlp_ratio: float = 0.0, branches: int = 2, stride: int = 1,
+        in_channels: int | None = None, padding: str = "same", rngs: nnx.Rngs,
     ):  # fmt: skip
         if trunk not in TRUNKS:
             raise UsageError(f"unknown trunk {trunk!r}: use {' or '.join(TRUNKS)}")
         if mlp_ratio < 0:
             raise UsageError(f"mlp_ratio is {mlp_ratio}, expected 0 (no MLP) or more")
+        if branches not in (1, 2) or (branches == 1 and not (mlp_ratio and norm == "none" and trunk == "input")):
+            raise UsageError(f"branches is {branches}, expected 2, or 1 with an MLP, norm='none' and trunk='input'")
         activation(act)
-        self.channels, self.mixer_name, self.norm_name, self.stride = channels, mixer, norm, stride
+        self.channels, self.norm_name, self.stride, self.branches = channels, norm, stride, branches
         self.trunk, self.act, self.drop_path = trunk, act, check_rate(drop_path)
         arriving = in_channels or channels
         sampled = stride != 1 or arriving != channels
-        self.downsample = Downsample(arriving, channels, stride, rngs=rngs) if sampled else None
+        self.downsample = Downsample(arriving, channels, stride, padding=padding, rngs=rngs) if sampled else None
         if taken := {"channels", "grid", "rngs"} & set(mixer_options or {}):
             raise UsageError(f"{min(taken)} in mixer_options: the model decides it, leave it out")
-        self.mixer = create_mixer(mixer, channels=channels, grid=self.grid(grid), rngs=rngs, **(mixer_options or {}))
+        self.mixer_name = mixer if isinstance(mixer, str) else type(mixer).__name__
+        if isinstance(mixer, str):
+            mixer = create_mixer(mixer, channels=channels, grid=self.grid(grid), rngs=rngs, **(mixer_options or {}))
+        self.mixer: Any = mixer
         self.norm = create_norm(norm, channels)
-        self.layer_scale = _scale(layer_scale, channels)
+        self.layer_scale = _scale(layer_scale, channels) if branches == 2 else None
         self.mlp = MLP(channels, mlp_ratio, rngs=rngs) if mlp_ratio else None
         self.mlp_norm = ChannelNorm(channels, rngs=rngs) if mlp_ratio else None
         self.mlp_layer_scale = _scale(layer_scale, channels) if mlp_ratio else None
 
     def grid(self, grid: Grid) -> Grid:
         """The grid of the mixer and of the output, for input of (H, W)."""
-        return strided(grid, self.stride)
+        return grid if self.downsample is None else self.downsample.grid(grid)
 
     def lifts(self, readout: str) -> bool:
         """Whether a call with that readout takes lift: only the mixer stands between input and output."""
@@ -119,6 +129,9 @@ class Block(nnx.Module):
         if self.mixer.recurrent and self._before_mlp(readout) != "all":
             state = self.mixer.init_state(x.shape[0], x.shape[1:3])
             return self._leave(trunk, self.mixer.static(state, seen, steps, readout=readout)[1], key)
+        if self.mixer.frame_wise:  # a repeated frame gives the same y again
+            y = self._mixed((), trunk[:, None], seen[:, None], "last", key=key)[1]
+            return repeat_frame(y, steps) if readout == "all" else y
         state, clip, trunk = self._no_past(x, arrived=True), repeat_frame(seen, steps), repeat_frame(trunk, steps)
         return self._mixed(state.mixer, trunk, clip, readout, key=key)[1]
 
@@ -179,9 +192,12 @@ class Block(nnx.Module):
 
     def _leave(self, trunk, y, key=None):
         keys = (None, None) if key is None else jax.random.split(key)
-        x = trunk + drop_path(_scaled(y, self.layer_scale), self.drop_path, keys[0])
         if self.mlp is None or self.mlp_norm is None:
-            return x
+            return trunk + drop_path(_scaled(y, self.layer_scale), self.drop_path, keys[0])
+        if self.branches == 1:
+            y = _scaled(self.mlp(self.mlp_norm(y)), self.mlp_layer_scale)
+            return trunk + drop_path(y, self.drop_path, keys[1])
+        x = trunk + drop_path(_scaled(y, self.layer_scale), self.drop_path, keys[0])
         y = self.mlp(self.mlp_norm(x))
         return x + drop_path(_scaled(y, self.mlp_layer_scale), self.drop_path, keys[1])
 

@@ -38,6 +38,8 @@ class Capabilities:
     """The y of a frame is known when the frame has come. Controls make no such promise."""
     recurrent: ClassVar[bool] = True
     """It carries a state: a Mixer, not a Control."""
+    frame_wise: ClassVar[bool] = False
+    """The y of a frame is a function of that frame alone."""
     takes_dt: ClassVar[bool] = False
     """`step` and `scan` take dt, the step lengths of irregular time: K^dt, by fixed gains."""
     takes_lift: ClassVar[bool] = False

@@ -105,7 +105,7 @@ class SpatialAttention(Control):
     (1, 2, 4, 4, 8)
     """
 
-    turns_inside = learns_grid = True
+    turns_inside = learns_grid = frame_wise = True
 
     def __init__(
         self, channels: int, *, grid: Grid | None = None, heads: int = 4, mlp_ratio: int = 4,

@@ -14,6 +14,7 @@ from cssm.core.typing import Float, Grid
 from .activation import activation
 from .downsample import strided
 from .norm import Norm, create_norm
+from .patches import PatchConv
 
 STEMS: Registry[type["Stem"]] = Registry("stem")
 Pixels = Float[Any, "*axes height width rgb"]
@@ -92,7 +93,7 @@ class Patch(Stem):
         if patch_size < 1:
             raise UsageError(f"patch_size is {patch_size}, expected at least 1")
         self.in_channels, self.stride = in_channels, patch_size
-        self.conv = nnx.Conv(in_channels, channels, (patch_size, patch_size), strides=patch_size, rngs=rngs)
+        self.conv = PatchConv(in_channels, channels, patch_size, rngs=rngs)
 
     def _embed(self, x: Pixels) -> Features:
         return self.conv(x)
