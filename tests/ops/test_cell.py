@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cssm.core.errors import ShapeError, UsageError
-from cssm.ops.cell import cell_explain, cell_scan, cell_step, convolution, delta, gated, opponent
+from cssm.ops.cell import cell_explain, cell_scan, cell_step, convolution, delta, gated, opponent, system
 from cssm.ops.spectral.native_call import without_compiled_kernels
 from cssm.shared.cell import OPPONENT
 
@@ -17,7 +17,7 @@ CELLS = {
     "opponent": opponent(0.9),
     "delta": delta(2),
     "delta of 3": delta(3),
-    "convolution": convolution(),
+    "convolution": convolution(), "system": system(),
 }
 EVERY = pytest.mark.parametrize("name", CELLS)
 native, plain = partial(cell_scan, implementation="native"), partial(cell_scan, implementation="plain")

@@ -8,7 +8,7 @@ m / (H W) (see `cssm.shared.spectral.column_weights`), so that fields need no we
 
 from typing import no_type_check
 
-from cssm.shared.cell import CONVOLUTION, DELTA, GATED, OPPONENT
+from cssm.shared.cell import CONVOLUTION, DELTA, GATED, OPPONENT, SYSTEM
 from cssm.shared.compiled import inner
 
 from .fft_cpu import inlined
@@ -54,6 +54,8 @@ def advance(kind, few, K, P, at, A, constants, Z, S, Y, shown, column, height, s
         _delta(few, K, A, constants, Z, S, Y, shown, column, height, size)
     elif kind == CONVOLUTION and shown:
         _convolution(K, Z, Y, column, height)
+    elif kind == SYSTEM:
+        _system(K, Z, S, Y, shown, column, height, size)
 
 
 @inner
@@ -71,6 +73,8 @@ def retreat(kind, few, K, P, at, A, constants, Z, S, Y, shown, G, slopes, to, DK
         _delta_back(few, K, A, constants, Z, S, Y, shown, G, DK, DA, DZ, column, height, size)
     elif kind == CONVOLUTION:
         _convolution_back(K, Z, Y, shown, DK, DZ, column, height)
+    elif kind == SYSTEM:
+        _system_back(K, Z, S, Y, shown, G, DK, DZ, column, height, size)
 
 
 @inner
@@ -276,3 +280,28 @@ def _convolution_back(K, Z, Y, shown, DK, DZ, column, height):
         g = load(Y, o) if shown else zero(DZ)
         add_to(DK, o, conj(load(Z, o)) * g)
         store(DZ, o, conj(load(K, o)) * g)
+
+
+@inner
+@no_type_check
+def _system(K, Z, S, Y, shown, column, height, size):
+    wide = 2 * lane_count(S)
+    for o in range(column, column + height * wide, wide):
+        s = load(K, o) * load(S, o) + load(K, size + o) * load(Z, o)
+        store(S, o, s)
+        if shown:
+            store(Y, o, s)
+
+
+@inner
+@no_type_check
+def _system_back(K, Z, S, Y, shown, G, DK, DZ, column, height, size):
+    wide = 2 * lane_count(S)
+    for o in range(column, column + height * wide, wide):
+        g = load(G, o)
+        if shown:
+            g = g + load(Y, o)
+        add_to(DK, o, conj(load(S, o)) * g)
+        add_to(DK, size + o, conj(load(Z, o)) * g)
+        store(DZ, o, conj(load(K, size + o)) * g)
+        store(G, o, conj(load(K, o)) * g)

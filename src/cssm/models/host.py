@@ -56,9 +56,7 @@ class Host(Model):
         self.grid: Grid = (grid[0], grid[1])
         self.affine = lifts and act == "none" and not rotary and stem.affine_in_pixels
         # frames that do not see each other: of the last one, no other is needed
-        self.apart = all(
-            block.mixer.frame_wise and block.norm.init_state(1, (1, 1)) == () for block in self.stack.blocks
-        )
+        self.apart = not rotary and all(b.mixer.frame_wise and b.norm.frame_wise for b in self.stack.blocks)
 
     @property
     def num_features(self) -> int:

@@ -1,6 +1,7 @@
 """What everything above the models knows of one: two protocols, a configuration and the module it makes."""
 
 import abc
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -10,6 +11,8 @@ from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Grid
 from cssm.nn.layer import ChecksSizes, check_array
 from cssm.nn.stack import LayerFacts
+
+DEEPEST = 1000  # blocks: each is compiled on its own
 
 
 @runtime_checkable
@@ -82,3 +85,37 @@ def check_input(x, channels: int) -> None:
         )
     if 0 in x.shape[1:]:
         raise ShapeError(f"the input of shape {x.shape} has zero frames or pixels: give at least one")
+
+
+SCHEDULES = ("uniform", "linear")
+
+
+def check_sizes(config: Any, *names: str) -> None:
+    """Raises UsageError unless these fields, and the sides of its grid, are at least 1, and depth at most DEEPEST."""
+    sizes = {"height of the grid": config.grid[0], "width of the grid": config.grid[1]}
+    for name, size in (sizes | {name: getattr(config, name) for name in names}).items():
+        if size < 1:
+            raise UsageError(f"{name} is {size}, expected at least 1")
+    if getattr(config, "depth", 1) > DEEPEST:
+        raise UsageError(f"depth is {config.depth}, expected at most {DEEPEST}")
+
+
+def drop_rates(rate: float, depth: int, schedule: str) -> list[float]:
+    """The drop-path rate of every block.
+
+    Raises:
+      UsageError: an unknown schedule.
+
+    >>> drop_rates(0.2, 3, "linear"), drop_rates(0.2, 2, "uniform")
+    ([0.0, 0.1, 0.2], [0.2, 0.2])
+    """
+    if schedule not in SCHEDULES:
+        raise UsageError(f"unknown drop_path_schedule {schedule!r}: use {' or '.join(SCHEDULES)}")
+    return [rate if schedule == "uniform" else rate * i / max(1, depth - 1) for i in range(depth)]
+
+
+def fitted_to(config: Any, input_shape: tuple[int, ...], outputs: int, *, frames: str) -> Any:
+    """A configuration for images (H, W, C) or clips (T, H, W, C) and that many classes. frames: its field of T."""
+    *steps, height, width, channels = input_shape
+    new = {"grid": (height, width), "in_channels": channels, "num_classes": outputs}
+    return dataclasses.replace(config, **new, **({frames: steps[0]} if steps else {}))

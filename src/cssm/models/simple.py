@@ -24,10 +24,10 @@ from cssm.nn.stack import check_unroll
 from cssm.shared.annotations import check_fields
 
 from .host import Host
+from .model import check_sizes, fitted_to
 from .registry import MODELS
 
 POSITIONS = ("mrope", "none")
-DEEPEST = 1000  # blocks: each is compiled on its own
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,13 +83,7 @@ class SimpleCSSMConfig:
 
     def __post_init__(self):
         check_fields(self)
-        sizes = {"height of the grid": self.grid[0], "width of the grid": self.grid[1]}
-        names = ("embed_dim", "depth", "seq_len", "num_classes", "in_channels")
-        for name, size in (sizes | {name: getattr(self, name) for name in names}).items():
-            if size < 1:
-                raise UsageError(f"{name} is {size}, expected at least 1")
-        if self.depth > DEEPEST:
-            raise UsageError(f"depth is {self.depth}, expected at most {DEEPEST}")
+        check_sizes(self, "embed_dim", "depth", "seq_len", "num_classes", "in_channels")
         if self.position not in POSITIONS:
             raise UsageError(f"unknown position {self.position!r}: use {' or '.join(POSITIONS)}")
         if self.strides and len(self.strides) != self.depth:
@@ -109,9 +103,7 @@ class SimpleCSSMConfig:
         >>> fitted.seq_len, fitted.grid, fitted.num_classes
         (16, (64, 96), 10)
         """
-        *frames, height, width, channels = input_shape
-        new = {"grid": (height, width), "in_channels": channels, "num_classes": outputs}
-        return dataclasses.replace(self, **new, **({"seq_len": frames[0]} if frames else {}))
+        return fitted_to(self, input_shape, outputs, frames="seq_len")
 
 
 MODELS.register("simple")(SimpleCSSMConfig())

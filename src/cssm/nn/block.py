@@ -44,8 +44,8 @@ class Block(nnx.Module):
     activation and norm stand on the trunk itself. One drop-path draw a sample and branch, shared by all frames.
 
     Args:
-      mixer: registry name, or the mixer itself. channels: C. grid: (H, W) of the training grid, as it arrives. mixer_options: keyword
-        arguments of the mixer.
+      mixer: registry name, or the mixer itself. channels: C. grid: (H, W) of the training grid, as it arrives.
+      mixer_options: keyword arguments of the mixer.
       norm: registry name of the norm before the mixer; the MLP's is a LayerNorm. act: activation on the trunk.
       layer_scale: initial gamma and gamma' (C,), or None for none. drop_path: probability of skipping a branch.
       mlp_ratio: hidden channels of the MLP per channel; 0 for no MLP. branches: 2, or 1 (with an MLP and norm="none").
@@ -64,10 +64,10 @@ class Block(nnx.Module):
     """
 
     def __init__(
-        self, mixer: str | Mixer | Control, channels: int, *, grid: Grid, mixer_options: Mapping[str, Any] | None = None,
-        norm: str = "layer", trunk: str = "input", act: str = "none", layer_scale: float | None = None,
-        drop_path: float = 0.0, mlp_ratio: float = 0.0, branches: int = 2, stride: int = 1,
-        in_channels: int | None = None, padding: str = "same", rngs: nnx.Rngs,
+        self, mixer: str | Mixer | Control, channels: int, *, grid: Grid,
+        mixer_options: Mapping[str, Any] | None = None, norm: str = "layer", trunk: str = "input", act: str = "none",
+        layer_scale: float | None = None, drop_path: float = 0.0, mlp_ratio: float = 0.0, branches: int = 2,
+        stride: int = 1, in_channels: int | None = None, padding: str = "same", rngs: nnx.Rngs,
     ):  # fmt: skip
         if trunk not in TRUNKS:
             raise UsageError(f"unknown trunk {trunk!r}: use {' or '.join(TRUNKS)}")
@@ -143,7 +143,8 @@ class Block(nnx.Module):
         Raises:
           UsageError: the mixer is not recurrent, or the norm looks at the whole clip.
         """
-        require_streaming(self.mixer, self.mixer_name)
+        if not self.mixer.frame_wise:
+            require_streaming(self.mixer, self.mixer_name)
         require_streaming(self.norm, self.norm_name)
         return self._fresh(batch, self.grid(grid))
 
@@ -151,7 +152,10 @@ class Block(nnx.Module):
         """One frame (B, H, W, C), dt (B,) after the last one: the state after it, and its output."""
         x = self._arrive(x)
         norm, seen = self.norm.step(state.norm, x)
-        mixer, y = self.mixer.step(state.mixer, seen, dt)
+        if self.mixer.recurrent:
+            mixer, y = self.mixer.step(state.mixer, seen, dt)
+        else:
+            mixer, y = (), self.mixer(seen[:, None])[:, 0]
         return BlockState(norm, mixer), self._leave(seen if self.trunk == "normalised" else x, y)
 
     def scan(self, state: BlockState, x: Arriving, *, readout: str = "all", lift=None, dt=None, key=None):

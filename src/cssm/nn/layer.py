@@ -50,6 +50,8 @@ class Layer(ChecksSizes, nnx.Module, abc.ABC):
     """What it gives for a frame depends on no later frame."""
     recurrent: ClassVar[bool] = True
     """It has `init_state`, `step` and `scan`."""
+    frame_wise: ClassVar[bool] = False
+    """What it gives for a frame depends on that frame alone."""
 
     @abc.abstractmethod
     def init_state(self, batch: int, grid: Grid) -> Any:

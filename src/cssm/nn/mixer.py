@@ -39,7 +39,7 @@ class Capabilities:
     recurrent: ClassVar[bool] = True
     """It carries a state: a Mixer, not a Control."""
     frame_wise: ClassVar[bool] = False
-    """The y of a frame is a function of that frame alone."""
+    """The y of a frame depends on that frame alone."""
     takes_dt: ClassVar[bool] = False
     """`step` and `scan` take dt, the step lengths of irregular time: K^dt, by fixed gains."""
     takes_lift: ClassVar[bool] = False

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-GATED, OPPONENT, DELTA, CONVOLUTION = range(4)
+GATED, OPPONENT, DELTA, CONVOLUTION, SYSTEM = range(5)
 
 
 class Counts(NamedTuple):
@@ -24,7 +24,8 @@ def counts(kind: int, width: int = 1) -> Counts:
     Counts(inputs=6, outputs=2, states=4, statics=1, planes=0, gates=2)
     """
     of_delta = Counts(3 * width, width, width * width, 1, 0, 2)
-    return (Counts(1, 1, 1, 1, 3, 0), Counts(1, 2, 2, 3, 5, 1), of_delta, Counts(1, 1, 0, 1, 0, 0))[kind]
+    others = Counts(1, 1, 1, 1, 3, 0), Counts(1, 2, 2, 3, 5, 1), of_delta, Counts(1, 1, 0, 1, 0, 0)
+    return (*others, Counts(1, 1, 1, 2, 0, 0))[kind]
 
 
 def blocks(channels: int, double: bool) -> int:

@@ -16,37 +16,10 @@ from cssm.core.errors import UsageError
 from cssm.core.typing import Grid, Video
 
 from ..mixer import MIXERS, Control
+from ..parts.attention import Attention
 from ..parts.dense import Dense
 from ..parts.norm import ChannelNorm
-from ..parts.position import interpolate_table, rotary_angles, rotate
-
-
-class Attention(nnx.Module):
-    """Multi-head attention over the tokens of "... n c", with optional rotary angles "... n c/2" on q and k."""
-
-    def __init__(self, channels: int, heads: int, *, rngs: nnx.Rngs):
-        if heads < 1:
-            raise UsageError(f"attention: heads is {heads}, expected at least 1")
-        if channels % (2 * heads):
-            raise UsageError(f"attention: {channels} channels do not split into {heads} heads of even width")
-        self.heads = heads
-        self.qkv = Dense(channels, 3 * channels, rngs=rngs)
-        self.out = Dense(channels, channels, rngs=rngs)
-
-    def __call__(self, x, angles=None):
-        q, k, v = jnp.split(self.qkv(x), 3, -1)
-        if angles is not None:
-            q, k = rotate(q, angles), rotate(k, angles)
-        split = lambda z: z.reshape(*z.shape[:-1], self.heads, -1)  # noqa: E731
-        attend = _attention if q.dtype == jnp.float64 else jax.nn.dot_product_attention
-        y = attend(*(split(z).reshape(-1, *split(z).shape[-3:]) for z in (q, k, v)))
-        return self.out(y.reshape(x.shape))
-
-
-def _attention(q, k, v):
-    """softmax(q k^T / sqrt(d)) v for float64 (B, N, heads, d): JAX's own takes its softmax in float32."""
-    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / q.shape[-1] ** 0.5
-    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), v)
+from ..parts.position import interpolate_table, rotary_angles
 
 
 class Branch(nnx.Module):

@@ -100,6 +100,8 @@ def _differences(full, axes):
 class Identity(Norm):
     """No normalisation."""
 
+    frame_wise = True
+
     def __init__(self, channels: int):
         del channels
 
@@ -113,6 +115,8 @@ class Identity(Norm):
 @NORMS.register("layer")
 class LayerNorm(Norm):
     """Mean and variance over the channels of each pixel of each frame (LayerNorm)."""
+
+    frame_wise = True
 
     def __init__(self, channels: int):
         self.affine = Affine(channels)

@@ -94,6 +94,12 @@ def rotate(x, angles):
     return jnp.stack([even * cos - odd * sin, even * sin + odd * cos], -1).reshape(x.shape)
 
 
+def resample_table(table, grid: Grid):
+    """A learned (H0, W0, C) table, resampled to (H, W, C) by smoothed cubic convolution, as vision transformers do
+    (timm too); itself on its own grid."""
+    return table if table.shape[:2] == grid else jax.image.resize(table, (*grid, table.shape[-1]), "cubic")
+
+
 def interpolate_table(table, grid: Grid):
     """A learned (H0, W0, C) table, bilinearly resized to (H, W, C); itself on its own grid."""
     return table if table.shape[:2] == grid else jax.image.resize(table, (*grid, table.shape[-1]), "linear")

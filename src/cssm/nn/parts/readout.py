@@ -50,7 +50,12 @@ def average(x: Float[Any, "b *axes c"]) -> Float[Any, "b c"]:
     return x.mean(_between(x))
 
 
-POOLS = {"max": largest, "mean": average}
+def first_token(x: Float[Any, "b *axes c"]) -> Float[Any, "b c"]:
+    """The first token of each frame, (B, [T,] 1, N, C), and the mean over frames."""
+    return average(x[..., :1, :])
+
+
+POOLS = {"max": largest, "mean": average, "token": first_token}
 
 
 class Read(NamedTuple):
@@ -65,7 +70,7 @@ class Readout(Layer):
 
     Args:
       frames: "last" reads the last frame, "mean" the mean over frames, "all" pools over time together with space.
-      pool: "max" or "mean" over space.
+      pool: "max" or "mean" over space, or "token": the first place, where a class token stands.
 
     A call reads a whole clip; `step` and `scan` give the logits of the clip up to there.
 
@@ -85,7 +90,7 @@ class Readout(Layer):
         if frames not in FRAMES:
             raise UsageError(f"unknown frame readout {frames!r}: use {', '.join(FRAMES)}")
         if pool not in POOLS:
-            raise UsageError(f"unknown pool {pool!r}: use {' or '.join(POOLS)}")
+            raise UsageError(f"unknown pool {pool!r}: use {', '.join(POOLS)}")
         self.channels, self.frames, self.pool = channels, frames, pool
         self.norm = ChannelNorm(channels, rngs=rngs)
         self.head = Dense(channels, classes, rngs=rngs)
@@ -127,7 +132,7 @@ class Readout(Layer):
             held = jnp.maximum(state.held, largest(full))
             return Read(count, held), self.logits(held)
         mean, rest = jnp.moveaxis(state.held, -1, 0)
-        new = full.mean(1) if self.pool == "max" else full.mean((1, 2, 3))
+        new = full.mean(1) if self.pool == "max" else POOLS[self.pool](full)
         weight = steps / count.reshape(-1, *[1] * (mean.ndim - 1)).astype(full.dtype)
         held = compensated(mean, rest + weight * (new - mean - rest))
         mean = held[..., 0]

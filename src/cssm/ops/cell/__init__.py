@@ -13,7 +13,7 @@ from cssm.shared.cell import blocks
 from cssm.shared.radix_plan import FULL
 
 from ..spectral.native_call import why_not, why_not_picked
-from .cells import EPSILON, Cell, convolution, delta, gated, opponent
+from .cells import EPSILON, Cell, convolution, delta, gated, opponent, system
 from .native import native
 from .plain import frame, plain
 
@@ -22,7 +22,7 @@ READOUTS = ("all", "mean", "none")
 
 __all__ = [
     "EPSILON", "IMPLEMENTATIONS", "Cell", "cell_explain", "cell_scan", "cell_step", "convolution", "delta", "gated",
-    "opponent", "why_plain",
+    "opponent", "system", "why_plain",
 ]  # fmt: skip
 
 
@@ -86,7 +86,10 @@ def cell_step(
     state: Complex[Any, "b s c h wf"],
 ) -> tuple[Complex[Any, "b s c h wf"], Float[Any, "b h w oc"]]:
     """One frame of `cell_scan`: its arguments without the axis of time, and the state and field after it."""
-    return frame(cell, x, planes, gates, statics, state)
+    if why_plain(x.shape[1], x.shape[2], state.shape[2], state.dtype) is not None or 0 in x.shape:
+        return frame(cell, x, planes, gates, statics, state)
+    state, y = native(cell, x[:, None], planes[:, None], gates[:, None], statics, state, None, True)
+    return state, y[:, 0]
 
 
 def cell_explain(x: Float[Any, "b t h w ic"], state: Complex[Any, "b s c h wf"]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from cssm.shared.cell import CONVOLUTION, DELTA, GATED, OPPONENT, Counts, counts
+from cssm.shared.cell import CONVOLUTION, DELTA, GATED, OPPONENT, SYSTEM, Counts, counts
 
 from ..delta.sequential import advance as delta_advance
 from ..delta.sequential import apply
@@ -63,6 +63,16 @@ def delta(width: int) -> Cell:
 def convolution() -> Cell:
     """Y = K X: no state, every frame on its own."""
     return Cell(CONVOLUTION, _convolution)
+
+
+def system() -> Cell:
+    """S <- A S + B X, Y = S. Statics: A, B."""
+    return Cell(SYSTEM, _system)
+
+
+def _system(statics, states, inputs, planes, gates, constants):
+    states = statics[:1] * states + statics[1:] * inputs
+    return states, states
 
 
 def _convolution(statics, states, inputs, planes, gates, constants):
