@@ -77,6 +77,8 @@ class ConvNeXtConfig:
     """(H, W) of the training frames, in pixels."""
     mlp_ratio: float = 4.0
     """Hidden channels of the MLP per channel."""
+    conv_mlp: bool = False
+    """Whether timm stores the MLP as 1 x 1 convolutions (its smallest models): of `save_timm` alone."""
     layer_scale: float = 1e-6
     """Initial value of a learned factor per channel on what a block adds."""
     drop_path: float = 0.0
@@ -143,7 +145,7 @@ class ConvNeXt(Host):
     """
 
     def __init__(self, config: ConvNeXtConfig, *, rngs: nnx.Rngs):
-        stem = NormedPatches(config, rngs)
+        stem, self.conv_mlp = NormedPatches(config, rngs), config.conv_mlp
         self._assemble(
             stem, [*_blocks(config, stem.grid(config.grid), rngs)],
             Readout(config.dims[-1], config.num_classes, config.readout, config.pool, rngs=rngs),
@@ -207,7 +209,7 @@ def _mixer(config: ConvNeXtConfig, channels: int, rngs: nnx.Rngs):
 
 
 TINY = ConvNeXtConfig()
-ATTO = ConvNeXtConfig(depths=(2, 2, 6, 2), dims=(40, 80, 160, 320))
+ATTO = ConvNeXtConfig(depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), conv_mlp=True)
 BASE = ConvNeXtConfig(depths=(3, 3, 27, 3), dims=(128, 256, 512, 1024))
 MODELS.register("convnext_atto")(ATTO)
 MODELS.register("convnext_tiny")(TINY)

@@ -102,6 +102,11 @@ class DepthwiseSSM(Mixer):
         self.recurrence_kernel = RecurrenceParam(_small(channels, kernel_size, rngs))
         self.input_kernel = nnx.Param(_identity(channels, kernel_size) + _small(channels, kernel_size, rngs))
 
+    def pass_on(self) -> None:
+        """Make y the u of the frame: A becomes 0, B the identity."""
+        self.recurrence_kernel[...] = jnp.zeros_like(self.recurrence_kernel[...])
+        self.input_kernel[...] = _identity(self.channels, self.input_kernel[...].shape[-1])
+
     def spectra(self, grid: Grid) -> tuple[HalfSpectrum, HalfSpectrum]:
         """A, |A| < rho, and B."""
         gain = stable_spectrum(kernel_spectrum(self.recurrence_kernel[...], grid), RHO)
@@ -230,6 +235,13 @@ class DepthwiseSSM3D(Mixer):
         self.recurrence_kernel = RecurrenceParam(small())
         middle = kernel_size[0] // 2, kernel_size[1] // 2
         self.input_kernel = nnx.Param(small().at[0, :, middle[0], middle[1]].add(1.0))
+
+    def pass_on(self) -> None:
+        """Make y the u of the frame: every A_j becomes 0, B_0 the identity, the other B_j 0."""
+        self.recurrence_kernel[...] = jnp.zeros_like(self.recurrence_kernel[...])
+        height, width = self.input_kernel[...].shape[-2:]
+        kernel = jnp.zeros_like(self.input_kernel[...])
+        self.input_kernel[...] = kernel.at[0, :, height // 2, width // 2].set(1.0)
 
     def spectra(self, grid: Grid):
         """A_j, sum_j |A_j| < rho, and B_j: (taps, C, H, Wf)."""
