@@ -13,6 +13,7 @@ from flax import nnx
 
 from cssm.core.errors import UsageError
 from model_specimens import (
+    EVERY,
     GRID,
     OUTPUTS,
     SPECIMENS,
@@ -33,7 +34,7 @@ from model_specimens import (
 from tolerances import assert_close
 
 VALUES, GRADIENTS = 1e-5, 5e-5  # float32, through norms of few pixels
-every_model = pytest.mark.parametrize("name", SPECIMENS)
+every_model = pytest.mark.parametrize("name", EVERY)
 
 
 def test_0_the_streaming_variants_stream():
@@ -87,7 +88,8 @@ def test_3_another_grid(name):
     assert y.shape == (B, OUTPUTS) and np.isfinite(y).all()
     other = make(dataclasses.replace(config(name), grid=(11, 14)))
     shapes = [[p.shape for p in jax.tree.leaves(m)] for m in (model, other)]
-    tables = any(layer.mixer.learns_grid for layer in model.layers())
+    learned = getattr(config(name), "position", "none") == "learned"
+    tables = learned or any(layer.mixer.learns_grid for layer in model.layers())
     assert tables or shapes[0] == shapes[1]
     if shapes[0] == shapes[1]:
         assert_close(plain(other, x), y)
@@ -106,7 +108,8 @@ def test_5_an_image_is_its_repeated_frame(name):
     image = clip()[:, 0]
     model = make(config(name).fitted((1, *image.shape[1:]), OUTPUTS))
     assert_close(plain(model, image), plain(model, image[:, None]), VALUES)
-    still = make(config(name, position="none", unroll="network"))
+    recurrent = any(layer.mixer.recurrent for layer in model.layers())  # or else there is but one way
+    still = make(config(name, position="none", **({"unroll": "network"} if recurrent else {})))
     repeated = np.repeat(image[:, None], T, 1)
     expected, actual = (slopes(still, lambda m, x: m(x), x) for x in (repeated, image))
     assert_close(actual[0], expected[0], VALUES)

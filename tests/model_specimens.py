@@ -5,6 +5,7 @@ from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 from jax import lax
 
@@ -14,6 +15,7 @@ from cssm.models import MODELS, list_models
 
 B, T, GRID, CHANNELS, OUTPUTS = 2, 4, (9, 7), 3, 3
 SMALL = {"embed_dim": 8, "depth": 2}  # of a configuration that has fields of these names
+SMALL_HOST = {"head_dim": 4, "patch_size": 1, "depths": (1, 1), "dims": (6, 8), "kernel_size": 3, "layer_scale": 0.5}
 CAUSAL = {"norm": "global_layer_causal", "stem": "pixel"}
 STREAMING = {  # options that change the path, of models that stream
     "simple, causal": ("simple", CAUSAL),
@@ -25,9 +27,15 @@ STREAMING = {  # options that change the path, of models that stream
          "readout": "mean", "act": "none"},
     ),
 }  # fmt: skip
-VARIANTS = STREAMING | {"simple, attention": ("simple", {"mixer": "transformer", "depth": 1})}
-REGISTERED = [name for name in list_models() if type(MODELS[name]).__module__.startswith("cssm.")]  # no toys of tests
-SPECIMENS = [*REGISTERED, *VARIANTS]
+HOSTS = {  # hosts as they can be built beside their registered form
+    "vit, rotary": ("vit", {"mixer": "no_gate", "position": "mrope", "unroll": "network", "readout": "mean"}),
+    "convnext, ssm": ("convnext", {"variant": "ssm", "boundary": "circular", "conv_bias": True}),
+    "convnext, gated": ("convnext", {"variant": "gated", "pool": "max"}),
+    "convnext, pure3d": ("convnext", {"variant": "pure3d", "unroll": "network"}),
+    "convnext, hybrid": ("convnext", {"variant": "hybrid", "mixer": "no_gate", "mixer_options": {"kernel_size": 3}}),
+}
+SLOW = {"convnext, gated", "convnext, pure3d", "vit, rotary"}
+VARIANTS = STREAMING | HOSTS | {"simple, attention": ("simple", {"mixer": "transformer", "depth": 1})}
 
 
 def config(name, **overrides):
@@ -35,8 +43,26 @@ def config(name, **overrides):
     registered, options = VARIANTS.get(name, (name, {}))
     base = MODELS[registered]
     fields = {field.name for field in dataclasses.fields(base)}
-    given = {field: value for field, value in (SMALL | options | overrides).items() if field in fields}
+    small = SMALL | SMALL_HOST if "timesteps" in fields else SMALL
+    given = {field: value for field, value in (small | options | overrides).items() if field in fields}
     return dataclasses.replace(base, **given).fitted((T, *GRID, CHANNELS), OUTPUTS)
+
+
+def _distinct(names):
+    """Those whose small forms differ: the sizes of one architecture are one."""
+    seen = {}
+    for name in names:
+        form, plain = config(name), {"drop_path": 0.0, "conv_mlp": False, "class_position": True}
+        if getattr(form, "mixer", "") == "attention":
+            plain.pop("class_position")
+        form = dataclasses.replace(form, **{field: v for field, v in plain.items() if hasattr(form, field)})
+        seen.setdefault(repr(form), name)
+    return [*seen.values()]
+
+
+REGISTERED = _distinct(name for name in list_models() if type(MODELS[name]).__module__.startswith("cssm."))  # no toys
+SPECIMENS = [*REGISTERED, *VARIANTS]
+EVERY = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in SPECIMENS]
 
 
 def make(config):

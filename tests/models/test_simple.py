@@ -214,7 +214,7 @@ def test_a_configuration_fits_itself_to_samples():
         (lambda: build(mlp_ratio=0.01), UsageError, "mlp_ratio is 0.01, expected at least one hidden channel"),
         (lambda: build(position="sine"), UsageError, "mrope or none"),
         (lambda: build().intermediates(clip(), (1,)), UsageError, "no block 1: the model has blocks 0 to 0"),
-        (lambda: build(pool="min"), UsageError, "max or mean"),
+        (lambda: build(pool="min"), UsageError, "use max, mean, token"),
         (lambda: build(readout="first"), UsageError, "last, mean, all"),
         (lambda: build(stem="big"), UnknownNameError, "conv, default, patch, pathtracker, pixel"),
         (lambda: build(act="tanh"), UsageError, "softplus"),

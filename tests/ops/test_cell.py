@@ -17,7 +17,8 @@ CELLS = {
     "opponent": opponent(0.9),
     "delta": delta(2),
     "delta of 3": delta(3),
-    "convolution": convolution(), "system": system(),
+    "convolution": convolution(),
+    "system": system(),
 }
 EVERY = pytest.mark.parametrize("name", CELLS)
 native, plain = partial(cell_scan, implementation="native"), partial(cell_scan, implementation="plain")

@@ -1,15 +1,22 @@
 """Models by name: a registry of frozen configs whose `make(rngs)` builds the module."""
 
 import dataclasses
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 from flax import nnx
 
 from cssm.core.errors import UsageError
 from cssm.core.registry import Registry
 from cssm.nn.layer import check_rngs
 
-from .model import Model, ModelConfig
+from .model import ModelConfig
 
+log = logging.getLogger("cssm")
+Source = str | os.PathLike | Mapping[str, np.ndarray]
 MODELS: Registry[ModelConfig] = Registry("model")
 
 
@@ -18,11 +25,17 @@ def list_models() -> list[str]:
     return MODELS.names()
 
 
-def create_model(name: str, *, rngs: nnx.Rngs, **overrides) -> Model:
+def create_model(name: str, *, rngs: nnx.Rngs, init_from: Source | None = None, **overrides) -> Any:
     """Build a registered model, with fields of its config overridden.
 
+    Args:
+      name: see `list_models()`. rngs: of the initial parameters. overrides: fields of its config.
+      init_from: a safetensors file, or name -> array, of timm's model of that kind: what fits is taken (`load_timm`),
+        and what has become of the rest is logged. A ConvNeXt with a mixer inside starts as the plain one.
+
     Raises:
-      UnknownNameError: no such model. UsageError: a field its config does not have, or a value the config refuses.
+      UnknownNameError: no such model. UsageError: a field its config does not have, or a value the config refuses; a
+        file that does not fit.
 
     >>> from flax import nnx
     >>> import jax.numpy as jnp
@@ -38,4 +51,16 @@ def create_model(name: str, *, rngs: nnx.Rngs, **overrides) -> Model:
         raise UsageError(
             f"model {name!r} has no option {', '.join(unknown)}; its options are {', '.join(sorted(known))}"
         )
-    return dataclasses.replace(config, **overrides).make(rngs)
+    config = dataclasses.replace(config, **overrides)
+    if init_from is None:
+        return config.make(rngs)
+    from .timm_weights import load_timm, read_arrays
+
+    arrays = read_arrays(init_from)
+    if (
+        getattr(config, "conv_bias", 0) is None
+    ):  # the bias of the plain one, without which it would compute another thing
+        config = dataclasses.replace(config, conv_bias=any(key.endswith("conv_dw.bias") for key in arrays))
+    model = config.make(rngs)
+    log.info("%s", load_timm(model, arrays))
+    return model

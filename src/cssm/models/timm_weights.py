@@ -22,6 +22,7 @@ from cssm.nn.parts.position import resample_table
 from cssm.nn.parts.tokens import Tokens
 
 from .convnext import ConvNeXt
+from .host import Host
 from .vit import VisionTransformer
 
 Arrays = Mapping[str, np.ndarray]
@@ -63,7 +64,7 @@ class Entry:
     """The classifier: of other classes, it is left."""
 
 
-def load_timm(model: VisionTransformer | ConvNeXt, source: str | os.PathLike | Arrays) -> Loaded:
+def load_timm(model: Host, source: str | os.PathLike | Arrays) -> Loaded:
     """Put the parameters of timm's model into ours.
 
     A plain host (attention with a class token; ConvNeXt's dwconv) takes all of them. With a mixer it takes what fits.
@@ -86,7 +87,7 @@ def load_timm(model: VisionTransformer | ConvNeXt, source: str | os.PathLike | A
     >>> print(load_timm(config.make(nnx.Rngs(1)), arrays))
     taken: 17 arrays
     """
-    arrays, entries = _read(source), [*_entries(model)]
+    arrays, entries = read_arrays(source), [*_entries(model)]
     taken, changed, new = [], {}, []
     left = {}
     for entry in entries:
@@ -124,7 +125,7 @@ def load_timm(model: VisionTransformer | ConvNeXt, source: str | os.PathLike | A
     return Loaded(tuple(taken), changed, left, kept)
 
 
-def timm_arrays(model: VisionTransformer | ConvNeXt) -> dict[str, np.ndarray]:
+def timm_arrays(model: Host) -> dict[str, np.ndarray]:
     """The parameters of a plain host under timm's names, float32.
 
     Raises:
@@ -139,7 +140,7 @@ def timm_arrays(model: VisionTransformer | ConvNeXt) -> dict[str, np.ndarray]:
     return arrays
 
 
-def save_timm(model: VisionTransformer | ConvNeXt, path: str | os.PathLike) -> None:
+def save_timm(model: Host, path: str | os.PathLike) -> None:
     """Write a plain host as a safetensors file that timm loads: `timm.create_model(name, checkpoint_path=path)`.
 
     Raises:
@@ -152,7 +153,8 @@ def save_timm(model: VisionTransformer | ConvNeXt, path: str | os.PathLike) -> N
         save_file(arrays, temporary, metadata={"format": "pt"})
 
 
-def _read(source) -> Arrays:
+def read_arrays(source: str | os.PathLike | Arrays) -> Arrays:
+    """name -> array of a safetensors file. Raises UsageError: no such file, or another kind of file."""
     if isinstance(source, Mapping):
         return source
     from safetensors import SafetensorError, safe_open
