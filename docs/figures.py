@@ -67,10 +67,21 @@ def write_table(readme: Path = ROOT / "README.md") -> Path:
     return readme
 
 
+def write_models(page: Path = ROOT / "docs" / "models.md") -> Path:
+    """The table of `cssm list models` between its two marks in docs/models.md."""
+    begin, end = "<!-- models: written by `make docs` -->\n", "<!-- end of models -->"
+    text = page.read_text()
+    rows = [model_facts(name) for name in list_models()]
+    store_models(rows)
+    page.write_text(text.split(begin)[0] + begin + markdown_models(rows) + end + text.split(end)[1])
+    return page
+
+
 def main(only: tuple[str, ...] = ()) -> None:
     """Everything, or `python docs/figures.py mixers`: the mixers' pictures and table alone."""
     draw_mixers()
     print(write_table())
+    print(write_models())
     if only == ("mixers",):
         return
     print(draw_goom(IMAGES / "goom.png"))

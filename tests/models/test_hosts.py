@@ -175,7 +175,7 @@ def test_a_wrong_file_changes_nothing(tmp_path):
         (partial(ConvNeXtConfig, variant="conv4d"), "unknown variant 'conv4d' of ConvNeXt: use dwconv, fft, ssm"),
         (partial(ConvNeXtConfig, timesteps=0), "timesteps is 0, expected at least 1"),
         (partial(ConvNeXtConfig, unroll="network"), "variant 'dwconv' has none: use 'block'"),
-        (partial(ConvNeXtConfig, mixer_options={"rho": 0.5}), "variant 'dwconv' has none: use full or hybrid"),
+        (partial(ConvNeXtConfig, mixer_options={"rho": 0.5}), "variant 'dwconv' holds no mixer: leave mixer out"),
         (partial(ConvNeXtConfig, depths=(1, 2)), "expected one of each per stage"),
         (partial(ConvNeXtConfig, boundary="mirror"), "unknown boundary 'mirror'"),
         (partial(ViTConfig, unroll="network"), "attention has none: use 'block'"),

@@ -23,6 +23,9 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
+SAVED = """Spectral radius, memory, parameters and cost of every layer of a run; draws the gains.
+
+`cssm inspect --model NAME` says what a registered model is made of."""
 ROWS = (
     ("parameters", "parameters", _count),
     ("flops_per_frame", "FLOPs per frame", _count),
@@ -35,10 +38,18 @@ ROWS = (
 )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelFlags:
+    model: str
+    """Registered model; see `cssm list models`."""
+    grid: tuple[int, int] | None = None
+    """(H, W) of the frames in pixels; default: those of the configuration."""
+
+
 def main(argv: list[str]) -> int:
-    flags = parse(
-        Flags, argv, "inspect", "Spectral radius, memory, parameters and cost of every layer; draws the gains."
-    )
+    if any(word.partition("=")[0] == "--model" for word in argv):
+        return _model(parse(ModelFlags, argv, "inspect", "What a registered model is made of; nothing is allocated."))
+    flags = parse(Flags, argv, "inspect", SAVED)
     path = check_output(flags.output or flags.run / "gains.png", ".png", "--output")
     prepare_process()
     from rich.console import Console
@@ -61,4 +72,31 @@ def main(argv: list[str]) -> int:
     print("spectral radius: largest gain per frame. horizon: frames until the slowest mode has decayed to 1/1000.")
     print("FLOPs and bytes: XLA's own count for one frame of one video.")
     print(f"gains: {path}" if draw_gains(places, path) else "no layer has a fixed gain to draw")
+    return 0
+
+
+def _model(flags: ModelFlags) -> int:
+    prepare_process()
+    from flax import nnx
+    from rich.console import Console
+    from rich.table import Table
+
+    from cssm.models import MODELS
+    from cssm.viz.models import forward_cost, model_facts, model_parts
+
+    config = MODELS[flags.model]
+    facts = model_facts(flags.model, cost=False)
+    model = nnx.eval_shape(lambda: config.make(nnx.Rngs(0)))
+    grid = flags.grid or model.grid
+    table = Table("part", "mixer", "gives", "parameters", title=f"{flags.model}: {facts.architecture}")
+    table.columns[3].justify = "right"
+    for part in model_parts(model, grid):
+        table.add_row(part.name, part.mixer, part.shape, f"{part.parameters:,}")
+    Console().print(table)
+    cost = forward_cost(model, grid)
+    flops = "not counted" if cost["flops"] is None else f"{cost['flops'] / 1e9:.3g} GFLOPs"
+    note = ", a loop over steps counted once" if cost["looped"] else ""
+    print(f"{facts.parameters:,} parameters, {4 * facts.parameters / 2**20:,.0f} MiB in float32.")
+    print(f"One image of {grid[0]} x {grid[1]} pixels: {flops} (XLA's count{note}). Streams: {facts.streams}.")
+    print(f"In timm: {facts.timm}." if facts.timm else "timm has no such model.")
     return 0

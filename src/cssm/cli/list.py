@@ -8,8 +8,8 @@ USAGE = """\
 usage: cssm list [SECTION ...]
 
 Everything that has a name: {sections}.
-cssm list mixers adds what each mixer costs, --measure counted anew here (half a minute: every `step` is compiled);
-cssm list mixers --markdown prints that table as the README carries it.
+cssm list mixers and cssm list models add what each costs, --measure counted anew here (half a minute and more);
+with --markdown they print that table as the README and docs/models.md carry it.
 """
 
 
@@ -17,8 +17,9 @@ def main(argv: list[str]) -> int:
     if argv and argv[0] in ("-h", "--help"):
         print(USAGE.format(sections=", ".join(SECTIONS)), end="")
         return 0
-    if argv[:1] == ["mixers"] and set(argv[1:]) <= {"--markdown", "--measure"}:
-        return _mixers_with_costs("--markdown" in argv, "--measure" in argv)
+    if argv[:1] in (["mixers"], ["models"]) and set(argv[1:]) <= {"--markdown", "--measure"}:
+        run = _mixers_with_costs if argv[0] == "mixers" else _models_with_costs
+        return run("--markdown" in argv, "--measure" in argv)
     for name in argv:
         if name not in SECTIONS:
             raise UnknownNameError("section", name, SECTIONS)
@@ -76,14 +77,42 @@ def _mixers_with_costs(markdown: bool, measure: bool) -> int:
     return 0
 
 
+def _models_with_costs(markdown: bool, measure: bool) -> int:
+    from rich.console import Console
+
+    from cssm.models import list_models
+    from cssm.viz.models import COLUMNS, NOTE, markdown_models, model_facts, stored_models
+
+    if measure:
+        with Console(stderr=True).status("counting the operations of every model"):
+            rows = [model_facts(name) for name in list_models()]
+    else:
+        rows = stored_models()
+        rows += [model_facts(name, cost=False) for name in list_models() if name not in {row.name for row in rows}]
+    if markdown:
+        print(markdown_models(rows), end="")
+        return 0
+    table = _table("models", *COLUMNS)
+    for i, column in enumerate(table.columns):
+        column.justify = "right" if i in (3, 4) else "left"
+    for row in rows:
+        table.add_row(*row.cells())
+    console = Console() if sys.stdout.isatty() else Console(width=130)
+    console.print(table)
+    console.print(NOTE)
+    return 0
+
+
 def _models():
     from cssm.models import MODELS
 
     table = _table("models", "name", "what", "mixer, channels, depth")
     for name in MODELS.names():
         config = MODELS[name]
-        sizes = (getattr(config, field, "-") for field in ("mixer", "embed_dim", "depth"))
-        table.add_row(name, _first_line(type(config)), ", ".join(map(str, sizes)))
+        fields = (("variant", "mixer"), ("embed_dim", "dims"), ("depth", "depths"))
+        sizes = (next((getattr(config, f) for f in either if hasattr(config, f)), "-") for either in fields)
+        what = _first_line(type(config)).removeprefix("Options of ").partition(".")[0]
+        table.add_row(name, what, ", ".join(map(str, sizes)))
     return table
 
 

@@ -30,11 +30,12 @@ def with_parts(run: Any, options: list[Option]) -> Any:
 
 
 def _model(now: Any, name: str) -> Any:
-    """The registered model; where the recipe's is of the same kind, its options that the name does not decide stay."""
+    """The registered model. Where the recipe's is of the same kind, and the name is the only one of that kind, its
+    options stay but for those that the name decides."""
     from cssm.models import MODELS
 
     wanted = MODELS[name]
-    if type(wanted) is not type(now):
+    if type(wanted) is not type(now) or sum(type(MODELS[n]) is type(wanted) for n in MODELS.names()) > 1:
         return wanted
     plain = type(wanted)()
     decided = {f.name: getattr(wanted, f.name) for f in dataclasses.fields(wanted)}

@@ -12,8 +12,8 @@ from .fields import Field
 SHORT: dict[str, tuple[str, ...]] = {  # name -> the fields it means: the first that the run has
     "cssm": ("model.mixer",),
     "cssm_type": ("model.mixer",),
-    "seq_len": ("data.frames", "model.seq_len"),
-    "num_timesteps": ("data.frames", "model.seq_len"),
+    "seq_len": ("data.frames", "model.seq_len", "model.timesteps"),
+    "num_timesteps": ("data.frames", "model.seq_len", "model.timesteps"),
     "image_size": ("data.size",),
     "stem_mode": ("model.stem",),
     "pos_embed": ("model.position",),
@@ -41,7 +41,8 @@ ARCH, DATASET, DATA_DIR, AUGMENT = (
 )
 
 COMMON = (  # shown by --help; --help-all shows every field
-    "model.mixer", "model.embed_dim", "model.depth", "model.seq_len", "model.mixer_options", "model.stem",
+    "model.variant", "model.mixer", "model.embed_dim", "model.depth", "model.depths", "model.dims", "model.seq_len",
+    "model.timesteps", "model.patch_size", "model.mixer_options", "model.stem", "model.drop_path",
     "model.position", "model.norm", "model.readout", "data.frames", "data.size", "data.difficulty", "data.distractors",
     "data.skip_corrupt", "train.steps", "train.epochs", "train.batch_size", "train.lr", "train.weight_decay",
     "train.accumulate", "train.compute_dtype", "train.seed", "train_size", "val_size",

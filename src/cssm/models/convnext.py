@@ -57,8 +57,8 @@ class ConvNeXtConfig:
 
     variant: str = "dwconv"
     """dwconv (the plain one), fft, ssm, gated, conv3d, pure3d, full or hybrid: what mixes space and time."""
-    mixer: str = "standard"
-    """Mixer registry key, of full and hybrid."""
+    mixer: str | None = None
+    """Mixer registry key, of full and hybrid; None: standard."""
     mixer_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Keyword arguments of that mixer, e.g. {"kernel_size": 11}."""
     depths: tuple[int, ...] = (3, 3, 9, 3)
@@ -110,8 +110,8 @@ class ConvNeXtConfig:
             raise UsageError(f"unknown boundary {self.boundary!r}: use {' or '.join(BOUNDARIES)}")
         if self.mlp_ratio <= 0:
             raise UsageError(f"mlp_ratio is {self.mlp_ratio}, expected more than 0")
-        if self.mixer_options and self.variant not in REGISTERED:
-            raise UsageError(f"mixer_options are of a mixer, and variant {self.variant!r} has none: use full or hybrid")
+        if (self.mixer is not None or self.mixer_options) and self.variant not in REGISTERED:
+            raise UsageError(f"variant {self.variant!r} holds no mixer: leave mixer out, or use variant full or hybrid")
         if self.pool == "token":
             raise UsageError("pool='token' reads a class token, and there is none: use mean or max")
         if self.variant in ("dwconv", "fft") and self.unroll == "network":
@@ -119,6 +119,11 @@ class ConvNeXtConfig:
         check_rate(self.drop_path)
         check_unroll(self.unroll)
         drop_rates(self.drop_path, sum(self.depths), self.drop_path_schedule)
+
+    @property
+    def registered(self) -> str:
+        """The mixer of full and hybrid."""
+        return self.mixer or "standard"
 
     def make(self, rngs: nnx.Rngs) -> "ConvNeXt":
         """The model with its initial parameters."""
@@ -183,7 +188,7 @@ def _blocks(config: ConvNeXtConfig, grid: Grid, rngs: nnx.Rngs) -> Iterator[Bloc
             rate = next(rates)
             registered = config.variant == "full"
             block = Block(
-                config.mixer if registered else _mixer(config, channels, rngs), channels, grid=grid,
+                config.registered if registered else _mixer(config, channels, rngs), channels, grid=grid,
                 mixer_options=config.mixer_options if registered else None, norm="none", branches=1,
                 layer_scale=config.layer_scale, mlp_ratio=config.mlp_ratio, drop_path=rate,
                 stride=2 if stage and not place else 1, in_channels=arriving, padding="valid", rngs=rngs,
@@ -192,7 +197,7 @@ def _blocks(config: ConvNeXtConfig, grid: Grid, rngs: nnx.Rngs) -> Iterator[Bloc
             grid, arriving = block.grid(grid), channels
             if config.variant == "hybrid":
                 yield Block(
-                    config.mixer, channels, grid=grid, mixer_options=config.mixer_options, drop_path=rate,
+                    config.registered, channels, grid=grid, mixer_options=config.mixer_options, drop_path=rate,
                     layer_scale=config.layer_scale, rngs=rngs,
                 )  # fmt: skip
 

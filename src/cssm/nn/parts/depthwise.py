@@ -58,6 +58,7 @@ class Depthwise(Control):
         if boundary not in BOUNDARIES:
             raise UsageError(f"unknown boundary {boundary!r}: use {' or '.join(BOUNDARIES)}")
         self.channels, self.boundary = channels, boundary
+        self.strategy: str | None = None  # of fft_conv2d: the faster one
         shape = channels, kernel_size, kernel_size
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), shape) / kernel_size)
         self.bias = nnx.Param(jnp.zeros((channels,))) if bias else None
@@ -65,7 +66,8 @@ class Depthwise(Control):
     def convolved(self, x):
         """Frames (..., H, W, C)."""
         frames = x.reshape(-1, *x.shape[-3:])
-        y = fft_conv2d(frames, self.kernel[...][:, ::-1, ::-1].astype(x.dtype), boundary=self.boundary).reshape(x.shape)
+        options = {"boundary": self.boundary, "strategy": self.strategy}
+        y = fft_conv2d(frames, self.kernel[...][:, ::-1, ::-1].astype(x.dtype), **options).reshape(x.shape)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
     def _mix(self, x: Video) -> Video:
