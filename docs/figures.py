@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cssm.data import FeatureTracker, Pathfinder, PathTracker, Subset
+from cssm.models import list_models
 from cssm.nn import list_mixers
 from cssm.ops import goom
 from cssm.recipes import draw_predictions, load_run

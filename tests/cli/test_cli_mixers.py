@@ -117,3 +117,23 @@ def test_help_of_create_mixer_lists_every_option():
     for name in SHIPPED:
         line = next(line for line in text.splitlines() if line.strip().startswith(f"{name}:"))
         assert all(f"{option}=" in line for option in options_of(name))
+
+
+@pytest.mark.parametrize("name", [row.name for row in models.stored_models()])
+def test_stored_figures_are_those_of_the_model(name):
+    """All but XLA's counts; `make docs` writes them anew."""
+    stored = {facts.name: facts for facts in models.stored_models()}
+    measured = models.model_facts(name, cost=False)
+    assert dataclasses.replace(stored[name], flops=None, looped=False) == measured and stored[name].flops
+
+
+def test_models_are_listed_and_inspected(capsys):
+    shipped = {name for name in MODELS.names() if type(MODELS[name]).__module__.startswith("cssm.")}
+    assert {row.name for row in models.stored_models()} == shipped
+    assert main(["list", "models", "--markdown"]) == 0
+    assert "| `convnext_tiny` | ConvNeXt | Depthwise | 28,589,128 |" in capsys.readouterr().out
+    assert main(["inspect", "--model", "deit3_small_patch16_224", "--grid", "96", "64"]) == 0
+    shown = capsys.readouterr().out
+    assert "block 11" in shown and "1 x 25 x 384" in shown and "22,059,496 parameters, 84 MiB" in shown
+    with pytest.raises(UnknownNameError, match="did you mean"):
+        main(["inspect", "--model", "deit3_smal"])

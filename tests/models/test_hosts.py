@@ -15,6 +15,7 @@ import made
 from cssm.core.errors import ShapeError, UsageError
 from cssm.models import MODELS, ConvNeXtConfig, ViTConfig, create_model, load_timm, save_timm, timm_arrays
 from cssm.nn.parts import mlp, norm
+from tolerances import assert_close
 
 COUNTS = {  # 1000 classes, 10 classes: HOSTS.md section 1
     "vit_small_patch16_224": (22_050_664, 21_669_514), "vit_base_patch16_224": (86_567_656, 85_806_346),
@@ -209,3 +210,19 @@ def test_features_and_intermediates_are_where_timm_users_look():
     assert [y.shape for y in model.intermediates(x, blocks=(0, 2))] == [(2, 16, 24, 4), (2, 4, 6, 8)]
     model.reset_classifier(3, nnx.Rngs(1))
     assert model.head(model.features(x)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "config", [dataclasses.replace(TINY["vit"], mixer="no_gate"), TINY["convnext"]], ids=["vit", "convnext"]
+)
+def test_recomputed_blocks_change_nothing(config):
+    for x in (made.clip(grid=(32, 32), channels=3, t=2), made.clip(grid=(32, 32), channels=3, t=1)[:, 0]):
+        plain, remat = (
+            made.with_gradients(
+                lambda m, x: m(x), made.moved(dataclasses.replace(config, remat=r).make(nnx.Rngs(0)), 0.1), x
+            )
+            for r in (False, True)
+        )
+        assert_close(remat, plain, 1e-5)
+    program = jax.make_jaxpr(lambda x: dataclasses.replace(config, remat=True).make(nnx.Rngs(0))(x))(x)
+    assert str(program).count("checkpoint") >= 2

@@ -16,9 +16,10 @@ from cssm.train.distributed import local_mesh, pad_rows, place
 OPTIONS = {"ema": 0.9, "steps": 6, "eval_every": 3, "accumulate": 2}
 
 
-def test_two_devices_give_the_numbers_of_one(tmp_path):
+@pytest.mark.parametrize("shard", ["none", "fsdp"])
+def test_two_devices_give_the_numbers_of_one(tmp_path, shard):
     """Training with accumulation, and evaluation whose 21 rows come in batches padded to 8."""
-    arguments = [str(tmp_path / "two"), json.dumps(OPTIONS), "0"]
+    arguments = [str(tmp_path / "two"), json.dumps(OPTIONS | {"shard": shard}), "0"]
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     subprocess.run(
         [sys.executable, str(Path(__file__).with_name("train_toys.py")), *arguments], env=environment, check=True
@@ -32,6 +33,16 @@ def test_two_devices_give_the_numbers_of_one(tmp_path):
     a, b = (CheckpointStore(tmp_path / name / "checkpoints").restore("last")[0] for name in ("two", "one"))
     for name in a:
         np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_large_host_is_divided_over_eight_devices():
+    """DeiT3-L, a step compiled for 8 devices: parameters and moments of each are at most a sixth of the whole."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    script = Path(__file__).with_name("large_step.py")
+    printed = subprocess.run([sys.executable, str(script)], env=environment, check=True, capture_output=True, text=True)
+    whole, each = json.loads(printed.stdout)
+    assert each <= whole / 6
 
 
 def test_rows_are_padded_with_false():

@@ -94,6 +94,8 @@ class ConvNeXtConfig:
     """mean or max over space."""
     readout: str = "last"
     """Frames read: last, mean or all."""
+    remat: bool = False
+    """Memory of a training step: keep what goes into every block, and compute the block again for its gradient."""
     num_classes: int = 1000
     """Logits."""
     in_channels: int = 3
@@ -155,6 +157,7 @@ class ConvNeXt(Host):
             stem, [*_blocks(config, stem.grid(config.grid), rngs)],
             Readout(config.dims[-1], config.num_classes, config.readout, config.pool, rngs=rngs),
             rotary=False, act="none", seq_len=config.timesteps, unroll=config.unroll, grid=config.grid,
+            remat=config.remat,
         )  # fmt: skip
 
 

@@ -49,9 +49,9 @@ class Host(Model):
 
     def _assemble(
         self, stem: Stem, blocks: Iterable[Block], head: Readout, *, rotary: bool, act: str, seq_len: int, unroll: str,
-        grid: Grid, lifts: bool = False,
+        grid: Grid, lifts: bool = False, remat: bool = False,
     ) -> None:  # fmt: skip
-        self.stem, self.stack, self.head = stem, Stack(blocks), head
+        self.stem, self.stack, self.head = stem, Stack(blocks, remat=remat), head
         self.rotary, self.act, self.seq_len, self.unroll = rotary, act, seq_len, unroll
         self.grid: Grid = (grid[0], grid[1])
         self.affine = lifts and act == "none" and not rotary and stem.affine_in_pixels

@@ -76,6 +76,8 @@ class SimpleCSSMConfig:
     """max or mean over space."""
     readout: str = "last"
     """Frames read: last, mean or all."""
+    remat: bool = False
+    """Memory of a training step: keep what goes into every block, and compute the block again for its gradient."""
     num_classes: int = 2
     """Logits."""
     in_channels: int = 3
@@ -129,7 +131,7 @@ class SimpleCSSM(Host):
         self._assemble(
             stem, blocks, Readout(config.embed_dim, config.num_classes, config.readout, config.pool, rngs=rngs),
             rotary=config.position == "mrope" and not inside, act=config.act, seq_len=config.seq_len,
-            unroll=config.unroll, grid=config.grid, lifts=True,
+            unroll=config.unroll, grid=config.grid, lifts=True, remat=config.remat,
         )  # fmt: skip
 
 

@@ -79,6 +79,8 @@ class ViTConfig:
     """token, mean or max over space. None: the class token where there is one, else the mean."""
     readout: str = "last"
     """Frames read: last, mean or all."""
+    remat: bool = False
+    """Memory of a training step: keep what goes into every block, and compute the block again for its gradient."""
     num_classes: int = 1000
     """Logits."""
     in_channels: int = 3
@@ -152,7 +154,7 @@ class VisionTransformer(Host):
             stem, [*_blocks(config, stem.grid(config.grid), inside, rngs)],
             Readout(config.embed_dim, config.num_classes, config.readout, pool, rngs=rngs),
             rotary=config.position == "mrope" and not inside, act="none", seq_len=config.timesteps,
-            unroll=config.unroll, grid=config.grid,
+            unroll=config.unroll, grid=config.grid, remat=config.remat,
         )  # fmt: skip
 
 

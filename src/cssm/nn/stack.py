@@ -34,7 +34,8 @@ class Stack(nnx.Module):
     """Blocks one after another, on a grid that their strides make coarser.
 
     All but the last block give every frame; the last gives what is read. A block's drop-path key is key folded with its
-    index. Whatever has the methods of Block can stand in a stack.
+    index. Whatever has the methods of Block can stand in a stack. With remat the gradient keeps what goes into every
+    block, and computes the block again.
 
     >>> blocks = [Block("no_gate", 8, grid=(8, 8), rngs=nnx.Rngs(i), stride=s) for i, s in enumerate((1, 2))]
     >>> stack = Stack(blocks)
@@ -43,8 +44,8 @@ class Stack(nnx.Module):
     (1, 4, 4, 8)
     """
 
-    def __init__(self, blocks: Iterable[Block]):
-        self.blocks = nnx.List(list(blocks))
+    def __init__(self, blocks: Iterable[Block], *, remat: bool = False):
+        self.blocks, self.remat = nnx.List(list(blocks)), remat
         if not self.blocks:
             raise UsageError("a stack has zero blocks, expected at least 1")
 
@@ -55,12 +56,14 @@ class Stack(nnx.Module):
     def __call__(self, x: Arriving, *, readout: str = "all", lift=None, dt=None, key=None):
         """A clip with no past -> (B, T, H', W', C), or (B, H', W', C) for readout "last" and "mean"; as `Block`."""
         *first, (last, part) = self._keyed(key)
-        return last(_run(first, x, dt), readout=readout, lift=lift, dt=dt, key=part)
+        x = self._run(first, x, dt)
+        return self._kept(lambda x: last(x, readout=readout, lift=lift, dt=dt, key=part), x)
 
     def pooled(self, x: Arriving, *, readout: str = "all", dt=None, key=None) -> Float[Any, "b c"]:
         """The mean over space of a call, and over frames unless readout is "last"."""
         *first, (last, part) = self._keyed(key)
-        return last.pooled(_run(first, x, dt), readout=readout, dt=dt, key=part)
+        x = self._run(first, x, dt)
+        return self._kept(lambda x: last.pooled(x, readout=readout, dt=dt, key=part), x)
 
     def static(
         self, x: ArrivingFrame, steps: int, *, readout: str = "last", unroll: str = "network", pooled: bool = False,
@@ -79,13 +82,14 @@ class Stack(nnx.Module):
         *first, (last, last_part) = self._keyed(key)
         if unroll == "network" and first:
             (block, part), *rest = first
-            clip = _run(rest, block.static(x, steps, readout="all", key=part), None)
-            return (last.pooled if pooled else last)(clip, readout=readout, key=last_part)
+            clip = self._run(rest, self._kept(lambda x: block.static(x, steps, readout="all", key=part), x), None)
+            end = last.pooled if pooled else last
+            return self._kept(lambda x: end(x, readout=readout, key=last_part), clip)
         for block, part in first:
-            x = block.static(x, steps, key=part)
-        if not pooled:
-            return last.static(x, steps, readout=readout, key=last_part)
-        return last.static(x, steps, readout="mean" if readout == "all" else readout, key=last_part).mean((1, 2))
+            x = self._kept(lambda x, block=block, part=part: block.static(x, steps, key=part), x)
+        readout = "mean" if pooled and readout == "all" else readout
+        y = self._kept(lambda x: last.static(x, steps, readout=readout, key=last_part), x)
+        return y.mean((1, 2)) if pooled else y
 
     def intermediates(self, x: Arriving, blocks: Sequence[int] | None = None, *, dt=None, key=None) -> tuple[Any, ...]:
         """All frames after the blocks of those indices (-1 is the last; all when omitted), in the order asked for.
@@ -142,6 +146,15 @@ class Stack(nnx.Module):
         fold = lambda i: None if key is None else jax.random.fold_in(key, i)  # noqa: E731
         return [(block, fold(i)) for i, block in enumerate(self.blocks)]
 
+    def _run(self, keyed: list[tuple[Block, Any]], x, dt):
+        for block, part in keyed:
+            x = self._kept(lambda x, block=block, part=part: block(x, dt=dt, key=part), x)
+        return x
+
+    def _kept(self, function, x):
+        """function(x), of which the gradient keeps x alone, with remat."""
+        return jax.checkpoint(function)(x) if self.remat else function(x)
+
     def _after(self, x, blocks: Sequence[int] | None, key, run) -> tuple[Any, ...]:
         """What run(block, x, its key) gives after each of the blocks asked for; no further block is run."""
         depth = len(self.blocks)
@@ -160,12 +173,6 @@ class Stack(nnx.Module):
         for block in self.blocks:
             grids.append(block.grid(grids[-1]))
         return grids
-
-
-def _run(keyed: list[tuple[Block, Any]], x, dt):
-    for block, part in keyed:
-        x = block(x, dt=dt, key=part)
-    return x
 
 
 def check_unroll(unroll: str) -> None:

@@ -1,6 +1,7 @@
 """How long and how to train: one flat frozen dataclass, and the step counts it comes to for a given data set."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -45,6 +46,12 @@ class TrainConfig:
     accumulate: int | None = None
     """Micro-batches per update, to save memory; the result equals the full batch. None: as few as keep a step on a CPU
     below 6 GB."""
+    shard: Literal["none", "fsdp"] = "none"
+    """none: every device holds all parameters. fsdp: each holds a part of every parameter, its moments and its average,
+    for models that do not fit; the numbers are the same."""
+    freeze: str = ""
+    """Parameters that stay as they are: a regular expression found in their paths, such as "stem|stack" for all but the
+    head (linear probing)."""
     seed: int = 42
     """Of the initial parameters, the shuffle, drop-path and augmentation."""
     eval_every: int | float | None = None
@@ -82,6 +89,11 @@ class TrainConfig:
         _require(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "None or 0 < value < 1, such as 0.9998")
         parts = self.accumulate or 1
         _require(parts <= self.batch_size, "accumulate", parts, f"at most {self.batch_size}")
+        _require(self.shard in ("none", "fsdp"), "shard", self.shard, "none or fsdp")
+        try:
+            re.compile(self.freeze)
+        except re.error as error:
+            raise UsageError(f"freeze is {self.freeze!r}, no regular expression: {error}") from None
         dtypes = ("float32", "bfloat16")
         _require(self.compute_dtype in dtypes, "compute_dtype", self.compute_dtype, " or ".join(dtypes))
         names = self.loggers

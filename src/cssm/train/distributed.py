@@ -1,4 +1,5 @@
-"""Data parallelism over the devices of all processes: the state is replicated, the rows of a batch are divided."""
+"""Data parallelism over the devices of all processes: the rows of a batch are divided, the state is whole on each, or
+divided too."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,18 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def by_rows(mesh: Mesh, axis: int = 0) -> NamedSharding:
     """Axis `axis` divided over the devices."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, ROWS))
+
+
+def by_parts(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
+    """An array of that shape divided over the devices along its largest axis that they divide; whole where none is.
+
+    >>> by_parts(local_mesh(), (3, 4)).spec
+    PartitionSpec(None, 'rows')
+    """
+    fitting = [axis for axis, size in enumerate(shape) if size >= mesh.size and size % mesh.size == 0]
+    if not fitting:
+        return replicated(mesh)
+    return by_rows(mesh, max(fitting, key=lambda axis: shape[axis]))
 
 
 def pad_rows(batch: Mapping[str, Any], multiple: int) -> dict[str, np.ndarray]:

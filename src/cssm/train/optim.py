@@ -1,9 +1,13 @@
 """AdamW with a warm-up and cosine schedule, clipped by global norm, weight decay masked by a rule on names."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import optax
+
+from cssm.core.errors import UsageError
 
 from .config import TrainConfig
 
@@ -21,9 +25,28 @@ def adamw(config: TrainConfig, steps: int) -> tuple[optax.GradientTransformation
     """
     schedule = warmup_cosine(config.lr, steps, config.warmup_steps)
     transform = optax.adamw(schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=decay_mask)
-    if config.grad_clip is None:
+    if config.grad_clip is not None:
+        transform = optax.chain(optax.clip_by_global_norm(config.grad_clip), transform)
+    if not config.freeze:
         return transform, schedule
-    return optax.chain(optax.clip_by_global_norm(config.grad_clip), transform), schedule
+    still = optax.masked(optax.set_to_zero(), partial(frozen, config.freeze))
+    return optax.chain(still, transform, still), schedule
+
+
+def frozen(pattern: str, params: Mapping[str, Any]) -> dict[str, bool]:
+    """Which parameters stay as they are: those whose path holds what the regular expression `pattern` describes.
+
+    Raises:
+      UsageError: it is found in no path, or in all.
+
+    >>> frozen("stem|stack", {"stem/kernel": 0, "head/kernel": 0})
+    {'stem/kernel': True, 'head/kernel': False}
+    """
+    found = {name: re.search(pattern, name) is not None for name in params}
+    if len(set(found.values())) == 1:
+        which = "every path: nothing would train" if all(found.values()) else "no path"
+        raise UsageError(f"freeze {pattern!r} is found in {which}; paths are such as {', '.join(sorted(params)[:3])}")
+    return found
 
 
 def warmup_cosine(peak: float, steps: int, warmup_steps: int = 500) -> Callable[[Any], Any]:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from cssm.tasks.task import Task
 
-from .distributed import by_rows, replicated
+from .distributed import by_parts, by_rows, replicated
 from .state import Arrays, Blueprint, TrainState, split
 
 Batch = Mapping[str, Any]
@@ -27,6 +27,8 @@ class StepBuilder:
     mesh: Mesh
     dtype: Any = jnp.float32
     accumulate: int = 1
+    fsdp: bool = False
+    """The state is divided over the devices, as `by_parts` does it."""
 
     def train_step(
         self,
@@ -47,13 +49,20 @@ class StepBuilder:
             norm = optax.tree.norm(grads)
             ok = jnp.isfinite(loss) & jnp.isfinite(norm)
             new = _advance(state, _update(state, transform, grads, rest, ema), ok)
+            if self.fsdp:
+                new = jax.lax.with_sharding_constraint(new, jax.tree.map(self.layout, new))
             metrics = {"loss": loss, "grad_norm": norm, "lr": schedule(state.step - state.skipped), "sums": sums}
             metrics["weight"] = weight
             counts = {"skipped": new.skipped, "bad_in_row": new.bad_in_row, "not_finite": _not_finite(batch)}
             return new, metrics | counts
 
         whole = replicated(self.mesh)
-        return jax.jit(step, donate_argnums=0, in_shardings=(whole, by_rows(self.mesh)), out_shardings=(whole, whole))
+        state = None if self.fsdp else whole  # None: as it comes, and as constrained above
+        return jax.jit(step, donate_argnums=0, in_shardings=(state, by_rows(self.mesh)), out_shardings=(state, whole))
+
+    def layout(self, leaf: Any) -> Any:
+        """Where an array of the state lies."""
+        return by_parts(self.mesh, leaf.shape) if self.fsdp else replicated(self.mesh)
 
     def eval_step(self) -> Callable[[Arrays, Arrays, Batch], dict[str, Any]]:
         """(params, rest, batch) -> the task's sums, compiled."""
@@ -69,7 +78,8 @@ class StepBuilder:
             return _total(jax.lax.scan(micro, arrays, self._micro_batches(batch))[1])
 
         whole = replicated(self.mesh)
-        return jax.jit(step, in_shardings=(whole, whole, by_rows(self.mesh)), out_shardings=whole)
+        state = None if self.fsdp else whole
+        return jax.jit(step, in_shardings=(state, state, by_rows(self.mesh)), out_shardings=whole)
 
     def _gradients(self, state: TrainState, batch: Batch, key: jax.Array, augment: Augment | None) -> tuple:
         """(loss, sums, gradients, rest): means over the valid rows of the whole batch."""

@@ -19,7 +19,7 @@ from cssm.tasks.task import Task
 from . import memory
 from .cluster import cluster
 from .config import TrainConfig
-from .distributed import global_mesh, own_copy, pad_rows, place, put, replicated
+from .distributed import global_mesh, own_copy, pad_rows, place, put
 from .environment import write_environment
 from .evaluate import Passes, run_evaluation
 from .interrupt import Interrupted, Interrupts
@@ -72,6 +72,8 @@ class Trainer:
             raise UsageError(
                 f"batch_size {config.batch_size} does not divide over {count} processes: choose a multiple"
             )
+        if config.shard == "fsdp" and self.cluster.count > 1:
+            raise UsageError("shard='fsdp' divides over the devices of one process: leave it out on several machines")
         self.accumulate = config.accumulate or 1
         self.best: tuple[float, int] | None = None  # score, step
         self.step = self.evaluated = 0
@@ -146,14 +148,18 @@ class Trainer:
                 self.evaluate_and_save()
                 self.stop_if(self.stopped())
 
-    def compiled_steps(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        builder = StepBuilder(
+    def builder(self) -> StepBuilder:
+        return StepBuilder(
             task=self.task,
             blueprint=self.blueprint,
             mesh=self.mesh,
             dtype=jnp.dtype(self.config.compute_dtype),
             accumulate=self.accumulate,
+            fsdp=self.config.shard == "fsdp",
         )
+
+    def compiled_steps(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        builder = self.builder()
         step = builder.train_step(self.transform, self.schedule, ema=self.config.ema, augment=self.augment)
         return step, builder.eval_step()
 
@@ -302,7 +308,8 @@ class Trainer:
 
     def fresh_state(self) -> TrainState:
         state = init_state(self.model, self.transform, seed=self.config.seed, ema=self.config.ema is not None)
-        return jax.tree.map(lambda value: put(value, replicated(self.mesh)), state)
+        layout = self.builder().layout
+        return jax.tree.map(lambda value: put(value, layout(value)), state)
 
     def eval_params(self) -> Arrays:
         return self.state.params if self.state.ema is None else self.state.ema

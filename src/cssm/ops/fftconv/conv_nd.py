@@ -13,6 +13,7 @@ from cssm.shared.fft_plan import SPATIAL_STRATEGIES, choose_spatial_strategy, re
 from cssm.shared.fft_shapes import check_direct, check_real, check_spatial, check_strategy
 
 from ..cell import cell_scan, convolution, why_plain
+from ..spectral.transform import kernel_spectrum
 from .ssm import real_precision
 from .strategies import over_batch
 
@@ -91,10 +92,14 @@ def _fft(x, kernel, boundary):
     grid = x.shape[1:-1]
     axes = tuple(range(1, x.ndim - 1))
     lengths = spatial_lengths(grid, kernel.shape[1:], boundary)
-    spectrum = jnp.fft.rfftn(_place(kernel, grid, lengths, boundary), axes=axes)
     inside = tuple(slice(n) for n in grid)
     if _compiles(x, kernel, boundary):
+        reached = (reach(n, k)[:2] == (0, k) for n, k in zip(grid, kernel.shape[1:], strict=True))
+        whole = boundary == "circular" or all(reached)
+        placed = kernel if whole else _place(kernel, grid, lengths, boundary)
+        spectrum = kernel_spectrum(placed, (lengths[0], lengths[1]))
         return _compiled(x, spectrum, lengths)[:, *inside]
+    spectrum = jnp.fft.rfftn(_place(kernel, grid, lengths, boundary), axes=axes)
 
     def convolve(frame):
         image = jnp.fft.rfftn(jnp.moveaxis(frame, -1, 0), s=lengths, axes=axes)
