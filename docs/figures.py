@@ -17,6 +17,7 @@ from cssm.viz.contact_sheet import contact_sheet
 from cssm.viz.figure import figure, plain
 from cssm.viz.impulse import draw_impulse
 from cssm.viz.mixers import markdown_table, mixer_facts, store_facts
+from cssm.viz.models import markdown_models, model_facts, store_models
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"

@@ -1,5 +1,6 @@
-"""`cssm list mixers`, its copy in the README, and `cssm inspect`'s bound on the state."""
+"""`cssm list mixers`, its copy in the README, `cssm list models`, and `cssm inspect`'s bound on the state."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 from flax import nnx
 
 from cssm.cli import main
+from cssm.core.errors import UnknownNameError
+from cssm.models import MODELS
 from cssm.nn import create_mixer
-from cssm.viz import mixers
+from cssm.viz import mixers, models
 from cssm.viz.inspect import inspect_layer
 from cssm.viz.mixers import COLUMNS, EXACT, NOTE, mixer_facts
 from specimens import SHIPPED

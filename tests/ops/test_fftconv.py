@@ -11,6 +11,7 @@ from scipy import signal
 
 from cssm.ops import fftconv, kernel_spectrum
 from cssm.ops.fftconv import cases
+from cssm.ops.spectral.native_call import without_compiled_kernels
 from cssm.shared import fft_plan
 from cssm.shared.fft_shapes import ssm_sizes
 from fftconv_bad_input import BAD
@@ -240,6 +241,20 @@ def test_spatial_equals_scipy_and_direct_with_every_gradient(x64, name, boundary
     for strategy, (y, gradients) in zip(strategies, results, strict=True):
         assert_close(y, numpy_spatial(x, kernel, boundary), what=f"{strategy}")
         assert_close(gradients, results[0][1], what=f"{strategy}")
+
+
+@pytest.mark.parametrize("taps", [(3, 5), (11, 4), (9, 15)], ids=str)
+@pytest.mark.parametrize("boundary", ["zero", "circular"])
+def test_images_of_many_channels_take_the_compiled_kernel(x64, taps, boundary):
+    """Kernels smaller and larger than the grid, with every gradient, against the same without."""
+    rng = np.random.default_rng(4)
+    x, kernel = draw(rng, (2, 5, 6, 9)), draw(rng, (9, *taps))
+    run = partial(fftconv.fft_conv2d, boundary=boundary, strategy="fft")
+    found = jax.jit(lambda x, kernel: outputs_and_gradients(run, x, kernel))(x, kernel)
+    assert "ffi_call" in str(jax.make_jaxpr(run)(x, kernel))
+    with without_compiled_kernels():
+        assert_close(found, jax.jit(lambda x, kernel: outputs_and_gradients(run, x, kernel))(x, kernel))
+    assert_close(found[0], numpy_spatial(x, kernel, boundary))
 
 
 def test_circular_images_agree_with_kernel_spectrum(x64):

@@ -96,9 +96,9 @@ def _fft(x, kernel, boundary):
     if _compiles(x, kernel, boundary):
         reached = (reach(n, k)[:2] == (0, k) for n, k in zip(grid, kernel.shape[1:], strict=True))
         whole = boundary == "circular" or all(reached)
-        placed = kernel if whole else _place(kernel, grid, lengths, boundary)
-        spectrum = kernel_spectrum(placed, (lengths[0], lengths[1]))
-        return _compiled(x, spectrum, lengths)[:, *inside]
+        if whole:
+            return _compiled(x, kernel_spectrum(kernel, (lengths[0], lengths[1])), lengths)[:, *inside]
+        return _compiled(x, jnp.fft.rfftn(_place(kernel, grid, lengths, boundary), axes=axes), lengths)[:, *inside]
     spectrum = jnp.fft.rfftn(_place(kernel, grid, lengths, boundary), axes=axes)
 
     def convolve(frame):
