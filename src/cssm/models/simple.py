@@ -114,6 +114,7 @@ MODELS.register("simple")(SimpleCSSMConfig())
 class SimpleCSSM(Host):
     """The model of a `SimpleCSSMConfig`.
 
+    >>> import jax.numpy as jnp
     >>> model = SimpleCSSMConfig(embed_dim=8, stem="patch").make(nnx.Rngs(0))
     >>> clip = jnp.zeros((2, 4, 33, 17, 3))
     >>> model(clip).shape, model.features(clip).shape
