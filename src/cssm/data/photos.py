@@ -71,12 +71,11 @@ class PhotoCrops(Source):
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         indices = checked_indices(indices, len(self))
-        crop = lambda i: self._photos[
-            self._label[i] // STRIPS,
-            self._top[i] : self._top[i] + self._side,
-            self._left[i] : self._left[i] + self._side,
-        ]
-        return {"input": np.stack([crop(i) for i in indices]), "label": self._label[indices]}
+        return {"input": np.stack([self._crop(i) for i in indices]), "label": self._label[indices]}
+
+    def _crop(self, i: int) -> np.ndarray:
+        top, left, side = self._top[i], self._left[i], self._side
+        return self._photos[self._label[i] // STRIPS, top : top + side, left : left + side]
 
 
 @cache
