@@ -30,7 +30,7 @@ def test_every_field_of_every_recipe_has_a_name_a_type_and_a_docstring(name):
 
 
 KINDS = [DATASETS[n] for n in DATASETS.names()] + [AUGMENTS[n] for n in AUGMENTS.names()]
-KINDS += list({type(MODELS[n]) for n in MODELS.names()})
+KINDS += list(dict.fromkeys(type(MODELS[n]) for n in MODELS.names()))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -71,7 +71,7 @@ class PhotoCrops(Source):
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         indices = checked_indices(indices, len(self))
-        return {"input": np.stack([self._crop(i) for i in indices]), "label": self._label[indices]}
+        return {"input": np.stack([self._crop(int(i)) for i in indices]), "label": self._label[indices]}
 
     def _crop(self, i: int) -> np.ndarray:
         top, left, side = self._top[i], self._left[i], self._side
