@@ -1,9 +1,9 @@
-"""Write the table of hosts in docs/results.md: small hosts trained on two sets of ten classes, three seeds. Run by hand.
+"""Write the table of hosts in docs/results.md: small hosts on two sets of ten classes, three seeds. Run by hand.
 
     python docs/host_study.py            about half an hour on two cores; what is there is not trained again
 
-A ConvNeXt with its `ssm` and a vision transformer with a mixer, T = 1, 8, 24, beside the plain ones of the same sizes and a
-linear classifier of the pixels.
+A ConvNeXt with its `ssm` and a vision transformer with a mixer, T = 1, 8, 24, beside the plain ones of the same sizes and
+a linear classifier of the pixels.
 """
 
 import dataclasses
