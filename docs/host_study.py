@@ -2,8 +2,8 @@
 
     python docs/host_study.py            about half an hour on two cores; what is there is not trained again
 
-A ConvNeXt with its `ssm` and a vision transformer with a mixer, T = 1, 8, 24, beside the plain ones of the same sizes and
-a linear classifier of the pixels.
+A ConvNeXt with its `ssm` and a vision transformer with a mixer, T = 1, 8, 24, beside the plain ones of the same sizes
+and a linear classifier of the pixels.
 """
 
 import dataclasses

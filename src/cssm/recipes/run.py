@@ -249,7 +249,8 @@ class _Curves:
 
     def __init__(self, run: Run, path: Path, baseline: Baseline | None):
         self.monitor, self.path, self.baseline = run.task.monitor, path, baseline
-        self.title = f"{run.recipe}: {getattr(run.model, 'mixer', None) or type(run.model).__name__} on {type(run.data).__name__}"
+        mixer = getattr(run.model, "mixer", None) or type(run.model).__name__
+        self.title = f"{run.recipe}: {mixer} on {type(run.data).__name__}"
 
     def __call__(self, event: Event) -> None:
         if event.kind == "eval":
