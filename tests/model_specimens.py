@@ -34,7 +34,7 @@ HOSTS = {  # hosts as they can be built beside their registered form
     "convnext, pure3d": ("convnext", {"variant": "pure3d", "unroll": "network"}),
     "convnext, hybrid": ("convnext", {"variant": "hybrid", "mixer": "no_gate", "mixer_options": {"kernel_size": 3}}),
 }
-SLOW = {"convnext, gated", "convnext, pure3d", "vit, rotary"}
+SLOW = {"convnext, gated", "convnext, pure3d", "convnext, hybrid", "vit, rotary", "deit3"}
 VARIANTS = STREAMING | HOSTS | {"simple, attention": ("simple", {"mixer": "transformer", "depth": 1})}
 
 

@@ -98,6 +98,16 @@ def digits(split):
     return list(np.repeat(np.clip(chosen * 16, 0, 255).astype(np.uint8)[..., None], 3, -1))
 
 
+def photos(split):
+    """Crop i is of strip i % 5 of photograph i // 5 % 2, within the rows of the split."""
+    pictures = pytest.importorskip("sklearn.datasets").load_sample_images().images
+    seed, low, high, count = {"test": (0, 341, 427, 500), "train": (1, 0, 256, 2000), "val": (2, 256, 341, 500)}[split]
+    draw = np.random.RandomState(seed)
+    top, left = draw.randint(low, high - 31, count), draw.randint(0, 97, count)
+    corners = zip(top, left + np.arange(count) % 5 * 128, strict=True)
+    return [pictures[i // 5 % 2][y : y + 32, x : x + 32] for i, (y, x) in enumerate(corners)]
+
+
 def made(generator, format):
     """A set that `cssm data make` wrote, and what the generator gives."""
 
@@ -118,6 +128,7 @@ CASES = [
     Case("pathfinder", "pathfinder", {"size": 32}),
     Case("featuretracker", "featuretracker", {"frames": 6}),
     Case("digits", "digits", {}, None, digits),
+    Case("photos", "photos", {}, None, photos),
     Case("pathfinder png", "pathfinder", {}, miniatures.pathfinder_png, lambda s: cut_80_10_10(s, 1)),
     Case("pathfinder png, size", "pathfinder", {"size": 12}, miniatures.pathfinder_png, lambda s: cut_80_10_10(s, 1)),
     Case("pathfinder lra", "pathfinder", {"difficulty": 6}, miniatures.pathfinder_lra, lambda s: cut_80_10_10(s, 10)),
@@ -215,7 +226,7 @@ def test_splits_are_disjoint_and_seeds_do_not_move_them(case, data):
             again = whole(data.source(split, seed=5))
             assert {value.tobytes() for value in again["input"]} == seen[split]
             assert len(batch["input"]) < 5 or (again["input"] != batch["input"]).any()
-        assert case.id == "digits" or len(seen[split]) == len(batch["input"])
+        assert case.id in ("digits", "photos") or len(seen[split]) == len(batch["input"])
     for a in seen:
         assert all(a == b or not seen[a] & seen[b] for b in seen)
 

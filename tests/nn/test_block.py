@@ -144,7 +144,7 @@ def test_a_stem_takes_frames_and_clips_of_any_size(name):
         (lambda: build(drop_path=1.0), UsageError, "drop_path is 1.0"),
         (lambda: build(mlp_ratio=-1.0), UsageError, "mlp_ratio is -1.0"),
         (lambda: build(norm="batch"), UnknownNameError, "global_layer"),
-        (lambda: build("spatial_attn").init_state(2, GRID), UsageError, "'spatial_attn' is not recurrent"),
+        (lambda: build("transformer").init_state(2, GRID), UsageError, "'transformer' is not recurrent"),
         (lambda: build("gated")(clip(), dt=jnp.ones((2, 3))), UsageError, "cannot honour dt"),
         (lambda: build("spatial_attn")(clip(), dt=jnp.ones((2, 3))), UsageError, "cannot honour dt"),
         (lambda: build("spatial_attn")(clip(), readout="first"), UsageError, "unknown readout 'first'"),

@@ -38,7 +38,7 @@ def test_pieces_and_frames_give_the_logits_of_the_clip_so_far(frames, pool):
 @pytest.mark.parametrize("pool", POOLS)
 def test_all_is_the_pool_over_time_and_space(pool):
     readout, x = build("all", pool), np.asarray(clip())
-    pooled = x.max((1, 2, 3)) if pool == "max" else x.mean((1, 2, 3))
+    pooled = {"max": x.max((1, 2, 3)), "mean": x.mean((1, 2, 3)), "token": x[:, :, :, 0].mean((1, 2))}[pool]
     assert_close(readout(clip()), readout.logits(jnp.asarray(pooled)))
 
 
@@ -56,5 +56,5 @@ def test_a_state_of_another_batch_grid_or_readout_is_refused(frames):
 def test_unknown_names_are_told():
     with pytest.raises(UsageError, match="unknown frame readout 'first': use last, mean, all"):
         build("first", "max")
-    with pytest.raises(UsageError, match="unknown pool 'sum': use max or mean"):
+    with pytest.raises(UsageError, match="unknown pool 'sum': use max, mean, token"):
         build("last", "sum")

@@ -144,11 +144,12 @@ class ConvNeXtConfig:
 class ConvNeXt(Host):
     """The model of a `ConvNeXtConfig`.
 
+    >>> import jax
     >>> import jax.numpy as jnp
     >>> config = ConvNeXtConfig(variant="ssm", depths=(1, 1), dims=(8, 16), grid=(32, 32), num_classes=5)
     >>> model = config.make(nnx.Rngs(0))
-    >>> model(jnp.zeros((2, 32, 48, 3))).shape, model.features(jnp.zeros((2, 4, 32, 48, 3))).shape
-    ((2, 5), (2, 4, 6, 16))
+    >>> [jax.eval_shape(f, jnp.zeros((2, 4, 32, 48, 3))).shape for f in (model, model.features)]
+    [(2, 5), (2, 4, 6, 16)]
     """
 
     def __init__(self, config: ConvNeXtConfig, *, rngs: nnx.Rngs):

@@ -137,10 +137,11 @@ class VisionTransformer(Host):
 
     `features` are (B, H / p, W / p, C); with a class token (B, 1, 1 + N, C), the class token first.
 
+    >>> import jax
     >>> import jax.numpy as jnp
     >>> model = ViTConfig(mixer="no_gate", embed_dim=8, depth=2, grid=(32, 32), num_classes=5).make(nnx.Rngs(0))
-    >>> model(jnp.zeros((2, 32, 48, 3))).shape, model.features(jnp.zeros((2, 4, 32, 48, 3))).shape
-    ((2, 5), (2, 2, 3, 8))
+    >>> [jax.eval_shape(f, jnp.zeros((2, 4, 32, 48, 3))).shape for f in (model, model.features)]
+    [(2, 5), (2, 2, 3, 8)]
     """
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
