@@ -7,15 +7,15 @@ import pytest
 from cssm.cli import main
 from cssm.recipes.run import load_saved
 
+VIT = ["--cssm", "no_gate", "--embed-dim", "8", "--depth", "1", "--patch-size", "4", "--seq-len", "3"]
+CONVNEXT = ["--variant", "hybrid", "--cssm", "standard", "--depths", "1", "1", "--dims", "4", "8", "--patch-size", "2"]
 HOSTS = {
-    "vit": (["--cssm", "no_gate", "--embed-dim", "8", "--depth", "1", "--patch-size", "4", "--seq-len", "3"],
-            {"mixer": "no_gate", "embed_dim": 8, "timesteps": 3}),
-    "convnext": (["--variant", "hybrid", "--cssm", "standard", "--depths", "1", "1", "--dims", "4", "8", "--patch-size", "2"],
-                 {"variant": "hybrid", "mixer": "standard", "dims": (4, 8)}),
-}  # fmt: skip
+    "vit": (VIT, {"mixer": "no_gate", "embed_dim": 8, "timesteps": 3}),
+    "convnext": (CONVNEXT, {"variant": "hybrid", "mixer": "standard", "dims": (4, 8)}),
+}
 
 
-@pytest.mark.parametrize("arch", HOSTS)
+@pytest.mark.parametrize("arch", ["vit", pytest.param("convnext", marks=pytest.mark.slow)])
 def test_a_host_is_trained(arch, tmp_path, capsys):
     options, expected = HOSTS[arch]
     words = ["train", "digits", "--arch", arch, *options, "--steps", "2", "--batch-size", "8", "--val-size", "16"]
