@@ -32,9 +32,10 @@ HOSTS = {  # hosts as they can be built beside their registered form
     "convnext, ssm": ("convnext", {"variant": "ssm", "boundary": "circular", "conv_bias": True}),
     "convnext, gated": ("convnext", {"variant": "gated", "pool": "max"}),
     "convnext, pure3d": ("convnext", {"variant": "pure3d", "unroll": "network"}),
+    "convnext, fourier": ("convnext", {"variant": "fourier"}),
     "convnext, hybrid": ("convnext", {"variant": "hybrid", "mixer": "no_gate", "mixer_options": {"kernel_size": 3}}),
 }
-SLOW = {"convnext, gated", "convnext, pure3d", "convnext, hybrid", "vit, rotary", "deit3"}
+SLOW = {"convnext, fourier", "convnext, gated", "convnext, pure3d", "convnext, hybrid", "vit, rotary", "deit3"}
 VARIANTS = STREAMING | HOSTS | {"simple, attention": ("simple", {"mixer": "transformer", "depth": 1})}
 
 

@@ -224,3 +224,14 @@ def test_recomputed_blocks_change_nothing(name):
     remat = build(True)
     program = str(jax.make_jaxpr(lambda x: remat(x))(clip[:, 0]))
     assert program.count("checkpoint") + program.count("remat") >= 2
+
+
+def test_a_network_of_frequencies_sees_the_mean_colour_alone():
+    """Its source's number, explained: two images of the same means of patches have the same logits."""
+    model = made.moved(dataclasses.replace(TINY["convnext"], variant="fourier").make(nnx.Rngs(0)), 0.1)
+    x = made.clip(grid=(32, 48), channels=3, t=1)[:, 0]
+    patches = x.reshape(2, 8, 4, 12, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 96, 4, 4, 3)
+    order = np.random.default_rng(0).permutation(96)
+    moved = patches[:, order].reshape(2, 8, 12, 4, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(x.shape)
+    assert_close(logits(model, moved), logits(model, x), 1e-5)
+    assert float(jnp.abs(logits(model, 2 * x) - logits(model, x)).max()) > 1e-3

@@ -14,6 +14,9 @@
 | full | any registered mixer |
 | hybrid | dwconv; and after each block one more, x <- x + gamma mixer(LayerNorm(x)), of any registered mixer |
 
+And `fourier`, no ConvNeXt at all: sum(depths) layers of dims[0] complex channels at every frequency of the stem on its
+own, of which the mean over space is read (nn/parts/frequency.py); its source's negative result, 36.6% on Imagenette.
+
 An image stands for `timesteps` repeats; clips carry their states from frame to frame. With A = 0 and B the identity, or
 a hybrid's gamma = 0, it is the plain ConvNeXt: a pretrained one is a warm start (`create_model(..., init_from=)`).
 
@@ -31,6 +34,7 @@ from cssm.core.typing import Grid
 from cssm.nn.block import Block
 from cssm.nn.parts.depthwise import BOUNDARIES, Depthwise, DepthwiseSSM, DepthwiseSSM3D, GatedSSM
 from cssm.nn.parts.drop_path import check_rate
+from cssm.nn.parts.frequency import FrequencyMix, SpectralPatches
 from cssm.nn.parts.norm import ChannelNorm
 from cssm.nn.parts.patches import PatchConv
 from cssm.nn.parts.readout import Readout
@@ -42,7 +46,8 @@ from .host import Host
 from .model import check_sizes, drop_rates, fitted_to
 from .registry import MODELS
 
-VARIANTS = ("dwconv", "fft", "ssm", "gated", "conv3d", "pure3d", "full", "hybrid")
+VARIANTS = ("dwconv", "fft", "ssm", "gated", "conv3d", "pure3d", "full", "hybrid", "fourier")
+STILL = ("dwconv", "fft", "fourier")  # those without a state
 REGISTERED = ("full", "hybrid")  # those that hold a mixer of the registry
 BIASED = ("dwconv", "hybrid")  # whose depthwise convolution has a bias, unless conv_bias says otherwise
 KERNELS_3D = {"conv3d": (3, 3, 3), "pure3d": (7, 7, 5)}
@@ -56,7 +61,7 @@ class ConvNeXtConfig:
     """
 
     variant: str = "dwconv"
-    """dwconv (the plain one), fft, ssm, gated, conv3d, pure3d, full or hybrid: what mixes space and time."""
+    """dwconv (the plain one), fft, ssm, gated, conv3d, pure3d, full, hybrid or fourier: what mixes space and time."""
     mixer: str | None = None
     """Mixer registry key, of full and hybrid; None: standard."""
     mixer_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -116,7 +121,7 @@ class ConvNeXtConfig:
             raise UsageError(f"variant {self.variant!r} holds no mixer: leave mixer out, or use variant full or hybrid")
         if self.pool == "token":
             raise UsageError("pool='token' reads a class token, and there is none: use mean or max")
-        if self.variant in ("dwconv", "fft") and self.unroll == "network":
+        if self.variant in STILL and self.unroll == "network":
             raise UsageError(f"unroll='network' carries states, and variant {self.variant!r} has none: use 'block'")
         check_rate(self.drop_path)
         check_unroll(self.unroll)
@@ -153,13 +158,33 @@ class ConvNeXt(Host):
     """
 
     def __init__(self, config: ConvNeXtConfig, *, rngs: nnx.Rngs):
-        stem, self.conv_mlp = NormedPatches(config, rngs), config.conv_mlp
+        self.conv_mlp = config.conv_mlp
+        if config.variant == "fourier":
+            self._of_frequencies(config, rngs)
+            return
+        stem = NormedPatches(config, rngs)
         self._assemble(
             stem, [*_blocks(config, stem.grid(config.grid), rngs)],
             Readout(config.dims[-1], config.num_classes, config.readout, config.pool, rngs=rngs),
             rotary=False, act="none", seq_len=config.timesteps, unroll=config.unroll, grid=config.grid,
             remat=config.remat,
         )  # fmt: skip
+
+    def _of_frequencies(self, config: ConvNeXtConfig, rngs: nnx.Rngs) -> None:
+        stem, channels = (
+            SpectralPatches(config.in_channels, config.dims[0], config.patch_size, rngs=rngs),
+            2 * config.dims[0],
+        )
+        rates = drop_rates(config.drop_path, sum(config.depths), config.drop_path_schedule)
+        grid = stem.grid(config.grid)
+        mixers = (FrequencyMix(channels, rngs=rngs) for _ in rates)
+        blocks = [
+            Block(mixer, channels, grid=grid, norm="none", drop_path=rate, rngs=rngs)
+            for mixer, rate in zip(mixers, rates, strict=True)
+        ]
+        head = Readout(channels, config.num_classes, config.readout, "token", rngs=rngs)  # the frequency (0, 0)
+        options = {"seq_len": config.timesteps, "unroll": config.unroll, "grid": config.grid, "remat": config.remat}
+        self._assemble(stem, blocks, head, rotary=False, act="none", **options)
 
 
 class NormedPatches(Stem):

@@ -51,8 +51,8 @@ def average(x: Float[Any, "b *axes c"]) -> Float[Any, "b c"]:
 
 
 def first_token(x: Float[Any, "b *axes c"]) -> Float[Any, "b c"]:
-    """The first token of each frame, (B, [T,] 1, N, C), and the mean over frames."""
-    return average(x[..., :1, :])
+    """The first place of each frame, (B, [T,] H, W, C), and the mean over frames."""
+    return average(x[..., :1, :1, :])
 
 
 POOLS = {"max": largest, "mean": average, "token": first_token}
