@@ -226,8 +226,8 @@ def test_recomputed_blocks_change_nothing(name):
     assert program.count("checkpoint") + program.count("remat") >= 2
 
 
-def test_a_network_of_frequencies_sees_the_mean_colour_alone():
-    """Its source's number, explained: two images of the same means of patches have the same logits."""
+def test_a_network_of_frequencies_does_not_see_where_patches_are():
+    """Its source's number, explained: the same patches at other places give the same logits."""
     model = made.moved(dataclasses.replace(TINY["convnext"], variant="fourier").make(nnx.Rngs(0)), 0.1)
     x = made.clip(grid=(32, 48), channels=3, t=1)[:, 0]
     patches = x.reshape(2, 8, 4, 12, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 96, 4, 4, 3)

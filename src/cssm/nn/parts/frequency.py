@@ -1,7 +1,7 @@
 """A network of frequencies alone: a stem that ends in a transform, and a mixer of channels at every frequency.
 
-Complex numbers are pairs of real channels, real parts first: (..., H, W // 2 + 1, 2 C). No frequency ever meets another,
-so that the one that is read, (0, 0), depends on the mean over space of what the stem gives and on nothing else.
+Complex numbers are pairs of real channels, real parts first: (..., H, W // 2 + 1, 2 C). No frequency meets another, so
+that the one that is read, (0, 0), depends on the mean over space of what the stem gives and on nothing else.
 Source: 000 section 4 (`fourier_v3`); Arjovsky et al. 2016, Unitary evolution recurrent neural networks (modReLU).
 """
 
