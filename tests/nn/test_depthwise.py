@@ -62,6 +62,10 @@ def test_static_equals_the_repeated_frame(name):
     slow = with_gradients(lambda m, s, x: m.scan(s, x, readout="last"), mixer, start, repeated, by=(0, 1))
     fast = with_gradients(lambda m, s, x: m.static(s, x, 6), mixer, start, x, by=(0, 1))
     assert_close(fast, slow, 2e-5)
+    alone, past = (
+        with_gradients(lambda m, x, s=s: m.static(s, x, 6), mixer, x) for s in (None, mixer.init_state(2, GRID))
+    )
+    assert_close(alone, past, 2e-5)
 
 
 @every

@@ -127,8 +127,7 @@ class Block(nnx.Module):
         seen = self.norm.static(x)
         trunk = seen if self.trunk == "normalised" else x
         if self.mixer.recurrent and self._before_mlp(readout) != "all":
-            state = self.mixer.init_state(x.shape[0], x.shape[1:3])
-            return self._leave(trunk, self.mixer.static(state, seen, steps, readout=readout)[1], key)
+            return self._leave(trunk, self.mixer.static(None, seen, steps, readout=readout)[1], key)
         if self.mixer.frame_wise:  # a repeated frame gives the same y again
             y = self._mixed((), trunk[:, None], seen[:, None], "last", key=key)[1]
             return repeat_frame(y, steps) if readout == "all" else y

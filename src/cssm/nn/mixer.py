@@ -50,6 +50,8 @@ class Capabilities:
     """It has `pooled`, the spatial mean of y without y."""
     closed_form: ClassVar[tuple[str, ...]] = ()
     """The readouts ("last", "mean") for which it has `_static`; the others of `static` scan the repeated frame."""
+    static_alone: ClassVar[bool] = False
+    """`_static` takes None for a state of no past."""
     turns_inside: ClassVar[bool] = False
     """It has the option `rotary`: it turns its own q and k by position."""
     learns_grid: ClassVar[bool] = False
@@ -125,6 +127,8 @@ class Mixer(Capabilities, Layer):
     def static(self, state, x: Frame, steps: int, *, readout: str = "last") -> tuple[Any, Frame]:
         """One frame repeated `steps` times: the state after it and the last (or mean) y, in closed form where there is.
 
+        state: of `init_state`, or of the frames before; None for no past, at less cost where `static_alone`.
+
         Raises:
           ShapeError: x or state that does not fit, no steps. UsageError: a readout other than last and mean.
         """
@@ -132,8 +136,11 @@ class Mixer(Capabilities, Layer):
         _check_readout(self, "static", readout, READOUTS[1:])
         if not fits(steps, int) or steps < 1:
             raise ShapeError(f"{type(self).__name__}.static: steps is {steps!r}, expected at least one frame")
-        state = _carried(self, state, x)
-        if readout not in self.closed_form:
+        closed = readout in self.closed_form
+        if state is None and not (closed and self.static_alone):
+            state = self.init_state(x.shape[0], x.shape[1:3])
+        state = None if state is None else _carried(self, state, x)
+        if not closed:
             return _shown(x, self._scan(state, repeat_frame(x, steps), readout=readout))
         return _shown(x, self._static(state, x, steps, **({"readout": readout} if "mean" in self.closed_form else {})))
 

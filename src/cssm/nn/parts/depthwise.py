@@ -95,6 +95,7 @@ class DepthwiseSSM(Mixer):
     """
 
     closed_form = ("last",)
+    static_alone = True
 
     def __init__(
         self, channels: int, kernel_size: int = 7, *, bias: bool = False, boundary: str = "zero", rngs: nnx.Rngs
@@ -129,22 +130,27 @@ class DepthwiseSSM(Mixer):
         after, y = cell_scan(system(), self.conv.convolved(x), *parts, state[:, None], **options)
         return after[:, 0], to_space(after[:, 0], x.shape[3]) if readout == "last" else y
 
-    def _static(self, state: SpectralState, x: Frame, steps: int) -> tuple[SpectralState, Frame]:
-        """S_T = A^T S_0 + G_T B U: one step of the system (A^T, G_T B), of (A^T, G_T B D) where u is D X."""
-        grid = x.shape[1:3]
+    def _static(self, state: SpectralState | None, x: Frame, steps: int) -> tuple[SpectralState, Frame]:
+        """S_T = A^T S_0 + G_T B U: one step of the system (A^T, G_T B), of (A^T, G_T B D) where u is D X. With no past
+        y is x through one filter, and the state a transform that is left out where nothing reads it."""
+        conv, grid = self.conv, x.shape[1:3]
         gain, write = self.spectra(grid)
         power, total, _ = geometric(gain, steps)
-        write, conv = total * write, self.conv
+        write = total * write
         if conv.boundary == "zero":
-            after, y = cell_step(system(), conv.convolved(x), *self._parts(x, (power, write)), state[:, None])
-            return after[:, 0], y
-        parts = self._parts(x, (power, write * conv.spectrum(grid)))
-        after, y = cell_step(system(), x, *parts, state[:, None])
+            return self._through(state, conv.convolved(x), power, write)
+        after, y = self._through(state, x, power, write * conv.spectrum(grid))
         if conv.bias is None:
-            return after[:, 0], y
+            return after, y
         constant = conv.bias[...] * write[:, 0, 0].real  # the bias, through the same filter
-        after = after[:, 0].at[:, :, 0, 0].add(constant * (grid[0] * grid[1]))
-        return after, y + constant.astype(y.dtype)
+        return after.at[:, :, 0, 0].add(constant * (grid[0] * grid[1])), y + constant.astype(y.dtype)
+
+    def _through(self, state, x, power, write):
+        """The state and y after one step of S <- power S + write X."""
+        if state is None:
+            return write * to_spectrum(x), _filtered(x[:, None], write)[:, 0]
+        after, y = cell_step(system(), x, *self._parts(x, (power, write)), state[:, None])
+        return after[:, 0], y
 
     def state_bound(self, grid: Grid, input_bound: float = 1.0) -> float:
         """The bound of the module's docstring."""
