@@ -51,6 +51,16 @@ class Model(ChecksSizes, nnx.Module, abc.ABC):
     def features(self, x, *, dt=None, key=None) -> Any:
         """What the head reads, (B, [T,] H', W', C), before it is pooled."""
 
+    @property
+    def num_features(self) -> int:
+        """Channels of `features`."""
+        raise UsageError(f"{type(self).__name__} does not say how many features it has: see features(x).shape")
+
+    @property
+    def reduction(self) -> int:
+        """Pixels along each side of a frame that one place of `features` stands for."""
+        raise UsageError(f"{type(self).__name__} does not say by how much it reduces: see features(x).shape")
+
     def intermediates(self, x, blocks: Sequence[int] | None = None, *, dt=None, key=None) -> tuple[Any, ...]:
         """The features after the blocks of those indices, every frame of them; of all blocks when omitted."""
         raise UsageError(f"{type(self).__name__} shows no features between its blocks: use features(x)")

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -13,7 +12,7 @@ from cssm.core.errors import UsageError
 from cssm.core.registry import Registry
 from cssm.nn.layer import check_rngs
 
-from .model import ModelConfig
+from .model import Model, ModelConfig
 
 log = logging.getLogger("cssm")
 Source = str | os.PathLike | Mapping[str, np.ndarray]
@@ -25,7 +24,7 @@ def list_models() -> list[str]:
     return MODELS.names()
 
 
-def create_model(name: str, *, rngs: nnx.Rngs, init_from: Source | None = None, **overrides) -> Any:
+def create_model(name: str, *, rngs: nnx.Rngs, init_from: Source | None = None, **overrides) -> Model:
     """Build a registered model, with fields of its config overridden.
 
     Args:
@@ -57,9 +56,7 @@ def create_model(name: str, *, rngs: nnx.Rngs, init_from: Source | None = None, 
     from .timm_weights import load_timm, read_arrays
 
     arrays = read_arrays(init_from)
-    if (
-        getattr(config, "conv_bias", 0) is None
-    ):  # the bias of the plain one, without which it would compute another thing
+    if getattr(config, "conv_bias", 0) is None:  # that of the plain one, without which it would compute something else
         config = dataclasses.replace(config, conv_bias=any(key.endswith("conv_dw.bias") for key in arrays))
     model = config.make(rngs)
     log.info("%s", load_timm(model, arrays))
