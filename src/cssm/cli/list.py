@@ -18,8 +18,7 @@ def main(argv: list[str]) -> int:
         print(USAGE.format(sections=", ".join(SECTIONS)), end="")
         return 0
     if argv[:1] in (["mixers"], ["models"]) and set(argv[1:]) <= {"--markdown", "--measure"}:
-        run = _mixers_with_costs if argv[0] == "mixers" else _models_with_costs
-        return run("--markdown" in argv, "--measure" in argv)
+        return _with_costs(argv[0], "--markdown" in argv, "--measure" in argv)
     for name in argv:
         if name not in SECTIONS:
             raise UnknownNameError("section", name, SECTIONS)
@@ -51,55 +50,41 @@ def _mixers():
     return table
 
 
-def _mixers_with_costs(markdown: bool, measure: bool) -> int:
-    from rich.console import Console
-
-    from cssm.nn import list_mixers
-    from cssm.viz.mixers import COLUMNS, NOTE, markdown_table, mixer_facts, stored_facts
-
-    if measure:
-        with Console(stderr=True).status("counting the operations of every mixer"):
-            rows = [mixer_facts(name) for name in list_mixers()]
-    else:
-        rows = stored_facts()
-        rows += [mixer_facts(name, cost=False) for name in list_mixers() if name not in {row.name for row in rows}]
-    if markdown:
-        print(markdown_table(rows), end="")
-        return 0
-    table = _table("mixers", *COLUMNS)
-    for i, column in enumerate(table.columns):
-        column.justify, column.no_wrap = ("right" if i > 5 else "left"), True
-    for row in rows:
-        table.add_row(*row.cells())
-    console = Console() if sys.stdout.isatty() else Console(width=130)
-    console.print(table)
-    console.print(NOTE)
-    return 0
-
-
-def _models_with_costs(markdown: bool, measure: bool) -> int:
+def _with_costs(section: str, markdown: bool, measure: bool) -> int:
+    """The table of mixers or of models, from the figures that the package carries, or counted anew."""
     from rich.console import Console
 
     from cssm.models import list_models
-    from cssm.viz.models import COLUMNS, NOTE, markdown_models, model_facts, stored_models
+    from cssm.nn import list_mixers
+    from cssm.viz import mixers, models
 
+    facts_of, stored, page, columns, note, right, listed = {
+        "mixers": (
+            mixers.mixer_facts, mixers.stored_facts, mixers.markdown_table, mixers.COLUMNS, mixers.NOTE,
+            range(6, len(mixers.COLUMNS)), list_mixers,
+        ),
+        "models": (
+            models.model_facts, models.stored_models, models.markdown_models, models.COLUMNS, models.NOTE, (3, 4),
+            list_models,
+        ),
+    }[section]  # fmt: skip
     if measure:
-        with Console(stderr=True).status("counting the operations of every model"):
-            rows = [model_facts(name) for name in list_models()]
+        with Console(stderr=True).status(f"counting the operations of all {section}"):
+            rows = [facts_of(name) for name in listed()]
     else:
-        rows = stored_models()
-        rows += [model_facts(name, cost=False) for name in list_models() if name not in {row.name for row in rows}]
+        rows = stored()
+        rows += [facts_of(name, cost=False) for name in listed() if name not in {row.name for row in rows}]
     if markdown:
-        print(markdown_models(rows), end="")
+        print(page(rows), end="")
         return 0
-    table = _table("models", *COLUMNS)
+    table = _table(section, *columns)
     for i, column in enumerate(table.columns):
-        column.justify = "right" if i in (3, 4) else "left"
+        column.justify, column.no_wrap = ("right" if i in right else "left"), section == "mixers"
     for row in rows:
         table.add_row(*row.cells())
     console = Console() if sys.stdout.isatty() else Console(width=130)
     console.print(table)
-    console.print(NOTE)
+    console.print(note)
     return 0
 
 
