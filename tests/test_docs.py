@@ -96,8 +96,9 @@ def passed(folder, *arguments) -> int:
 
 
 def left(name):
-    """The examples of most mixers are left to `make test-slow`: outside jit, every operation is compiled alone."""
-    return name.startswith("cssm.nn.mixers.") and name != "cssm.nn.mixers.no_gate"
+    """The examples of most mixers and some operators are left to `make test-slow`: outside jit, every operation is compiled alone."""
+    eager = "cssm.bench.mixers_plain", "cssm.ops.goom", "cssm.ops.s4", "cssm.nn.layers.s4", "cssm.ops.delta"
+    return name in eager or (name.startswith("cssm.nn.mixers.") and name != "cssm.nn.mixers.no_gate")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if left(n) else n for n in sorted(EXAMPLES)])

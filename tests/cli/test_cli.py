@@ -255,7 +255,7 @@ def test_resume_refuses_another_run_and_changes_nothing(trained, tmp_path, flags
     [
         ("pathfinder", [], ["holds a run of 'demo', not 'pathfinder'"]),
         ("demo", ["--seed", "1"], ["seed 42", "use the same"]),
-        ("demo", ["--steps", "5"], ["is at step 6 of 5", "more steps"]),
+        pytest.param("demo", ["--steps", "5"], ["is at step 6 of 5", "more steps"], marks=pytest.mark.slow),
         ("demo", ["--batch-size", "7"], ["48", "a batch size that divides it"]),
     ],
 )

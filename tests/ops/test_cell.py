@@ -96,7 +96,12 @@ def test_a_reset_forgets_even_a_poisoned_past(name):
     assert bool(jnp.isfinite(y[1]).all())  # the other row never knew
 
 
-@pytest.mark.parametrize("name", ["gated", "opponent", "delta"])
+ONE = pytest.mark.parametrize(
+    "name", ["opponent", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gated", "delta"))]
+)
+
+
+@ONE
 def test_vmap(x64, name):
     arrays, reset = arguments(name, (4, 3, 4, 5, 2))
     several = tuple(a if i == 3 else a.reshape(2, 2, *a.shape[1:]) for i, a in enumerate((*arrays, reset)))
@@ -110,9 +115,8 @@ def test_vmap(x64, name):
         near(found, expected, 1e-12)
 
 
-@pytest.mark.parametrize(
-    "name", ["opponent", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gated", "delta"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gated", "opponent", "delta"])
 def test_second_derivatives(x64, name):
     arrays, reset = arguments(name, (2, 3, 4, 5, 2))
 

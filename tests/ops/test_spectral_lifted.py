@@ -55,7 +55,8 @@ def test_values_and_every_gradient(x64, shape, channels, readout, without):
     near(found, (on_all_channels(*arrays, readout=readout), every(on_all_channels, *arrays)))
 
 
-@ONE_IN_TIME
+@pytest.mark.slow
+@READOUTS
 def test_second_derivatives(x64, readout):
     arrays = arguments((1, 3, 4, 5, 2), 5, dtype=np.float64)
 

@@ -96,6 +96,7 @@ def test_stream_prints_the_tasks_reading_and_equals_the_parallel_pass(trained, t
     assert last["largest_difference"] < 1e-6
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_is_the_same_curve(trained, tmp_path):
     """The child is killed between two checkpoints, then continued by the command that a user types."""
     run_dir, here = tmp_path / "killed", Path(__file__).parent
