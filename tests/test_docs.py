@@ -96,7 +96,7 @@ def passed(folder, *arguments) -> int:
 
 
 def left(name):
-    """The examples of most mixers and some operators are left to `make test-slow`: outside jit, every operation is compiled alone."""
+    """Examples left to `make test-slow`, of most mixers and some operators: outside jit, each operation is compiled."""
     eager = "cssm.bench.mixers_plain", "cssm.ops.goom", "cssm.ops.s4", "cssm.nn.layers.s4", "cssm.ops.delta"
     return name in eager or (name.startswith("cssm.nn.mixers.") and name != "cssm.nn.mixers.no_gate")
 
