@@ -12,6 +12,7 @@ from jax import lax
 import made
 from cssm.core.errors import UsageError
 from cssm.models import MODELS, list_models
+from cssm.models.convnext import UNUSED
 
 B, T, GRID, CHANNELS, OUTPUTS = 2, 4, (9, 7), 3, 3
 SMALL = {"embed_dim": 8, "depth": 2}  # of a configuration that has fields of these names
@@ -45,6 +46,7 @@ def config(name, **overrides):
     base = MODELS[registered]
     fields = {field.name for field in dataclasses.fields(base)}
     small = SMALL | SMALL_HOST if "timesteps" in fields else SMALL
+    fields -= set(UNUSED.get(options.get("variant"), ()))
     given = {field: value for field, value in (small | options | overrides).items() if field in fields}
     return dataclasses.replace(base, **given).fitted((T, *GRID, CHANNELS), OUTPUTS)
 

@@ -50,6 +50,11 @@ VARIANTS = ("dwconv", "fft", "ssm", "gated", "conv3d", "pure3d", "full", "hybrid
 STILL = ("dwconv", "fft", "fourier")  # those without a state
 REGISTERED = ("full", "hybrid")  # those that hold a mixer of the registry
 BIASED = ("dwconv", "hybrid")  # whose depthwise convolution has a bias, unless conv_bias says otherwise
+UNUSED = {  # fields that a variant has no use for
+    "full": ("kernel_size", "conv_bias", "boundary"),
+    "pure3d": ("kernel_size", "conv_bias", "boundary"),
+    "fourier": ("kernel_size", "conv_bias", "boundary", "mlp_ratio", "layer_scale", "pool"),
+}
 KERNELS_3D = {"conv3d": (3, 3, 3), "pure3d": (7, 7, 5)}
 
 
@@ -119,6 +124,9 @@ class ConvNeXtConfig:
             raise UsageError(f"mlp_ratio is {self.mlp_ratio}, expected more than 0")
         if (self.mixer is not None or self.mixer_options) and self.variant not in REGISTERED:
             raise UsageError(f"variant {self.variant!r} holds no mixer: leave mixer out, or use variant full or hybrid")
+        for field in dataclasses.fields(self):
+            if field.name in UNUSED.get(self.variant, ()) and getattr(self, field.name) != field.default:
+                raise UsageError(f"variant {self.variant!r} has no use for {field.name}: leave it out")
         if self.pool == "token":
             raise UsageError("pool='token' reads a class token, and there is none: use mean or max")
         if self.variant in STILL and self.unroll == "network":
@@ -162,7 +170,8 @@ class ConvNeXt(Host):
         if config.variant == "fourier":
             self._of_frequencies(config, rngs)
             return
-        stem = NormedPatches(config, rngs)
+        least = config.patch_size * 2 ** (len(config.depths) - 1)
+        stem = NormedPatches(config.in_channels, config.dims[0], config.patch_size, least=least, rngs=rngs)
         self._assemble(
             stem, [*_blocks(config, stem.grid(config.grid), rngs)],
             Readout(config.dims[-1], config.num_classes, config.readout, config.pool, rngs=rngs),
@@ -171,10 +180,8 @@ class ConvNeXt(Host):
         )  # fmt: skip
 
     def _of_frequencies(self, config: ConvNeXtConfig, rngs: nnx.Rngs) -> None:
-        stem, channels = (
-            SpectralPatches(config.in_channels, config.dims[0], config.patch_size, rngs=rngs),
-            2 * config.dims[0],
-        )
+        channels = 2 * config.dims[0]
+        stem = SpectralPatches(config.in_channels, config.dims[0], config.patch_size, rngs=rngs)
         rates = drop_rates(config.drop_path, sum(config.depths), config.drop_path_schedule)
         grid = stem.grid(config.grid)
         mixers = (FrequencyMix(channels, rngs=rngs) for _ in rates)
@@ -190,11 +197,10 @@ class ConvNeXt(Host):
 class NormedPatches(Stem):
     """One convolution of p x p taps and that stride, then LayerNorm; pixels beyond a multiple of p are left out."""
 
-    def __init__(self, config: ConvNeXtConfig, rngs: nnx.Rngs):
-        self.in_channels, self.stride = config.in_channels, config.patch_size
-        self.least = config.patch_size * 2 ** (len(config.depths) - 1)
-        self.conv = PatchConv(config.in_channels, config.dims[0], config.patch_size, padding="valid", rngs=rngs)
-        self.norm = ChannelNorm(config.dims[0], rngs=rngs)
+    def __init__(self, in_channels: int, channels: int, patch_size: int, *, least: int, rngs: nnx.Rngs):
+        self.in_channels, self.stride, self.least = in_channels, patch_size, least
+        self.conv = PatchConv(in_channels, channels, patch_size, padding="valid", rngs=rngs)
+        self.norm = ChannelNorm(channels, rngs=rngs)
 
     def grid(self, grid: Grid) -> Grid:
         return self.conv.grid(grid)

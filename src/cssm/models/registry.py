@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -56,8 +57,14 @@ def create_model(name: str, *, rngs: nnx.Rngs, init_from: Source | None = None, 
     from .timm_weights import load_timm, read_arrays
 
     arrays = read_arrays(init_from)
-    if getattr(config, "conv_bias", 0) is None:  # that of the plain one, without which it would compute something else
-        config = dataclasses.replace(config, conv_bias=any(key.endswith("conv_dw.bias") for key in arrays))
-    model = config.make(rngs)
+    model = _with_bias_of(config, arrays).make(rngs)
     log.info("%s", load_timm(model, arrays))
     return model
+
+
+def _with_bias_of(config: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """A ConvNeXt whose depthwise convolutions have the bias of the file: a warm start computes the same."""
+    undecided = getattr(config, "conv_bias", False) is None and config.variant in ("fft", "ssm", "gated", "conv3d")
+    if not undecided or not any(name.endswith("conv_dw.bias") for name in arrays):
+        return config
+    return dataclasses.replace(config, conv_bias=True)

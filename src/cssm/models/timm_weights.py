@@ -96,7 +96,7 @@ def load_timm(model: Host, source: str | os.PathLike | Arrays) -> Loaded:
         array, shape = np.asarray(arrays[entry.name]), tuple(entry.parameter[...].shape)
         try:
             value, how = entry.into(array), None
-        except ValueError:
+        except (ValueError, IndexError):
             value, how = array, "no such layout"
         if how or value.shape != shape:
             fitted = None if how else entry.adapt(value, shape)
