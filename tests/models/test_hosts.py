@@ -158,6 +158,7 @@ def test_a_wrong_file_changes_nothing(tmp_path):
         (timm_arrays(wider), r"patch_embed.proj.weight has shape \(24, 3, 8, 8\), which does not fit stem.conv.kernel"),
         (file_of("convnext")[0], "is not a timm file of this model"),
         (file_of("vit")[0] | {"pos_embed": np.zeros(3, np.float32)}, r"pos_embed has shape \(3,\), which does not fit"),
+        (file_of("vit")[0] | {"pos_embed": np.zeros((1, 16, 16), np.float32)}, r"does not fit stem.class_position"),
         ({}, "is not a timm file of this model"),
         (tmp_path / "none.safetensors", "no such file"),
         (tmp_path / "text.safetensors", "is not a safetensors file"),

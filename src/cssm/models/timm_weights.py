@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,27 @@ class Entry:
     optional: bool = False
     """The classifier: of other classes, it is left."""
 
+    def fitted(self, array: np.ndarray, source: str) -> tuple[np.ndarray | None, str]:
+        """The parameter that the array becomes, and how where it is changed; None and why, where it is left.
+
+        Raises:
+          UsageError: an array of another size.
+        """
+        shape = tuple(self.parameter[...].shape)
+        try:
+            value = self.into(array)
+            found = (value, "") if value.shape == shape else self.adapt(value, shape)
+        except (ValueError, IndexError):  # too few axes
+            found = None
+        if found is None and self.optional:
+            return None, f"shape {array.shape}, the model has {shape}: other classes"
+        if found is None:
+            raise UsageError(
+                f"{source}: {self.name} has shape {array.shape}, which does not fit {self.ours} {shape}: choose the "
+                "model that the file is of"
+            )
+        return found
+
 
 def load_timm(model: Host, source: str | os.PathLike | Arrays) -> Loaded:
     """Put the parameters of timm's model into ours.
@@ -88,27 +110,14 @@ def load_timm(model: Host, source: str | os.PathLike | Arrays) -> Loaded:
     taken: 17 arrays
     """
     arrays, entries = read_arrays(source), [*_entries(model)]
-    taken, changed, new = [], {}, []
-    left = {}
-    for entry in entries:
-        if entry.name not in arrays:
+    taken, changed, left, new = [], {}, {}, []
+    for entry in (entry for entry in entries if entry.name in arrays):
+        value, how = entry.fitted(np.asarray(arrays[entry.name]), _named(source))
+        if value is None:
+            left[entry.name] = how
             continue
-        array, shape = np.asarray(arrays[entry.name]), tuple(entry.parameter[...].shape)
-        try:
-            value, how = entry.into(array), None
-        except (ValueError, IndexError):
-            value, how = array, "no such layout"
-        if how or value.shape != shape:
-            fitted = None if how else entry.adapt(value, shape)
-            if fitted is None and not entry.optional:
-                raise UsageError(
-                    f"{_named(source)}: {entry.name} has shape {array.shape}, which does not fit {entry.ours} {shape}: "
-                    "choose the model that the file is of"
-                )
-            if fitted is None:
-                left[entry.name] = f"shape {array.shape}, the model has {shape}: other classes"
-                continue
-            value, changed[entry.name] = fitted
+        if how:
+            changed[entry.name] = how
         elif entry.name not in taken:
             taken.append(entry.name)
         new.append((entry.parameter, value))
@@ -198,13 +207,13 @@ def _entries(model) -> Iterator[Entry]:
 def _vit(model) -> Iterator[Entry]:
     stem: Tokens = model.stem
     yield from _convolution("patch_embed.proj", "stem.conv", stem.conv)
-    first = stem.class_token is not None
     if stem.class_token is not None:
         yield _row("cls_token", "stem.class_token", stem.class_token)
     if stem.positions is not None:
         yield _positions(stem.positions)
-    if first and stem.class_position is not None:
-        yield Entry("pos_embed", "stem.class_position", stem.class_position, lambda a: a[0, 0], lambda a: a[None, None])
+    if stem.class_position is not None and stem.positions is not None:
+        into = partial(_first_row, stem.positions[...].shape[:2])
+        yield Entry("pos_embed", "stem.class_position", stem.class_position, into, lambda a: a[None, None])
     for i, block in enumerate(model.stack.blocks):
         ours, theirs = f"stack.blocks.{i}", f"blocks.{i}"
         yield from _norm(f"{theirs}.norm1", f"{ours}.norm", block.norm.affine)
@@ -320,6 +329,14 @@ def _positions(parameter) -> Entry:
         return table, f"resampled to {shape[0]} x {shape[1]}"
 
     return Entry("pos_embed", "stem.positions", parameter, into, lambda a: a.reshape(1, -1, channels), adapt=adapt)
+
+
+def _first_row(grid, positions):
+    """The position of the class token: where there is one row more than our grid or a square has, else ValueError."""
+    count = positions.shape[1] - 1
+    if count != math.prod(grid) and math.isqrt(count) ** 2 != count:
+        raise ValueError("no row for a class token")
+    return positions[0, 0]
 
 
 def _kept(model, loaded: set[int]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from flax import nnx
 from cssm.core.errors import UsageError
 from cssm.core.typing import Float, Frame, Grid, HalfSpectrum, SpectralState, Video
 from cssm.ops import fft_conv2d, kernel_spectrum, stable_spectrum
-from cssm.ops.cell import cell_scan, cell_step, convolution, system
+from cssm.ops.cell import cell_scan, cell_step, filtered, system
 from cssm.ops.scan.geometric import geometric
 from cssm.ops.spectral import spectral_zero_state, to_space, to_spectrum
 
@@ -148,7 +148,7 @@ class DepthwiseSSM(Mixer):
     def _through(self, state, x, power, write):
         """The state and y after one step of S <- power S + write X."""
         if state is None:
-            return write * to_spectrum(x), _filtered(x[:, None], write)[:, 0]
+            return write * to_spectrum(x), filtered(x[:, None], write)[:, 0]
         after, y = cell_step(system(), x, *self._parts(x, (power, write)), state[:, None])
         return after[:, 0], y
 
@@ -190,11 +190,11 @@ class GatedSSM(Mixer):
         u = self.system.conv.convolved(x)
         gain, write = self.system.spectra(x.shape[2:4])
         update, output = jax.nn.sigmoid(self.update(u)), jax.nn.sigmoid(self.output(u))
-        written = update * _filtered(self.candidate(u), write)
+        written = update * filtered(self.candidate(u), write)
 
         def advance(h, now):
             update, written = now
-            h = (1 - update) * _filtered(h[:, None], gain)[:, 0] + written
+            h = (1 - update) * filtered(h[:, None], gain)[:, 0] + written
             return h, h
 
         state, h = scan_frames(advance, state, (update, written), reset)
@@ -204,14 +204,6 @@ class GatedSSM(Mixer):
         """The bound of the module's docstring: no pixel is larger than the norm of its frame."""
         candidate = dense_bound(self.candidate, self.system.conv.bound(input_bound)).max() * np.sqrt(grid[0] * grid[1])
         return float(np.abs(np.asarray(self.system.spectra(grid)[1])).max() * candidate / (1 - RHO))
-
-
-def _filtered(x: Video, spectrum: HalfSpectrum) -> Video:
-    """Every frame convolved with the kernel of that spectrum."""
-    batch, steps, height, width, channels = x.shape
-    planes, gates = jnp.zeros((batch, steps, 0, height, width // 2 + 1)), jnp.zeros((batch, steps, 0, channels))
-    state = jnp.zeros((batch, 0, *spectrum.shape), spectrum.dtype)
-    return cell_scan(convolution(), x, planes, gates, spectrum[None], state)[1].astype(x.dtype)
 
 
 class PastState(NamedTuple):

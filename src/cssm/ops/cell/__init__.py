@@ -21,8 +21,8 @@ IMPLEMENTATIONS = {"native": native, "plain": plain}
 READOUTS = ("all", "mean", "none")
 
 __all__ = [
-    "EPSILON", "IMPLEMENTATIONS", "Cell", "cell_explain", "cell_scan", "cell_step", "convolution", "delta", "gated",
-    "opponent", "system", "why_plain",
+    "EPSILON", "IMPLEMENTATIONS", "Cell", "cell_explain", "cell_scan", "cell_step", "convolution", "delta", "filtered",
+    "gated", "opponent", "system", "why_plain",
 ]  # fmt: skip
 
 
@@ -90,6 +90,18 @@ def cell_step(
         return frame(cell, x, planes, gates, statics, state)
     state, y = native(cell, x[:, None], planes[:, None], gates[:, None], statics, state, None, True)
     return state, y[:, 0]
+
+
+def filtered(x: Float[Any, "b t h w c"], spectrum: Complex[Any, "c h wf"]) -> Float[Any, "b t h w c"]:
+    """Every frame convolved, on a periodic grid, with the kernel of that spectrum.
+
+    >>> filtered(jnp.ones((1, 2, 4, 4, 3)), jnp.full((3, 4, 3), 0.5 + 0j)).mean().item()
+    0.5
+    """
+    (batch, steps, *_, channels), half = x.shape, spectrum.shape[1:]
+    planes, gates = jnp.zeros((batch, steps, 0, *half), x.dtype), jnp.zeros((batch, steps, 0, channels), x.dtype)
+    state = jnp.zeros((batch, 0, *spectrum.shape), spectrum.dtype)
+    return cell_scan(convolution(), x, planes, gates, spectrum[None], state)[1]
 
 
 def cell_explain(x: Float[Any, "b t h w ic"], state: Complex[Any, "b s c h wf"]) -> str:

@@ -12,7 +12,7 @@ from cssm.core.typing import Float
 from cssm.shared.fft_plan import SPATIAL_STRATEGIES, choose_spatial_strategy, reach, spatial_lengths
 from cssm.shared.fft_shapes import check_direct, check_real, check_spatial, check_strategy
 
-from ..cell import cell_scan, convolution, why_plain
+from ..cell import filtered, why_plain
 from ..spectral.transform import kernel_spectrum
 from .ssm import real_precision
 from .strategies import over_batch
@@ -117,11 +117,7 @@ def _compiles(x, kernel, boundary) -> bool:
 def _compiled(x, spectrum, lengths):
     """Frames filled up to `lengths` with zeros, convolved by the compiled cell, which reads and writes them once."""
     around = [(0, length - n) for n, length in zip(x.shape[1:-1], lengths, strict=True)]
-    x = jnp.pad(x, [(0, 0), *around, (0, 0)])[:, None]
-    batch, channels, half = x.shape[0], x.shape[-1], spectrum.shape[-2:]
-    planes, gates = jnp.zeros((batch, 1, 0, *half), x.dtype), jnp.zeros((batch, 1, 0, channels), x.dtype)
-    state = jnp.zeros((batch, 0, channels, *half), spectrum.dtype)
-    return cell_scan(convolution(), x, planes, gates, spectrum[None], state)[1][:, 0]
+    return filtered(jnp.pad(x, [(0, 0), *around, (0, 0)])[:, None], spectrum)[:, 0]
 
 
 def _place(kernel, grid, lengths, boundary):
