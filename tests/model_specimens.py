@@ -36,7 +36,15 @@ HOSTS = {  # hosts as they can be built beside their registered form
     "convnext, fourier": ("convnext", {"variant": "fourier"}),
     "convnext, hybrid": ("convnext", {"variant": "hybrid", "mixer": "no_gate", "mixer_options": {"kernel_size": 3}}),
 }
-SLOW = {"convnext, fourier", "convnext, gated", "convnext, pure3d", "convnext, hybrid", "vit, rotary", "deit3"}
+SLOW = {
+    "convnext",
+    "convnext, fourier",
+    "convnext, gated",
+    "convnext, pure3d",
+    "convnext, hybrid",
+    "vit, rotary",
+    "deit3",
+}
 VARIANTS = STREAMING | HOSTS | {"simple, attention": ("simple", {"mixer": "transformer", "depth": 1})}
 
 

@@ -28,7 +28,9 @@ def assert_log_uniform(log_step, low, high):
     np.testing.assert_allclose(np.histogram(uniform, bins=10, range=(0, 1))[0] / n, expected, atol=5 * deviation)
 
 
-@pytest.mark.parametrize("name", ["s4", "s4d", "s5", "convs5", "s4nd", "s4nd_full"])
+@pytest.mark.parametrize(
+    "name", ["s4", "s4d", "s5", "convs5", "s4nd", pytest.param("s4nd_full", marks=pytest.mark.slow)]
+)
 def test_steps_start_log_uniform(name):
     modes = name in ("s5", "convs5")  # one step a mode; few at a time, for the eigenvectors of HiPPO are dear
     size = {"channels": 2, "d_state": 200} if modes else {"channels": 1000, "d_state": 2}

@@ -74,7 +74,9 @@ def test_triton_equals_reference_with_every_gradient(name, readout):
     check_triton(cases.TESTS[name], readout, with_reset=readout == "all")
 
 
-@pytest.mark.parametrize(("readout", "with_reset"), [("all", True), ("last", False), ("last", True)])
+@pytest.mark.parametrize(
+    ("readout", "with_reset"), [("all", True), pytest.param("last", False, marks=pytest.mark.slow), ("last", True)]
+)
 def test_triton_in_chunks_equals_reference_with_every_gradient(chunks, readout, with_reset):
     check_triton((2, 3, 5, 7, 5), readout, with_reset)  # chunks of 2 and 1 frames; 4 + 1 channels
 
