@@ -57,13 +57,20 @@ def create_model(name: str, *, rngs: nnx.Rngs, init_from: Source | None = None, 
     from .timm_weights import load_timm, read_arrays
 
     arrays = read_arrays(init_from)
-    model = _with_bias_of(config, arrays).make(rngs)
+    model = warm_started(config, arrays).make(rngs)
     log.info("%s", load_timm(model, arrays))
     return model
 
 
-def _with_bias_of(config: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """A ConvNeXt whose depthwise convolutions have the bias of the file: a warm start computes the same."""
+def warm_started(config: Any, source: Source) -> Any:
+    """The configuration that takes a file of timm: a ConvNeXt's depthwise convolutions have a bias if those do.
+
+    Raises:
+      UsageError: no such file, or another kind of file.
+    """
+    from .timm_weights import read_arrays
+
+    arrays = read_arrays(source)
     undecided = getattr(config, "conv_bias", False) is None and config.variant in ("fft", "ssm", "gated", "conv3d")
     if not undecided or not any(name.endswith("conv_dw.bias") for name in arrays):
         return config

@@ -17,7 +17,8 @@ from cssm.core.files import replacing
 from cssm.data import DataSet, Source, loader
 from cssm.data.augment import Augment
 from cssm.data.baselines import Baseline
-from cssm.models import Model, ModelConfig
+from cssm.models import Model, ModelConfig, load_timm
+from cssm.models.registry import warm_started
 from cssm.models.size import check_memory
 from cssm.tasks import Task
 from cssm.tasks.task import Figures, Sums
@@ -62,6 +63,8 @@ class Run:
     """Validation samples."""
     test_size: int | None = None
     """Test samples, for `cssm eval`."""
+    init_from: Path | None = None
+    """A safetensors file of timm whose parameters the model starts with, where they fit; None: drawn by the seed."""
 
     def __post_init__(self):
         for name in ("train_size", "val_size", "test_size"):
@@ -93,7 +96,10 @@ class Run:
         """This run with what follows from its data filled in: classes, grid, channels, frames, absolute paths."""
         run = self.with_root(getattr(self.data, "root", None))
         task = run.task.fitted(run.data)
-        return replace(run, task=task, model=run.model.fitted(run.data.sample_spec["input"].shape, task.outputs))
+        model = run.model.fitted(run.data.sample_spec["input"].shape, task.outputs)
+        if run.init_from is not None:
+            run, model = replace(run, init_from=run.init_from.absolute()), warm_started(model, run.init_from)
+        return replace(run, task=task, model=model)
 
     def build(self, copies: int = 1) -> Model:
         """The model with its initial parameters. UsageError where there is no memory for that many copies of them."""
@@ -125,6 +131,10 @@ def prepare(run: Run, run_dir: Path, resume: bool) -> nnx.Module:
     if not resume and _has_run(run_dir):
         raise UsageError(f"{run_dir} holds a run already: continue it with --resume, or choose another --out")
     model = run.build(copies=4)
+    if run.init_from is not None and not resume:
+        loaded = load_timm(model, run.init_from)
+        if cluster().writes:
+            say(f"{run.init_from}: {loaded}")
     run.task.check(run.data, model)
     for split in ("train", "val"):
         run.source(split)  # files that are not there, splits, sizes
