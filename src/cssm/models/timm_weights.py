@@ -86,7 +86,7 @@ class Entry:
         return found
 
 
-def load_timm(model: Host, source: str | os.PathLike | Arrays) -> Loaded:
+def load_timm(model: Model, source: str | os.PathLike | Arrays) -> Loaded:
     """Put the parameters of timm's model into ours.
 
     A plain host (attention with a class token; ConvNeXt's dwconv) takes all of them. With a mixer it takes what fits.
