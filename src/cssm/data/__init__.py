@@ -17,10 +17,11 @@ from .pathfinder import Pathfinder
 from .pathtracker import PathTracker
 from .photos import Photos
 from .source import IMAGENET_MEAN, IMAGENET_STD, Source, Subset
+from .tracks import Tracks
 
 __all__ = [
     "DATASETS", "IMAGENET_MEAN", "IMAGENET_STD", "Batches", "DataSet", "Digits", "FeatureTracker", "ImageFolder",
     "ImageNet", "Imagenette", "PathTracker", "PathTrackerFiles", "Pathfinder", "PathfinderFiles", "Photos", "Source",
-    "Spec",
-    "StoredFiles", "Subset", "create_dataset", "files_class", "is_files", "list_datasets", "loader", "open_files",
+    "Spec", "StoredFiles", "Subset", "Tracks", "create_dataset", "files_class", "is_files", "list_datasets",
+    "loader", "open_files",
 ]  # fmt: skip

@@ -51,7 +51,7 @@ class Tracks(DataSet):
     """easy: few layers, slow, steady light. hard: many, fast, turning and bending, shadows, blur. mixed: between
     the two."""
     start: Literal["first", "any"] = "first"
-    """Queries: in the first frame a point is seen in, or, for half of them, in any of the earlier ones."""
+    """Queries: in the first frame a point is seen in; any: of train, half of them in any of the earlier frames."""
 
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     class_names: ClassVar[tuple[str, ...]] = ()
@@ -93,6 +93,7 @@ class TracksSource(Source):
 
         self.config, self.split, self.size, self.seed = config, split, size, seed
         self._key, self._textures = rng.stream_key(seed, split), textures(split)
+        self._random_start = config.start == "any" and split == "train"
 
     def __len__(self) -> int:
         return self.size
@@ -119,7 +120,7 @@ class TracksSource(Source):
         easy, hard = (Difficulty(**level) for level in LEVELS[self.config.level])
         where = np.zeros((self.config.points, 3)) if where is None else where
         return render(
-            self._key, index, easy, hard, *self._textures, self.config.start == "any", sample["input"],
+            self._key, index, easy, hard, *self._textures, self._random_start, sample["input"],
             sample["tracks"], sample["occluded"], sample["query_points"], where,
         )  # fmt: skip
 

@@ -24,6 +24,7 @@ from cssm.nn.parts.tokens import Tokens
 
 from .convnext import ConvNeXt
 from .host import Host
+from .model import Model
 from .vit import VisionTransformer
 
 Arrays = Mapping[str, np.ndarray]

@@ -1,6 +1,6 @@
 """Named runs: one function is one full run, with its command, hardware and expected score."""
 
-from . import images, paths
+from . import images, paths, tracking
 from .predictions import Prediction, predict
 from .registry import RECIPES
 from .run import (
@@ -20,4 +20,5 @@ from .run import (
 __all__ = [
     "RECIPES", "Prediction", "Report", "Run", "baseline_of", "compiled", "draw_predictions", "execute", "figures_of",
     "images", "load_run", "load_saved", "paths", "predict", "prepare", "sums_of",
+    "tracking",
 ]  # fmt: skip

@@ -2,5 +2,6 @@
 
 from .classify import Classify
 from .task import Loss, Monitor, Task
+from .track import Track
 
-__all__ = ["Classify", "Loss", "Monitor", "Task"]
+__all__ = ["Classify", "Loss", "Monitor", "Task", "Track"]

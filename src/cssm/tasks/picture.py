@@ -10,6 +10,7 @@ from cssm.shared.palette import GREEN, QUIET, RED
 
 FRAMES = 5  # frames of a video that are shown, beside the maximum over time
 SAMPLES = 8
+VIDEOS = 4  # with tracks
 BARS = 5  # of the likeliest classes
 
 
@@ -115,3 +116,44 @@ def draw_confusion(figure: Any, confusion: np.ndarray, names: Sequence[str]) -> 
 
 def _share(part: int, total: int) -> str:
     return f"{part / total:.3f}" if total else "-"
+
+
+def draw_tracks(figure: Any, predict: Callable[[Any], Any], source: Source) -> None:
+    """The first videos of a source, one a row: frames with what is said of the points, and the truth.
+
+    A disc is a point said to be seen, a ring one said to be hidden, coloured by where it was first; a white diamond is
+    where it is, where it is seen.
+
+    Args:
+      figure: an empty matplotlib figure. predict: a raw batch -> `Found`, whose tracks are (b, n, t, 2).
+    """
+    batch = source.batch(np.arange(min(VIDEOS, len(source))))
+    found = predict(batch)
+    tracks, visible = np.asarray(found.tracks), np.asarray(found.visible)
+    videos, queries = batch["input"], batch["query_points"]
+    height, width = videos.shape[2:4]
+    chosen = np.unique(np.linspace(0, videos.shape[1] - 1, FRAMES).round().astype(int))
+    figure.set_size_inches(2.2 * len(chosen), 2.2 * len(videos) * height / width + 0.3)
+    grid = figure.subplots(len(videos), len(chosen), squeeze=False)
+    for row, video, clip in zip(grid, videos, range(len(videos)), strict=True):
+        colours = place_colours(queries[clip, :, :0:-1] / (width, height))
+        for axes, t in zip(row, chosen, strict=True):
+            axes.imshow(_show(video[t]))
+            axes.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), title=f"frame {t}")
+            known = queries[clip, :, 0] <= t
+            truth = known & ~batch["occluded"][clip, :, t]
+            axes.scatter(*(batch["tracks"][clip, truth, t].T - 0.5), s=14, marker="D", c="none", edgecolors="w", lw=0.7)
+            for seen in (True, False):
+                some = known & (visible[clip, :, t] == seen)
+                face = colours[some] if seen else "none"
+                axes.scatter(*(tracks[clip, some, t].T - 0.5), s=12, c=face, edgecolors=colours[some], lw=0.9)
+
+
+def place_colours(places: np.ndarray) -> np.ndarray:
+    """(n, 3) colours 0..1 by places (n, 2) 0..1: the hue goes round the middle."""
+    from matplotlib.colors import hsv_to_rgb
+
+    x, y = np.asarray(places, float).T - 0.5
+    hue = (np.arctan2(y, x) / (2 * np.pi)) % 1.0
+    strength = np.clip(0.55 + np.hypot(x, y), 0, 1)
+    return hsv_to_rgb(np.stack([hue, strength, np.ones_like(hue)], -1))
