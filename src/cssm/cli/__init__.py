@@ -13,6 +13,7 @@ COMMANDS = {
     "eval": "figures of a trained run on its test split, beside the shortcut baseline",
     "predict": "classes and probabilities of pictures and clips of your own, by a trained run",
     "stream": "run a trained model frame by frame over a clip: constant memory, same output",
+    "track": "follow points through a video, out of the box: tracks drawn, saved, live",
     "inspect": "what a trained run has learned and what it costs, layer by layer",
     "data": "make, verify, preview and check data sets; cut a clip to stream",
     "list": "mixers, models, data sets, recipes and benchmarks",
@@ -27,6 +28,7 @@ examples:
   cssm eval runs/a          cssm inspect runs/a          cssm predict runs/a clip.npz
   cssm data clip pathtracker --output clip.npz --frames 8 --distractors 0
   cssm stream runs/a --input clip.npz
+  cssm track clip.mp4 --grid 10 --output tracked.mp4
 """
 
 

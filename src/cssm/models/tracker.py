@@ -101,6 +101,15 @@ class Found(NamedTuple):
         return (1 - jax.nn.sigmoid(self.occluded)) * (1 - jax.nn.sigmoid(self.unsure)) > SEEN
 
 
+class Tracked(NamedTuple):
+    """Points in every frame of one video."""
+
+    tracks: np.ndarray
+    """float32 (n, t, 2) (x, y), px."""
+    visible: np.ndarray
+    """bool (n, t)."""
+
+
 class Query(NamedTuple):
     """What is known of a point from its frame: it is all that is compared with later ones."""
 
@@ -166,19 +175,45 @@ class Tracker(ChecksSizes, nnx.Module):
         """
         del key
         _check_video(video)
-        if query_points.ndim != 3 or query_points.shape[::2] != (video.shape[0], 3):
+        return self.found(*self._encode(video), query_points)
+
+    def found(self, fine, coarse, query_points) -> Found:
+        """A call, from the features of `_encode`."""
+        if query_points.ndim != 3 or query_points.shape[::2] != (fine.shape[0], 3):
             raise ShapeError(
-                f"query points are (B, N, 3) of (t, y, x) for videos {video.shape}, got {query_points.shape}"
+                f"query points are (B, N, 3) of (t, y, x) for {fine.shape[0]} videos, got {query_points.shape}"
             )
-        fine, coarse = self._encode(video)
-        batch, steps = video.shape[:2]
+        steps = fine.shape[1]
         start = jnp.round(query_points[..., 0]).astype(jnp.int32)
         places = query_points[..., :0:-1]
         query = self._query_of(fine, coarse, start, places)
         times = jnp.arange(steps)
         fresh, known = times == start[..., None], times >= start[..., None]
-        beliefs = self._no_beliefs(batch * query_points.shape[1], coarse.shape[2:4])
+        beliefs = self._no_beliefs(places.shape[0] * places.shape[1], coarse.shape[2:4])
         return self._follow(beliefs, query, fine, coarse, fresh, known, places)[1]
+
+    def track(
+        self, video, query_points, *, mode: str = "parallel", bidirectional: bool = False, side: int | None = 256
+    ) -> Tracked:
+        """Follow points through one video, given and answered as NumPy arrays in px of that video.
+
+        Args:
+          video: (T, H, W, 3) uint8. query_points: (N, 3) (t, y, x).
+          mode: "parallel", many frames at once, or "stream", one after the other in memory that does not grow with T;
+            they give the same.
+          bidirectional: follow points to the frames before their queries too (parallel alone).
+          side: the shorter side of the frames that the model sees, px; None for the video's own size.
+
+        Returns:
+          (tracks (N, T, 2) (x, y) float32, visible (N, T) bool). Before its query, a point stands still and is not
+          seen, unless bidirectional.
+
+        Raises:
+          ShapeError: shapes that do not fit. UsageError: a query outside the video, or options that do not fit.
+        """
+        from .track_video import track_video
+
+        return track_video(self, video, query_points, mode, bidirectional, side)
 
     # One frame after the other
 

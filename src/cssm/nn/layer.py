@@ -19,11 +19,11 @@ from cssm.core.typing import Grid
 
 def _with_checked_sizes(init_state: Callable) -> Callable:
     @functools.wraps(init_state)
-    def checked(self, batch, grid):
+    def checked(self, batch, grid, **options):
         if not isinstance(batch, (int, np.integer)) or batch < 0:
             raise ShapeError(f"{type(self).__name__}.init_state: batch is {batch!r}, expected the number of clips")
         check_grid(f"{type(self).__name__}.init_state", grid)
-        return init_state(self, batch, grid)
+        return init_state(self, batch, grid, **options)
 
     return checked
 

@@ -1,0 +1,132 @@
+"""Small trained models that ship with the package: safetensors files with the run they come from and its record.
+
+A file's metadata hold `run` (as in config.json), `record` (how it was trained, what it reached) and `sha256` of its
+arrays. `pack` writes one from the folder of a run.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from cssm.core.errors import DataError, UnknownNameError
+from cssm.core.files import replacing
+from cssm.recipes import Run, load_run
+from cssm.train.saved_config import decode, encode
+
+FOLDER = Path(__file__).parent
+LARGEST = 2**32  # bytes of a file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A trained model, the run it comes from, and its record."""
+
+    model: Any
+    run: Run
+    record: Mapping[str, Any]
+
+
+def list_pretrained() -> list[str]:
+    """Names of the trained models that ship with the package.
+
+    >>> "tracker_small" in list_pretrained()
+    True
+    """
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+
+
+def load_pretrained(name: str) -> Any:
+    """The trained model of that name, ready to be called.
+
+    Raises:
+      UnknownNameError: no such model. DataError: a file that is damaged or of another version.
+
+    >>> tracker = load_pretrained("tracker_small")
+    >>> sorted(tracker.config.__dataclass_fields__)[:3]
+    ['blocks', 'channels', 'coarse']
+    """
+    return pretrained(name).model
+
+
+def pretrained(name: str) -> Pretrained:
+    """The trained model of that name with its run and its record; raises as `load_pretrained`."""
+    if name not in list_pretrained():
+        raise UnknownNameError("trained model", name, list_pretrained())
+    return read(FOLDER / f"{name}.safetensors")
+
+
+def read(path: Path) -> Pretrained:
+    """The model of a file that `pack` wrote.
+
+    Raises:
+      DataError: a file that is missing, damaged, or of another model than its run says.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.stat().st_size > LARGEST:
+            raise DataError(f"{path} has {path.stat().st_size} bytes: more than any model")
+        with safe_open(path, "numpy") as file:
+            about = file.metadata() or {}
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError) as error:
+        raise DataError(f"{path} is no file of a trained model ({error})") from None
+    if about.get("sha256") != checksum(arrays):
+        raise DataError(f"{path} is damaged: its arrays do not match their checksum; install the package again")
+    try:
+        run, record = decode(json.loads(about["run"])), json.loads(about["record"])
+    except (DataError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{path} does not say what model it is ({error})") from None
+    return Pretrained(model=_filled(run, arrays, path), run=run, record=record)
+
+
+def pack(run_dir: str | Path, path: str | Path, record: Mapping[str, Any], checkpoint: int | str = "best") -> Path:
+    """Write the model of a run's folder as one file, whole or not at all. record: plain values about its training."""
+    from safetensors.numpy import save_file
+
+    run, model = load_run(run_dir, checkpoint)
+    arrays = {name: np.ascontiguousarray(value) for name, value in _arrays(model).items()}
+    about = {"run": json.dumps(encode(run)), "record": json.dumps(dict(record)), "sha256": checksum(arrays)}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as new:
+        save_file(arrays, new, metadata=about)
+    return path
+
+
+def checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    """sha256 of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _arrays(model: nnx.Module) -> dict[str, np.ndarray]:
+    return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(nnx.state(model))}
+
+
+def _filled(run: Run, arrays: Mapping[str, np.ndarray], path: Path) -> nnx.Module:
+    """The model of a run, its values never drawn but taken from the arrays."""
+    model = nnx.eval_shape(lambda: run.model.make(nnx.Rngs(0)))
+    flat = {".".join(map(str, where)): leaf for where, leaf in nnx.to_flat_state(nnx.state(model))}
+    for name in sorted(flat.keys() | arrays.keys()):
+        shape = None if name not in flat else flat[name].shape
+        found = None if name not in arrays else arrays[name].shape
+        if shape != found:
+            raise DataError(f"{path}: {name} has shape {found} in the file and {shape} in the model: another version?")
+    new = [
+        (where, leaf.replace(jnp.asarray(arrays[".".join(map(str, where))])))
+        for where, leaf in nnx.to_flat_state(nnx.state(model))
+    ]
+    nnx.update(model, nnx.from_flat_state(new))
+    return model
