@@ -1,9 +1,10 @@
 """cssm eval: the figures of a run's best checkpoint, with the baseline beside them."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cssm.core.errors import UsageError
 from cssm.core.files import replacing
@@ -18,12 +19,23 @@ class Flags(SavedRun):
     batch_size: int | None = None
     """Rows at a time; None: as in training. Halved when memory runs out."""
     data_dir: Path | None = None
-    """Where the run's files are, if they have moved."""
+    """Where the run's files are, if they have moved; with --dataset, its file or folder."""
+    dataset: str | None = None
+    """Of a point tracker: other videos, judged as TAP-Vid does: synthetic-v1-easy, synthetic-v1-hard, tapvid_davis,
+    tapvid_rgb_stacking, tapvid_kinetics, robotap. RUN may then be a model that ships with cssm."""
+    query_mode: Literal["first", "strided"] = "first"
+    """With --dataset: each point from the first frame it is seen in, or from every fifth, to both sides."""
+    videos: int | None = None
+    """With --dataset: the first so many videos."""
 
 
 def main(argv: list[str]) -> int:
     flags = parse(Flags, argv, "eval", "The figures of a run's best checkpoint on a split, beside the baseline.")
     prepare_process()
+    if flags.dataset is not None:
+        return _points(flags)
+    if (flags.query_mode, flags.videos) != ("first", None):
+        raise UsageError("--query-mode and --videos are for --dataset: add it, or leave them out")
     from cssm.recipes import baseline_of, load_run, sums_of
     from cssm.viz.figure import figure
 
@@ -48,3 +60,75 @@ def main(argv: list[str]) -> int:
         print(f"confusion: {path}")
     print(json.dumps(record))
     return 0
+
+
+COLUMNS = {
+    "AJ": "average_jaccard",
+    "within": "average_pts_within_thresh",
+    "OA": "occlusion_accuracy",
+    "AJ after return": "jaccard_after_return",
+}
+
+
+def _points(flags: Flags) -> int:
+    """A tracker on the videos of --dataset."""
+    from rich.console import Console
+    from rich.progress import track as bar
+
+    from cssm.recipes.points import answers, point_videos, score_all, still
+    from cssm.weights import find_tracker
+
+    if flags.videos is not None and flags.videos < 1:
+        raise UsageError(f"--videos is {flags.videos}: give at least one")
+    tracker = find_tracker(str(flags.run), flags.checkpoint)
+    videos = itertools.islice(point_videos(str(flags.dataset), flags.data_dir), flags.videos)
+    options = {"bidirectional": flags.query_mode == "strided", "side": None}
+    kept: list[Any] = []
+
+    def seen():
+        console = Console(stderr=True)
+        for video in bar(videos, "videos", total=flags.videos, console=console, disable=not console.is_terminal):
+            kept.append(video._replace(video=[b""] * video.steps))  # its points alone
+            yield video
+
+    scores = score_all(
+        answers(lambda video, queries: tracker.track(video, queries, **options), seen(), flags.query_mode),
+        flags.query_mode,
+    )
+    static = score_all(_still(kept, flags.query_mode, still), flags.query_mode)
+    _print_points(scores, static)
+    record = {"dataset": flags.dataset, "query_mode": flags.query_mode, "checkpoint": flags.checkpoint, **scores.mean}
+    record |= {"pooled": scores.pooled, "static": static.mean, "videos": scores.videos}
+    if flags.run.is_dir():
+        with replacing(flags.run / f"eval-{flags.dataset}-{flags.query_mode}.json") as new:
+            new.write_text(json.dumps(record) + "\n")
+    short = {name: round(value, 4) for name, value in scores.mean.items()}
+    print(json.dumps({"dataset": flags.dataset, **short, "static": round(static.mean["average_jaccard"], 4)}))
+    return 0
+
+
+def _still(kept, query_mode, still):
+    import numpy as np
+
+    from cssm.recipes.points import answers
+
+    blank = (video._replace(video=np.zeros((video.steps, 256, 256, 3), np.uint8)) for video in kept)
+    return answers(still, blank, query_mode)
+
+
+def _print_points(scores: Any, static: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("video", *COLUMNS, title="percent, at 256 x 256 px", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    cells = lambda metrics: [f"{100 * metrics[name]:.1f}" for name in COLUMNS.values()]  # noqa: E731
+    for name, metrics in scores.videos.items():
+        table.add_row(name, *cells(metrics))
+    table.add_section()
+    table.add_row("mean over videos", *cells(scores.mean))
+    table.add_row("static baseline", *cells(static.mean))
+    pooled = {**scores.pooled, "jaccard_after_return": float("nan")}
+    table.add_row("all points together", *cells(pooled)[:3], "")
+    Console().print(table)

@@ -130,4 +130,26 @@ def _benches():
     return table
 
 
-SECTIONS = {"mixers": _mixers, "models": _models, "datasets": _datasets, "recipes": _recipes, "benchmarks": _benches}
+def _pretrained():
+    from cssm.weights import list_pretrained, pretrained
+
+    table = _table("pretrained", "name", "model", "trained on", "score")
+    for name in list_pretrained():
+        held = pretrained(name)
+        about = (
+            type(held.run.model).__name__.removesuffix("Config"),
+            held.run.recipe,
+            str(held.record.get("score", "-")),
+        )
+        table.add_row(name, *about)
+    return table
+
+
+SECTIONS = {
+    "mixers": _mixers,
+    "models": _models,
+    "datasets": _datasets,
+    "recipes": _recipes,
+    "benchmarks": _benches,
+    "pretrained": _pretrained,
+}

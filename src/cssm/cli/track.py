@@ -61,6 +61,7 @@ def main(argv: list[str]) -> int:
         """,
     )  # fmt: skip
     from cssm.data.formats.video import open_video
+    from cssm.weights import find_tracker
 
     _check(flags)
     prepare_process()
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> int:
     first = next(source.frames)
     size = first.shape[:2]
     queries = _queries(flags, size)
-    tracker = _tracker(flags.model)
+    tracker = find_tracker(flags.model)
     output = flags.output or (None if flags.save else _default_output(flags.video))
     frames = itertools.islice(itertools.chain([first], source.frames), flags.frames)
     with ExitStack() as stack:
@@ -126,25 +127,6 @@ def _queries(flags: Flags, size: tuple[int, int]) -> np.ndarray:
     if not 1 <= len(points) <= MOST_POINTS:
         raise UsageError(f"--points gives {len(points)} points: expected 1..{MOST_POINTS}")
     return np.array(points, np.float32)
-
-
-def _tracker(name: str) -> Any:
-    from cssm.models import Tracker
-    from cssm.recipes import load_run
-    from cssm.weights import list_pretrained, load_pretrained, read
-
-    path = Path(name)
-    if name in list_pretrained():
-        model = load_pretrained(name)
-    elif path.suffix == ".safetensors":
-        model = read(path).model
-    elif path.is_dir():
-        model = load_run(path)[1]
-    else:
-        raise UsageError(f"--model {name!r}: expected {', '.join(list_pretrained())}, the folder of a run, or a file")
-    if not isinstance(model, Tracker):
-        raise UsageError(f"--model {name!r} is a {type(model).__name__}, which follows no points: choose a tracker")
-    return model
 
 
 def _default_output(video: str) -> Path:

@@ -6,12 +6,13 @@ moving camera with parallax, light, shadows, noise and motion blur; occlusions a
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from .dataset import DATASETS, DataSet, Spec, check_endless, check_split
+from .formats.tapvid import TapVideo
 from .source import Batch, Source, check_choice, check_range, checked_indices
 
 EASY = {
@@ -123,6 +124,30 @@ class TracksSource(Source):
             self._key, index, easy, hard, *self._textures, self._random_start, sample["input"],
             sample["tracks"], sample["occluded"], sample["query_points"], where,
         )  # fmt: skip
+
+
+FROZEN = {  # the videos of a frozen set never change: neither these lines nor what they draw
+    f"synthetic-v1-{level}": Tracks(frames=24, size=256, points=32, level=level) for level in ("easy", "hard")
+}
+FROZEN_SIZE, FROZEN_SEED = 100, 1
+
+
+def frozen(name: str) -> Iterator[TapVideo]:
+    """The 100 videos of synthetic-v1-easy or synthetic-v1-hard, of textures that no training sees.
+
+    >>> next(frozen("synthetic-v1-easy")).points.shape
+    (32, 24, 2)
+    """
+    return videos(FROZEN[name].source("test", size=FROZEN_SIZE, seed=FROZEN_SEED), name)
+
+
+def videos(source: Source, name: str) -> Iterator[TapVideo]:
+    """The samples of a source with tracks in the form of TAP-Vid."""
+    for index in range(len(source)):
+        sample = source[index]
+        height, width = sample["input"].shape[1:3]
+        points = sample["tracks"].astype(np.float64) / (width, height)
+        yield TapVideo(f"{name}-{index:03d}", sample["input"], points, sample["occluded"])
 
 
 class Scene(NamedTuple):

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cssm.core.errors import DataError, UnknownNameError
+from cssm.core.errors import DataError, UnknownNameError, UsageError
 from cssm.core.files import replacing
+from cssm.models import Tracker
 from cssm.recipes import Run, load_run
 from cssm.train.saved_config import decode, encode
 
@@ -85,6 +86,26 @@ def read(path: Path) -> Pretrained:
     except (DataError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} does not say what model it is ({error})") from None
     return Pretrained(model=_filled(run, arrays, path), run=run, record=record)
+
+
+def find_tracker(name: str, checkpoint: int | str = "best") -> Tracker:
+    """The point tracker of that name, in the folder of a run, or in a file of `pack`.
+
+    Raises:
+      UsageError: none of them, or a model that follows no points.
+    """
+    path = Path(name)
+    if name in list_pretrained():
+        model = load_pretrained(name)
+    elif path.suffix == ".safetensors":
+        model = read(path).model
+    elif path.is_dir():
+        model = load_run(path, checkpoint)[1]
+    else:
+        raise UsageError(f"no model {name!r}: give {', '.join(list_pretrained())}, the folder of a run, or a file")
+    if not isinstance(model, Tracker):
+        raise UsageError(f"{name!r} is a {type(model).__name__}, which follows no points: choose a tracker")
+    return model
 
 
 def pack(run_dir: str | Path, path: str | Path, record: Mapping[str, Any], checkpoint: int | str = "best") -> Path:
