@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from cssm.core.errors import UnknownNameError, UsageError
+from cssm.core.errors import DataError, UnknownNameError, UsageError
 from cssm.core.files import check_output, replacing
 
 from .common import parse
@@ -33,6 +33,19 @@ class Make:
     """Samples of a shard."""
     seed: int = 0
     """Of the samples; of digits, of their order."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MakeTracks:
+    output: Path
+    """.pkl in the form of tapvid_davis.pkl. Named synthetic-v1-easy.pkl or synthetic-v1-hard.pkl, it is that frozen
+    set, 100 videos of 256 px, whatever the other options."""
+    split: Split = "test"
+    """Split whose textures are used."""
+    videos: int = 100
+    """How many."""
+    seed: int = 0
+    """Of the videos."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +121,7 @@ def main(argv: list[str]) -> int:
 def _written() -> list[str]:
     from cssm.data.make import WRITTEN
 
-    return sorted(WRITTEN.values())
+    return sorted([*WRITTEN.values(), "tracks"])
 
 
 def _usage() -> str:
@@ -124,8 +137,9 @@ def _parse(action: str, dataset: str, argv: list[str]) -> tuple[Any, Any]:
     folder = None if action == "make" else _data_dir(argv)
     kind: Any = DATASETS[dataset] if folder is None else files_class(folder, dataset)
     command = f"data {action} {dataset}"
+    flags = MakeTracks if (action, dataset) == ("make", "tracks") else ACTIONS[action].flags
     both = dataclasses.make_dataclass(
-        "Options", [("flags", _flat(ACTIONS[action].flags)), ("data", _flat(_without_root(kind)))], frozen=True
+        "Options", [("flags", _flat(flags)), ("data", _flat(_without_root(kind)))], frozen=True
     )
     about = (kind.__doc__ or "").strip().partition("\n")[0]
     options = parse(both, argv, command, f"{ACTIONS[action].help}\n\n{about}")
@@ -158,13 +172,15 @@ def _flat(kind):
 
 def _source(data: Any, split: str, size: int, seed: int | None):
     """`size` samples of what is generated; files give all they have, or as many as they have."""
-    from cssm.data.make import GENERATED
+    from cssm.data.make import ENDLESS
 
     seeded = {} if seed is None else {"seed": seed}
-    return data.source(split, size=size if type(data) in GENERATED else None, **seeded)
+    return data.source(split, size=size if type(data) in ENDLESS else None, **seeded)
 
 
-def _make(name: str, flags: Make, data) -> int:
+def _make(name: str, flags: Any, data) -> int:
+    if isinstance(flags, MakeTracks):
+        return _make_tracks(flags, data)
     from cssm.data.make import GENERATED, make
 
     splits = {}
@@ -183,14 +199,39 @@ def _make(name: str, flags: Make, data) -> int:
     return 0
 
 
+def _make_tracks(flags: MakeTracks, data) -> int:
+    from rich.console import Console
+    from rich.progress import track
+
+    from cssm.data.formats.tapvid import write_tapvid
+    from cssm.data.tracks import FROZEN, FROZEN_SIZE, frozen, videos
+
+    path = check_output(flags.output, ".pkl", "--output")
+    if flags.videos < 1:
+        raise UsageError(f"--videos is {flags.videos}: give at least one")
+    if path.stem in FROZEN:
+        made, count = frozen(path.stem), FROZEN_SIZE
+    else:
+        made, count = videos(data.source(flags.split, size=flags.videos, seed=flags.seed), "tracks"), flags.videos
+    console = Console(stderr=True)
+    write_tapvid(path, track(made, "videos", total=count, console=console, disable=not console.is_terminal))
+    print(f"wrote {count} videos to {path}")
+    return 0
+
+
 def _preview(name: str, flags: Preview, data) -> int:
     from cssm.viz.contact_sheet import contact_sheet
+    from cssm.viz.tracks import tracks_sheet
 
     path = check_output(flags.output or Path(f"{name}.png"), ".png", "--output")
     if not 1 <= flags.samples <= 512:
         raise UsageError(f"--samples is {flags.samples}: give 1 to 512, of each class")
     source = _source(data, flags.split, 64 * flags.samples, flags.seed)
     title = f"{name}, {flags.split} split"
+    if "tracks" in data.sample_spec:
+        tracks_sheet(source, path, flags.samples, title)
+        print(f"wrote {path}")
+        return 0
     contact_sheet(source, path, samples=flags.samples, title=title, names=data.class_names)
     print(f"wrote {path}")
     return 0
@@ -201,6 +242,8 @@ def _check(name: str, flags: Check, data) -> int:
 
     if flags.samples < 9:
         raise UsageError(f"--samples is {flags.samples}: give at least 9, a third of them is held out")
+    if "tracks" in data.sample_spec:
+        return _check_tracks(flags, data)
     source = _source(data, flags.split, flags.samples, flags.seed)
     samples = min(flags.samples, len(source))
     found = [shortcut(data, source, n=samples)]
@@ -209,6 +252,20 @@ def _check(name: str, flags: Check, data) -> int:
     for baseline in found:
         print(f"{baseline.name.replace('_', ' '):<17} {baseline}")
     print(f"chance is {1 / data.num_classes:.3g}: what stands above it can be had without vision")
+    return 0
+
+
+def _check_tracks(flags: Check, data) -> int:
+    from cssm.data.tracks_check import check_tracks
+
+    facts = check_tracks(data, flags.split, min(flags.samples, 100), flags.seed or 0)
+    print(f"{facts.compared:,} pixels of points: colour of the texture within {facts.colour:.2f} of 255 (rounding: .5)")
+    print(f"place of the texel within {facts.place:.1e} texels")
+    print(
+        f"{facts.returning:.1%} of the points are hidden for 3 frames or more and come back; seen {facts.visible:.1%}"
+    )
+    if facts.colour > 1 or facts.place > 1e-6:
+        raise DataError("the tracks are not those of the pictures")
     return 0
 
 
@@ -234,6 +291,12 @@ def _clip(name: str, flags: Clip, data) -> int:
     if sample["input"].ndim != 4:
         raise UsageError(f"{name} has still images, not videos: there is nothing to stream")
     path.parent.mkdir(parents=True, exist_ok=True)
+    if "tracks" in sample:
+        about = {key: sample[key] for key in ("query_points", "tracks", "occluded")}
+        with replacing(path) as new, new.open("wb") as file:
+            np.savez_compressed(file, video=sample["input"], **about)
+        print(f"wrote {path}: video {sample['input'].shape}, {len(sample['tracks'])} tracks")
+        return 0
     with replacing(path) as new, new.open("wb") as file:
         np.savez_compressed(file, video=sample["input"], label=sample["label"])
     label = int(sample["label"])

@@ -27,9 +27,11 @@ from .formats.tfrecord import write_records
 from .pathfinder import Pathfinder
 from .pathtracker import PathTracker
 from .source import IMAGENET_MEAN, IMAGENET_STD, Sample, Source, check_choice, check_range
+from .tracks import Tracks
 
 GENERATED = {PathTracker: "pathtracker", Pathfinder: "pathfinder", FeatureTracker: "featuretracker"}
 WRITTEN = {**GENERATED, Digits: "digits"}  # what can be made
+ENDLESS = (*GENERATED, Tracks)  # sets without an end
 FORMATS = ("arrayrecord", "tfrecord")
 SPLITS = ("train", "val", "test")
 JOURNAL = "metadata.partial.jsonl"

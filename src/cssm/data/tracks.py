@@ -23,7 +23,8 @@ HARD = {
     "layers": 3.0, "more_layers": 4.0, "smallest": 10.0, "largest": 56.0, "speed": 4.0, "sway": 24.0, "spin": 0.04,
     "zoom": 0.3, "bend": 0.3, "camera": 1.5, "light": 0.25, "noise": 0.03, "blur": 0.3, "shadow": 0.4,
 }  # fmt: skip
-LEVELS = {"easy": (EASY, EASY), "hard": (HARD, HARD), "mixed": (EASY, HARD)}
+CLEAN = HARD | dict.fromkeys(("light", "noise", "blur", "shadow"), 0.0)
+LEVELS = {"easy": (EASY, EASY), "hard": (HARD, HARD), "mixed": (EASY, HARD), "clean": (CLEAN, CLEAN)}
 
 
 @DATASETS.register("tracks")
@@ -48,9 +49,9 @@ class Tracks(DataSet):
     """Height and width, px."""
     points: int = 32
     """Points n that are tracked."""
-    level: Literal["easy", "hard", "mixed"] = "mixed"
+    level: Literal["easy", "hard", "mixed", "clean"] = "mixed"
     """easy: few layers, slow, steady light. hard: many, fast, turning and bending, shadows, blur. mixed: between
-    the two."""
+    the two. clean: hard, with every pixel as bright as its texture."""
     start: Literal["first", "any"] = "first"
     """Queries: in the first frame a point is seen in; any: of train, half of them in any of the earlier frames."""
 

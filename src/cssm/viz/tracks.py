@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cssm.core.files import replacing
+from cssm.data import Source
 from cssm.tasks.picture import place_colours
 
 TAIL = 16  # frames
@@ -117,3 +118,31 @@ def sheet(frames: Sequence[np.ndarray], path: Path, names: Sequence[str]) -> Pat
 def start_colours(places: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(n, 3) colours 0..1 of points by where they start, (n, 2) (x, y) px in frames of (height, width)."""
     return place_colours(np.asarray(places, float).reshape(-1, 2) / (size[1], size[0]))
+
+
+def tracks_sheet(source: Source, path: Path, samples: int, title: str, frames: int = 6) -> Path:
+    """The first videos of a source with their true tracks, one a row, as a PNG."""
+    from PIL import Image, ImageDraw
+
+    from .contact_sheet import INK, PAPER
+
+    rows = []
+    for index in range(min(samples, len(source))):
+        sample = source[index]
+        video, tracks, occluded = sample["input"], sample["tracks"], sample["occluded"]
+        size, start = video.shape[1:3], sample["query_points"][:, 0]
+        painter = TrackPainter(start_colours(sample["query_points"][:, :0:-1], size), size)
+        painted = [
+            painter.paint(frame, tracks[:, t], ~occluded[:, t], start <= t) for t, frame in enumerate(video)
+        ]  # fmt: skip
+        shown = np.unique(np.linspace(0, len(video) - 1, frames).round().astype(int))
+        row = np.concatenate([painted[t] for t in shown], 1)
+        rows.append(np.pad(row, [(0, 4), (0, 0), (0, 0)], constant_values=255))
+    sheet = Image.fromarray(np.concatenate(rows))
+    image = Image.new("RGB", (sheet.width, sheet.height + 22), PAPER)
+    ImageDraw.Draw(image).text((6, 5), f"{title} (disc: seen, ring: hidden)", fill=INK)
+    image.paste(sheet, (0, 22))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as new:
+        image.save(new, "PNG")
+    return path

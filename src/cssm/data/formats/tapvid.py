@@ -17,7 +17,7 @@ import importlib
 import io
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -241,7 +241,7 @@ def read_kinetics_csv(path: str | Path) -> list[KineticsClip]:
     ]
 
 
-def write_tapvid(path: Path, videos: Iterator[TapVideo] | list[TapVideo]) -> Path:
+def write_tapvid(path: Path, videos: Iterable[TapVideo]) -> Path:
     """Write videos in the form of tapvid_davis.pkl, which any TAP-Vid reader takes; the file is whole or not there."""
     if path.suffix != ".pkl":
         raise UsageError(f"{path}: what is written is a pickle in the form of DAVIS, give a name that ends in .pkl")
