@@ -129,6 +129,7 @@ CASES = [
     Case("featuretracker", "featuretracker", {"frames": 6}),
     Case("digits", "digits", {}, None, digits),
     Case("photos", "photos", {}, None, photos),
+    Case("tracks", "tracks", {"frames": 4, "size": 32, "points": 3}),
     Case("pathfinder png", "pathfinder", {}, miniatures.pathfinder_png, lambda s: cut_80_10_10(s, 1)),
     Case("pathfinder png, size", "pathfinder", {"size": 12}, miniatures.pathfinder_png, lambda s: cut_80_10_10(s, 1)),
     Case("pathfinder lra", "pathfinder", {"difficulty": 6}, miniatures.pathfinder_lra, lambda s: cut_80_10_10(s, 10)),
@@ -188,7 +189,7 @@ def source_of(case, data, split, size=None, **options):
 def test_it_is_a_dataset(case, data):
     assert isinstance(data, DataSet) and dataclasses.is_dataclass(data)
     assert set(data.splits) <= set(SPLITS) and data.splits[:2] == ("train", "val")
-    assert data.baseline in ("markers", "majority")
+    assert data.baseline in ("markers", "majority", "static")
     assert decode(encode(data)) == data and type(decode(encode(data))) is type(data)
 
 
@@ -233,7 +234,8 @@ def test_splits_are_disjoint_and_seeds_do_not_move_them(case, data):
 
 def test_samples_are_as_the_specification_says(case, data):
     spec = data.sample_spec
-    assert {"input", "label"} <= set(spec) <= {"input", "label", "markers"}
+    labelled = {"input", "label"} <= set(spec) <= {"input", "label", "markers"}
+    assert labelled or set(spec) == {"input", "query_points", "tracks", "occluded"}
     for split in data.splits:
         source = source_of(case, data, split)
         batch = source.batch([1, 0])
@@ -244,6 +246,9 @@ def test_samples_are_as_the_specification_says(case, data):
 
 
 def test_labels_and_names_agree(case, data):
+    if "label" not in data.sample_spec:
+        assert data.class_names == () and data.num_classes == 0
+        return
     assert data.num_classes == len(data.class_names) == len(set(data.class_names))
     assert not any(name.startswith("label") for name in data.class_names)
     for split in data.splits:

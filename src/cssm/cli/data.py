@@ -261,9 +261,8 @@ def _check_tracks(flags: Check, data) -> int:
     facts = check_tracks(data, flags.split, min(flags.samples, 100), flags.seed or 0)
     print(f"{facts.compared:,} pixels of points: colour of the texture within {facts.colour:.2f} of 255 (rounding: .5)")
     print(f"place of the texel within {facts.place:.1e} texels")
-    print(
-        f"{facts.returning:.1%} of the points are hidden for 3 frames or more and come back; seen {facts.visible:.1%}"
-    )
+    print(f"{facts.returning:.1%} of the points are hidden for 3 frames or more and come back")
+    print(f"{facts.visible:.1%} of all points and frames are seen")
     if facts.colour > 1 or facts.place > 1e-6:
         raise DataError("the tracks are not those of the pictures")
     return 0

@@ -69,6 +69,8 @@ def _compare(scene: Scene) -> tuple[int, float, float]:
         back = texel_of(scene.places[layer, k], scene.bends[layer], float(t), x, y)
         place = max(place, float(np.hypot(back[0] - u, back[1] - v)))
         row, column = int(y), int(x)
+        if not (0 <= row < video.shape[1] and 0 <= column < video.shape[2]):
+            continue
         at = texel_of(scene.places[layer, k], scene.bends[layer], float(t), column + 0.5, row + 0.5)
         alphas = []
         for other in range(max(layer, 1), len(scene.sizes)):

@@ -21,13 +21,15 @@ import numpy as np
 from flax import nnx
 
 from cssm.core.errors import ShapeError, UsageError
-from cssm.core.typing import Bool, Complex, Float, Grid, Int, RawFrame, RawVideo
+from cssm.core.typing import Bool, Complex, Float, Grid, Int, Shaped
 from cssm.nn.belief import Belief
 from cssm.nn.layer import ChecksSizes
 from cssm.nn.parts.dense import Dense
 from cssm.nn.parts.pyramid import COARSE, FINE, Pyramid
 from cssm.nn.parts.sampling import patches, sample
 
+Pixels = Shaped[Any, "b t height width rgb"]  # uint8, or float -1..1
+PixelFrame = Shaped[Any, "b height width rgb"]
 NEAR = 2.5  # cells about the largest value that count for the place
 BUMP = 0.7  # cells, the width of what a query puts into its belief
 TEMPLATE = 1  # radius in fine cells of what is compared about the query
@@ -84,19 +86,19 @@ class TrackerConfig:
 class Found(NamedTuple):
     """What is said of n points in t frames."""
 
-    tracks: Float[Any, "b n t 2"]
+    tracks: Float[Any, "b n *t 2"]
     """(x, y), px, pixel centres at +.5."""
-    occluded: Float[Any, "b n t"]
+    occluded: Float[Any, "b n *t"]
     """Logits: hidden, or outside the frame."""
-    unsure: Float[Any, "b n t"]
+    unsure: Float[Any, "b n *t"]
     """Logits: the place is more than `tasks.track.SURE` px wrong."""
-    heat: Float[Any, "b n t h w"]
+    heat: Float[Any, "b n *t h w"]
     """Logits of the place at stride 8."""
-    rough: Float[Any, "b n t 2"]
+    rough: Float[Any, "b n *t 2"]
     """The places before the refinement."""
 
     @property
-    def visible(self) -> Bool[Any, "b n t"]:
+    def visible(self) -> Bool[Any, "*axes"]:
         """Seen, and its place is sure."""
         return (1 - jax.nn.sigmoid(self.occluded)) * (1 - jax.nn.sigmoid(self.unsure)) > SEEN
 
@@ -165,7 +167,7 @@ class Tracker(ChecksSizes, nnx.Module):
 
     # Many frames at once
 
-    def __call__(self, video: RawVideo, query_points: Float[Any, "b n 3"], *, key=None) -> Found:
+    def __call__(self, video: Pixels, query_points: Float[Any, "b n 3"], *, key=None) -> Found:
         """What is said of the points in every frame; of frames before a query's own it means nothing.
 
         query_points: (t, y, x), t a whole number, y and x px. key: taken and not used, as there is no randomness.
@@ -235,7 +237,7 @@ class Tracker(ChecksSizes, nnx.Module):
         places = jnp.zeros((batch, max_points, 2))
         return TrackerState(jnp.zeros(batch, jnp.int32), query, none, none, places, beliefs, jnp.zeros((0, *grid)))
 
-    def add_points(self, state: TrackerState, frame: RawFrame, places, slots=None) -> TrackerState:
+    def add_points(self, state: TrackerState, frame: PixelFrame, places, slots=None) -> TrackerState:
         """The state with more points: places (n, 2) or (B, n, 2), (x, y) px in `frame`, the next one to `step`.
 
         They take the first slots that are free in every clip, or `slots` (n,). Other points are not touched.
@@ -273,7 +275,7 @@ class Tracker(ChecksSizes, nnx.Module):
             beliefs=tuple(jnp.where(rows, belief, 0) for belief in state.beliefs),
         )  # fmt: skip
 
-    def step(self, state: TrackerState, frame: RawFrame) -> tuple[TrackerState, Found]:
+    def step(self, state: TrackerState, frame: PixelFrame) -> tuple[TrackerState, Found]:
         """One more frame (B, H, W, 3): the state after it, and what is said of every slot in it, without the axis t.
 
         Raises:

@@ -75,6 +75,8 @@ class Classify:
         return self.num_classes
 
     def fitted(self, data: DataSet) -> "Classify":
+        if "label" not in data.sample_spec:
+            raise UsageError(f"{type(data).__name__} has no classes to tell apart: choose another data set or task")
         if data.num_classes < 2:
             found = f"{type(data).__name__} has one class, {data.class_names[0]!r}"
             raise UsageError(f"{found}: there is nothing to tell apart, give it at least 2")
