@@ -69,15 +69,14 @@ def main(argv: list[str]) -> int:
     first = next(source.frames)
     size = first.shape[:2]
     queries = _queries(flags, size)
+    _check_begun(queries, source.count if flags.frames is None else flags.frames)
     tracker = find_tracker(flags.model)
     output = flags.output or (None if flags.save else _default_output(flags.video))
     frames = itertools.islice(itertools.chain([first], source.frames), flags.frames)
     with ExitStack() as stack:
         sinks = _Sinks(flags, output, size, source.rate, queries, stack)
         count, seconds = _run(tracker, frames, queries, size, source, flags, sinks)
-        late = queries[np.round(queries[:, 0]) >= count]
-        if len(late):
-            raise UsageError(f"the video has {count} frames: the point of frame {late[0, 0]:.0f} never begins")
+        _check_begun(queries, count)
         written = sinks.finish()
     if source.sound and output is not None and output.suffix != ".png":
         print("the sound is left out", file=sys.stderr)
@@ -105,6 +104,12 @@ def _check(flags: Flags) -> None:
     for path in flags.save:
         if path.suffix.lower() not in (".npz", ".csv") or path.is_dir():
             raise UsageError(f"--save {path}: give a name that ends in .npz or .csv")
+
+
+def _check_begun(queries: np.ndarray, count: int | None) -> None:
+    late = queries[np.round(queries[:, 0]) >= count] if count is not None else queries[:0]
+    if len(late):
+        raise UsageError(f"the video has {count} frames: the point of frame {late[0, 0]:.0f} never begins")
 
 
 def _queries(flags: Flags, size: tuple[int, int]) -> np.ndarray:

@@ -128,7 +128,7 @@ def test_damaged_files_are_one_clear_error(tmp_path):
         ({"video": np.zeros((4, 6, 8, 3))}, "no uint8"),
         ({"video": [1, 2, 3, 4]}, "expected JPEGs"),
         ({"points": np.zeros((0, 4, 2)), "occluded": np.zeros((0, 4), bool)}, "at least one of each"),
-        ({"video": video()["video"][:0], "points": np.zeros((3, 0, 2)), "occluded": np.zeros((3, 0))}, "0 frames"),
+        ({"video": video()["video"][:0], "points": np.zeros((3, 0, 2)), "occluded": np.zeros((3, 0), "?")}, "0 frames"),
     ],
 )  # fmt: skip
 def test_videos_of_another_form_are_one_clear_error(tmp_path, change, message):

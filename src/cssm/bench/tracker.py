@@ -1,0 +1,88 @@
+"""What a point costs: the tracker on frames of 256 x 256 px, one after the other and many at once."""
+
+from collections.abc import Iterator
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from cssm.models.tracker import TrackerConfig
+
+from .frameworks import jitted
+from .harness import Comparison
+from .registry import MODEL_BENCHES
+
+SIDE, FRAMES = 256, 16
+COUNTS = (16, 64, 256)
+
+
+@MODEL_BENCHES.register("tracker")
+def tracker() -> Iterator[Comparison]:
+    """Point tracker, 256 x 256: a frame with 16, 64, 256 points; the thousandth frame; 16 frames in parallel."""
+    first = f"{COUNTS[0]} points"
+    contenders = {f"{count} points": cache(partial(_step, count)) for count in COUNTS}
+    for count in COUNTS[1:]:
+        yield Comparison(
+            name=f"tracker, a frame of {SIDE} x {SIDE}: {count} points", same_result=False,
+            wanted=float(count // COUNTS[0]), contenders={first: contenders[first], **_only(contenders, count)},
+        )  # fmt: skip
+    yield Comparison(
+        name="tracker, a frame of a stream of 1,000, 64 points", same_result=False, wanted=1.05,
+        contenders={"the first": cache(partial(_step, 64)), "the thousandth": cache(partial(_step, 64, 1000))},
+    )  # fmt: skip
+    yield Comparison(
+        name=f"tracker, {FRAMES} frames, 64 points", same_result=False,
+        contenders={"frame by frame": cache(_streamed), "in parallel": cache(_parallel)},
+    )  # fmt: skip
+
+
+def _only(contenders, count):
+    return {f"{count} points": contenders[f"{count} points"]}
+
+
+@cache
+def _split():
+    return nnx.split(TrackerConfig().make(nnx.Rngs(0)))
+
+
+def _begun(count: int, seen: int = 0):
+    """A state with that many points, after so many frames, and a frame."""
+    graph, params = _split()
+    model = nnx.merge(graph, params)
+    rng = np.random.RandomState(0)
+    frame = jnp.asarray(rng.randint(0, 255, (1, SIDE, SIDE, 3)), jnp.uint8)
+    state = model.init_state(1, (SIDE, SIDE), max_points=count)
+    state = model.add_points(state, frame, rng.uniform(0, SIDE, (count, 2)))
+    step = jax.jit(lambda params, state, frame: nnx.merge(graph, params).step(state, frame)[0])
+    for _ in range(seen):
+        state = step(params, state, frame)
+    return state, frame
+
+
+def _step(count: int, seen: int = 0):
+    graph, params = _split()
+    state, frame = _begun(count, seen)
+    return jitted(lambda params, state, frame: nnx.merge(graph, params).step(state, frame), params, state, frame)
+
+
+def _streamed():
+    graph, params = _split()
+    state, frame = _begun(64)
+
+    def run(params, state, frame):
+        step = lambda state, _: nnx.merge(graph, params).step(state, frame)  # noqa: E731
+        return jax.lax.scan(step, state, None, FRAMES)[1].tracks
+
+    return jitted(run, params, state, frame)
+
+
+def _parallel():
+    graph, params = _split()
+    _, frame = _begun(64)
+    queries = jnp.asarray(np.random.RandomState(0).uniform(0, SIDE, (1, 64, 3)), jnp.float32).at[..., 0].set(0)
+    video = jnp.broadcast_to(frame[:, None], (1, FRAMES, SIDE, SIDE, 3))
+    return jitted(
+        lambda params, video, queries: nnx.merge(graph, params)(video, queries).tracks, params, video, queries
+    )
