@@ -142,7 +142,7 @@ def test_gradients_reach_every_parameter_and_are_finite(tracker, video, queries)
 
     def loss(parameters):
         found = nnx.merge(graph, parameters)(jnp.asarray(video[None]), jnp.asarray(queries[None]))
-        return sum(jnp.square(x).mean() for x in (found.tracks, found.occluded, found.unsure, found.rough))
+        return sum(jnp.square(x).mean() for x in (found.tracks, found.occluded, found.unsure, found.earlier))
 
     for path, slope in nnx.to_flat_state(jax.jit(jax.grad(loss))(parameters)):
         values = np.asarray(slope[...])

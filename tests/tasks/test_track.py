@@ -11,7 +11,7 @@ from cssm.data.tracks import Tracks
 from cssm.models.tracker import COARSE, Found
 from cssm.tasks import Task, Track
 from cssm.tasks.tapvid import compute_tapvid_metrics, metrics_on, returned
-from cssm.tasks.track import SURE, WEIGHTS, heat_loss
+from cssm.tasks.track import REACH, SURE, WEIGHTS, heat_loss
 from cssm.viz.figure import figure
 
 pytest.importorskip("skimage")
@@ -30,7 +30,8 @@ def found(batch):
     tracks = batch["tracks"] + rng.normal(size=batch["tracks"].shape) * rng.choice([0.5, 3, 20], (4, 6, 10, 1))
     logits = lambda: jnp.asarray(2 * rng.normal(size=(4, 6, 10)), jnp.float32)  # noqa: E731
     heat = jnp.asarray(rng.normal(size=(4, 6, 10, 8, 8)), jnp.float32)
-    return Found(jnp.asarray(tracks, jnp.float32), logits(), logits(), heat, jnp.asarray(tracks + 1, jnp.float32))
+    earlier = np.stack([tracks + 1, tracks - 0.5], -2)
+    return Found(jnp.asarray(tracks, jnp.float32), logits(), logits(), heat, jnp.asarray(earlier, jnp.float32))
 
 
 def model_of(found):
@@ -93,8 +94,11 @@ def test_the_loss_from_the_definition(batch, found):
                 if hidden:
                     continue
                 away = np.sqrt(np.square(values.tracks[b, n, t] - truth).sum() + 1e-6)
-                add("place", huber(away))
-                add("rough", huber(np.sqrt(np.square(values.rough[b, n, t] - truth).sum() + 1e-6)))
+                rough, refined = np.sqrt(np.square(values.earlier[b, n, t] - truth).sum(-1) + 1e-6)
+                if rough < REACH:
+                    add("rough", huber(rough))
+                    add("refined", huber(refined))
+                    add("place", huber(away))
                 add("unsure", binary(values.unsure[b, n, t], away > SURE))
     expected = sum(WEIGHTS[name] * total / max(weight, 1) for name, (total, weight) in parts.items())
     loss = task.loss(model_of(found), task.prepare(batch), None)

@@ -34,6 +34,7 @@ NEAR = 2.5  # cells about the largest value that count for the place
 BUMP = 0.7  # cells, the width of what a query puts into its belief
 TEMPLATE = 1  # radius in fine cells of what is compared about the query
 SEARCH = 3  # radius in fine cells about the place where it is compared
+REFINEMENTS = 2  # each about the place that the one before has found
 SEEN = 0.5  # a point is said to be seen where it is, and its place is sure, with this probability
 
 
@@ -94,8 +95,8 @@ class Found(NamedTuple):
     """Logits: the place is more than `tasks.track.SURE` px wrong."""
     heat: Float[Any, "b n *t h w"]
     """Logits of the place at stride 8."""
-    rough: Float[Any, "b n *t 2"]
-    """The places before the refinement."""
+    earlier: Float[Any, "b n *t i 2"]
+    """The places of the heat map, then after each refinement but the last."""
 
     @property
     def visible(self) -> Bool[Any, "*axes"]:
@@ -351,14 +352,16 @@ class Tracker(ChecksSizes, nnx.Module):
         read = jnp.einsum("nthw,nthwc->ntc", near, x)
         details = jnp.concatenate([read, summary, share[..., None]], -1)
         shape = (batch, points, steps)
-        answer = self._refined(query.fine, fine, rough.reshape(*shape, 2), details.reshape(*shape, -1))
-        rough = rough.reshape(*shape, 2)
+        places = [rough.reshape(*shape, 2)]
+        for _ in range(REFINEMENTS):
+            answer = self._refined(query.fine, fine, places[-1], details.reshape(*shape, -1))
+            places.append(jax.lax.stop_gradient(places[-1]) + answer[..., :2] * FINE)
         return tuple(after), Found(
-            tracks=rough + answer[..., :2] * FINE,
+            tracks=places[-1],
             occluded=answer[..., 2],
             unsure=answer[..., 3],
             heat=heat.reshape(*shape, height, width),
-            rough=rough,
+            earlier=jnp.stack(places[:-1], -2),
         )
 
     def _compared(self, query, coarse) -> Float[Any, "b n t h w g"]:

@@ -25,7 +25,8 @@ from .task import Batch, Figures, Loss, Model, Monitor, Sums, check_parts
 
 SURE = 8.0  # px
 HUBER = 4.0  # px, where the loss of a distance turns linear
-WEIGHTS = {"heat": 0.5, "rough": 0.02, "place": 0.1, "occluded": 1.0, "unsure": 0.5}
+WEIGHTS = {"heat": 0.5, "rough": 0.02, "refined": 0.05, "place": 0.1, "occluded": 1.0, "unsure": 0.5}
+REACH = 16.0  # px: from places that are further off no way leads to the true one, and none is shown
 HIDDEN = 0.2  # the weight of a hidden place, inside the frame, in the loss of the heat map
 NAMES = ("average_jaccard", "average_pts_within_thresh", "occlusion_accuracy", *(f"jaccard_{d}" for d in THRESHOLDS))
 
@@ -146,7 +147,8 @@ class Track:
         x, y = batch["tracks"][..., 0], batch["tracks"][..., 1]
         inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
         away = jnp.sqrt(jnp.square(f32(found.tracks) - batch["tracks"]).sum(-1) + 1e-6)
-        rough = jnp.sqrt(jnp.square(f32(found.rough) - batch["tracks"]).sum(-1) + 1e-6)
+        earlier = jnp.sqrt(jnp.square(f32(found.earlier) - batch["tracks"][..., None, :]).sum(-1) + 1e-6)
+        near = jnp.where(earlier[..., 0] < REACH, seen, 0)
         huber = lambda distance: optax.losses.huber_loss(distance, delta=HUBER)  # noqa: E731
         binary = lambda logits, truth: optax.sigmoid_binary_cross_entropy(f32(logits), f32(truth))  # noqa: E731
         parts = {
@@ -154,8 +156,9 @@ class Track:
                 heat_loss(f32(found.heat), batch["tracks"]),
                 jnp.where(inside, seen + self.hidden * (after - seen), 0),
             ),
-            "rough": (huber(rough), seen),
-            "place": (huber(away), seen),
+            "rough": (huber(earlier[..., 0]), near),
+            "refined": (huber(earlier[..., 1:]).sum(-1), near),
+            "place": (huber(away), near),
             "occluded": (binary(found.occluded, batch["occluded"]), after),
             "unsure": (binary(found.unsure, jax.lax.stop_gradient(away) > SURE), seen),
         }
