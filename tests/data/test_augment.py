@@ -86,3 +86,20 @@ def test_stills_and_floats():
 def test_bad_options_are_usage_errors(options, named):
     with pytest.raises(UsageError, match=named):
         validate(FlipShift, **options)
+
+
+def test_tracked_points_follow_a_flip_and_are_not_moved():
+    rng = np.random.default_rng(0)
+    video = rng.integers(0, 255, (6, 3, 10, 12, 3)).astype(np.uint8)
+    tracks = np.stack([rng.integers(0, 12, (6, 4, 3)), rng.integers(0, 10, (6, 4, 3))], -1) + 0.5
+    queries = np.stack([np.zeros((6, 4)), tracks[:, :, 0, 1], tracks[:, :, 0, 0]], -1)
+    batch = {"input": video, "tracks": tracks.astype(np.float32), "query_points": queries.astype(np.float32)}
+    after = jax.tree.map(np.asarray, FlipShift()(jax.random.key(1), batch))
+    turned = (after["tracks"] != batch["tracks"]).any((1, 2, 3))
+    assert turned.any() and not turned.all()
+    for b, n, t in np.ndindex(6, 4, 3):
+        (x, y), (u, v) = batch["tracks"][b, n, t].astype(int), after["tracks"][b, n, t].astype(int)
+        np.testing.assert_array_equal(after["input"][b, t, v, u], video[b, t, y, x])
+    np.testing.assert_array_equal(after["query_points"][..., :0:-1], after["tracks"][:, :, 0])
+    with pytest.raises(UsageError, match="may not leave the frame, use shift=0"):
+        FlipShift(shift=1)(jax.random.key(1), batch)

@@ -69,6 +69,12 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def refuse_tracker(model: Any, run: Path) -> None:
+    """UsageError for a model that needs points to follow, which the command has none of."""
+    if getattr(model, "follows_points", False):
+        raise UsageError(f"the model of {run} follows points: use cssm track VIDEO --model {run}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SavedRun:
     """The flags of a command that reads a run."""

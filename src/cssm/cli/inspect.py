@@ -6,7 +6,7 @@ from pathlib import Path
 from cssm.core.errors import UsageError
 from cssm.core.files import check_output
 
-from .common import SavedRun, parse, prepare_process
+from .common import SavedRun, parse, prepare_process, refuse_tracker
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,7 @@ def main(argv: list[str]) -> int:
     from cssm.viz.inspect import draw_gains, inspect_layer
 
     model = load_run(flags.run, flags.checkpoint)[1]
+    refuse_tracker(model, flags.run)
     places = model.layers()
     if not places:
         raise UsageError(f"{type(model).__name__} names no layers: there is nothing to inspect")

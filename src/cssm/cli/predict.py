@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from .common import SavedRun, parse, prepare_process
+from .common import SavedRun, parse, prepare_process, refuse_tracker
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ def main(argv: list[str]) -> int:
     from cssm.recipes import load_run, predict
 
     run, model = load_run(flags.run, flags.checkpoint, flags.data_dir)
+    refuse_tracker(model, flags.run)
     for found in predict(run, model, flags.paths):
         line = json.dumps({"file": found.source, **found.reading}) if flags.json else f"{found.source}  {found.text}"
         print(line, flush=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cssm.core.errors import ShapeError
 
-from .common import SavedRun, parse, prepare_process
+from .common import SavedRun, parse, prepare_process, refuse_tracker
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
     from cssm.recipes import load_run
 
     run, model = load_run(flags.run, flags.checkpoint)
+    refuse_tracker(model, flags.run)
     _check_size(video, run, flags)
     output = _stream(run, model, video, flags)
     if flags.check:

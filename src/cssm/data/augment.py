@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from cssm.core.errors import UsageError
 from cssm.core.registry import Registry
 
 from .source import check_choice, check_range
@@ -39,7 +40,8 @@ class FlipShift:
     """Flip left and right with a probability, then move by whole pixels; every frame of a clip alike.
 
     With x' = w - x if flipped, else x, a pixel centre (y, x) goes to (y + dy, x' + dx); dy and dx are uniform on
-    -shift..shift. Markers follow and may leave the frame. Raises UsageError for options out of range.
+    -shift..shift. Markers follow and may leave the frame; points that are tracked follow a flip, and are not moved, for they may not
+    leave it (shift=0). Raises UsageError for options out of range.
 
     >>> import jax, jax.numpy as jnp
     >>> batch = {"input": jnp.array([[[[1], [2], [3]]]], jnp.uint8), "markers": jnp.array([[[0.5, 0.5], [0.5, 2.5]]])}
@@ -72,7 +74,21 @@ class FlipShift:
             y, along = jnp.moveaxis(jnp.asarray(batch["markers"]), -1, 0)  # (b, 2) each
             along = jnp.where(flips[:, None], x.shape[-2] - along, along)
             out["markers"] = jnp.stack([y, along], -1) + moves[:, None].astype(y.dtype)
+        if "tracks" in batch:
+            out |= self._flipped_tracks(flips, batch, x.shape[-2])
         return out
+
+    def _flipped_tracks(self, flips: Any, batch: Arrays, width: int) -> dict[str, Any]:
+        """tracks (b, n, t, 2) (x, y) and query_points (b, n, 3) (t, y, x) as their pixels."""
+        import jax.numpy as jnp
+
+        if self.shift:
+            raise UsageError(f"shift is {self.shift}: points that are tracked may not leave the frame, use shift=0")
+        tracks, queries = jnp.asarray(batch["tracks"]), jnp.asarray(batch["query_points"])
+        x, last = tracks[..., 0], queries[..., 2]
+        x = jnp.where(flips[:, None, None], width - x, x)
+        last = jnp.where(flips[:, None], width - last, last)
+        return {"tracks": tracks.at[..., 0].set(x), "query_points": queries.at[..., 2].set(last)}
 
     def _draw(self, key: "jax.Array", rows: int) -> tuple[Any, Any]:
         """flips (b,) bool and moves (b, 2) int32 (dy, dx)."""

@@ -13,7 +13,7 @@ et al. 2022, 2023 (TAP-Net, TAPIR: evidence from features of the query, truncate
 
 import dataclasses
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -144,6 +144,9 @@ class Tracker(ChecksSizes, nnx.Module):
     >>> jax.eval_shape(tracker, jnp.zeros((1, 4, 32, 48, 3)), queries).tracks.shape
     (1, 2, 4, 2)
     """
+
+    follows_points: ClassVar[bool] = True
+    """It is called with a video and query points."""
 
     def __init__(self, config: TrackerConfig, *, rngs: nnx.Rngs):
         self.config = config

@@ -17,7 +17,7 @@ from cssm.core.files import replacing
 from cssm.data import DataSet, Source, loader
 from cssm.data.augment import Augment
 from cssm.data.baselines import Baseline
-from cssm.models import Model, ModelConfig, load_timm
+from cssm.models import ModelConfig, load_timm
 from cssm.models.registry import warm_started
 from cssm.models.size import check_memory
 from cssm.tasks import Task
@@ -101,7 +101,7 @@ class Run:
             run, model = replace(run, init_from=run.init_from.absolute()), warm_started(model, run.init_from)
         return replace(run, task=task, model=model)
 
-    def build(self, copies: int = 1) -> Model:
+    def build(self, copies: int = 1) -> Any:
         """The model with its initial parameters. UsageError where there is no memory for that many copies of them."""
         check_memory(self.model.make, copies)
         return self.model.make(nnx.Rngs(self.train.seed))
@@ -218,7 +218,7 @@ def load_saved(run_dir: Path) -> Run:
 
 def load_run(
     run_dir: str | os.PathLike, checkpoint: int | str = "best", data_dir: str | os.PathLike | None = None
-) -> tuple[Run, Model]:
+) -> tuple[Run, Any]:
     """The run of a folder, and its model with the parameters of a checkpoint: "best", "last" or a step.
 
     data_dir: where the run's files are, if they have moved. Raises DataError when the folder holds no run,

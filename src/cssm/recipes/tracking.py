@@ -1,5 +1,7 @@
 """Recipes of point tracking: one function, one full run."""
 
+from dataclasses import replace
+
 from cssm.data.tracks import Tracks
 from cssm.models.tracker import TrackerConfig
 from cssm.tasks.track import Track
@@ -27,4 +29,24 @@ def tracker_small() -> Run:
         train_size=100_000,
         val_size=64,
         test_size=100,
+    )  # fmt: skip
+
+
+@RECIPES.register("tracker_base")
+def tracker_base() -> Run:
+    """Point tracking at 256 px, wider features, 64 points: a day on one GPU.
+
+    Command: `cssm train tracker_base`. Hardware: one GPU of 80 GB. Expected: not yet measured here.
+    """
+    small = tracker_small()
+    return replace(
+        small,
+        recipe="tracker_base",
+        model=TrackerConfig(fine=96, coarse=128, blocks=(2, 6), groups=8, search=64, channels=32, hidden=256),
+        data=Tracks(frames=32, size=256, points=64, start="any"),
+        train=replace(
+            small.train, steps=100_000, batch_size=16, lr=5e-4, warmup_steps=2000, ema=0.9998, eval_every=5000,
+            log_every=50,
+        ),
+        train_size=1_000_000,
     )  # fmt: skip

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cssm.core.errors import DataError
+from cssm.core.errors import DataError, UsageError
 from cssm.core.typing import Float
 from cssm.data import DataSet, Source
 from cssm.data.baselines import Baseline
@@ -41,9 +41,6 @@ class Track:
 
     keys: ClassVar[tuple[str, ...]] = ("input", "query_points", "tracks", "occluded")
 
-    hidden: float = HIDDEN
-    """Weight of a hidden place, inside the frame, in the loss of the heat map."""
-
     @property
     def monitor(self) -> Monitor:
         return Monitor("average_jaccard")
@@ -57,6 +54,8 @@ class Track:
         return self
 
     def check(self, data: DataSet, model: Model) -> None:
+        if not getattr(model, "follows_points", False):
+            raise UsageError(f"{type(model).__name__} follows no points: choose a tracker, or another task")
         check_parts(self, data, model)
 
     def prepare(self, batch: Batch, dtype: Any = None) -> dict[str, Any]:
@@ -154,7 +153,7 @@ class Track:
         parts = {
             "heat": (
                 heat_loss(f32(found.heat), batch["tracks"]),
-                jnp.where(inside, seen + self.hidden * (after - seen), 0),
+                jnp.where(inside, seen + HIDDEN * (after - seen), 0),
             ),
             "rough": (huber(earlier[..., 0]), near),
             "refined": (huber(earlier[..., 1:]).sum(-1), near),
