@@ -40,8 +40,8 @@ class FlipShift:
     """Flip left and right with a probability, then move by whole pixels; every frame of a clip alike.
 
     With x' = w - x if flipped, else x, a pixel centre (y, x) goes to (y + dy, x' + dx); dy and dx are uniform on
-    -shift..shift. Markers follow and may leave the frame; points that are tracked follow a flip, and are not moved, for they may not
-    leave it (shift=0). Raises UsageError for options out of range.
+    -shift..shift. Markers follow and may leave the frame; points that are tracked follow a flip, and are not moved, for
+    they may not leave it (shift=0). Raises UsageError for options out of range.
 
     >>> import jax, jax.numpy as jnp
     >>> batch = {"input": jnp.array([[[[1], [2], [3]]]], jnp.uint8), "markers": jnp.array([[[0.5, 0.5], [0.5, 2.5]]])}
