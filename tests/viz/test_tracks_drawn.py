@@ -10,7 +10,7 @@ WHITE = np.ones((1, 3))
 
 
 def painted(*steps, tail=4):
-    painter = TrackPainter(WHITE, (40, 60), tail=tail, radius=3)
+    painter = TrackPainter(WHITE, (40, 60), tail=tail, radius=3.0)
     blank = np.zeros((40, 60, 3), np.uint8)
     return [painter.paint(blank, np.array([place], float), np.array([seen])) for place, seen in steps]
 

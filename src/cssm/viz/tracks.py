@@ -79,8 +79,7 @@ def paint_belief(frame: np.ndarray, heat: np.ndarray, colours: np.ndarray) -> np
     """
     from PIL import Image
 
-    flat = heat.reshape(len(heat), -1)
-    chances = np.exp(flat - flat.max(1, keepdims=True)).reshape(heat.shape)
+    chances = np.exp(heat - heat.max((1, 2), keepdims=True))
     height, width = frame.shape[:2]
     colour, strength = np.zeros((height, width, 3)), np.zeros((height, width, 1))
     for chance, each in zip(chances, np.asarray(colours), strict=True):

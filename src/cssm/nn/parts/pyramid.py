@@ -27,7 +27,7 @@ class Pyramid(nnx.Module):
     Source: Wu and He 2018 (GroupNorm); Liu et al. 2022 (the block).
 
     >>> import jax.numpy as jnp
-    >>> fine, coarse = Pyramid(16, 24, (1, 1), rngs=nnx.Rngs(0))(jnp.zeros((2, 32, 48, 3)))
+    >>> fine, coarse = jax.eval_shape(Pyramid(16, 24, (1, 1), rngs=nnx.Rngs(0)), jnp.zeros((2, 32, 48, 3)))
     >>> fine.shape, coarse.shape
     ((2, 8, 12, 16), (2, 4, 6, 24))
     """
