@@ -1,23 +1,31 @@
 """Draw the pictures of the documents: `make docs`. The demo's picture is drawn from the newest run of `make demo`."""
 
+import itertools
 import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from cssm.data import FeatureTracker, Pathfinder, PathTracker, Subset
+from cssm.data.formats.video import writing_video
+from cssm.data.tracks import frozen
 from cssm.models import list_models
+from cssm.models.track_video import stream_points
 from cssm.nn import list_mixers
 from cssm.ops import goom
 from cssm.recipes import draw_predictions, load_run
 from cssm.shared.palette import BLUE, RED
+from cssm.tasks.tapvid import returned, sample_queries_first
 from cssm.viz.contact_sheet import contact_sheet
 from cssm.viz.figure import figure, plain
 from cssm.viz.impulse import draw_impulse
 from cssm.viz.mixers import markdown_table, mixer_facts, store_facts
 from cssm.viz.models import markdown_models, model_facts, store_models
+from cssm.viz.tracks import TrackPainter, paint_belief, sheet, start_colours
+from cssm.weights import find_tracker
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -50,8 +58,6 @@ def draw_goom(path: Path, factors: int = 400) -> Path:
 
 def draw_mixers() -> None:
     """The impulse response of every registered mixer, in few colours: the pictures stay small."""
-    from PIL import Image
-
     for name in list_mixers():
         path = draw_impulse(name, IMAGES / "mixers" / f"{name}.png")
         Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
@@ -79,13 +85,42 @@ def write_models(page: Path = ROOT / "docs" / "models.md") -> Path:
     return page
 
 
+def draw_tracking(model: str = "tracker_small", video: int = 7) -> None:
+    """A frozen video with what the shipped weights say of its points, and the beliefs of two that are hidden."""
+    tracker = find_tracker(model)
+    clip = next(itertools.islice(frozen("synthetic-v1-hard"), video, None))
+    size, points = clip.video.shape[1:3], 256 * clip.points
+    sample = sample_queries_first(clip.occluded, points, clip.video)
+    queries = sample["query_points"][0].astype(np.float32)
+    colours = start_colours(queries[:, :0:-1], size)
+    seen = list(stream_points(tracker, iter(clip.video), size, queries, heat=True))
+    painter = TrackPainter(colours, size, tail=8)
+    with writing_video(IMAGES / "tracking.gif", 8.0) as add:
+        for t, (frame, found) in enumerate(zip(clip.video, seen, strict=True)):
+            add(painter.paint(frame, found.tracks, found.visible, queries[:, 0] <= t))
+    print(IMAGES / "tracking.gif")
+    gone = returned(sample["query_points"], sample["occluded"])[0].any(-1) & (queries[:, 0] == 0)
+    two = np.flatnonzero(gone)[:2]
+    shown = np.unique(np.linspace(0, len(clip.video) - 1, 8).round().astype(int))
+    painter, frames = TrackPainter(colours[two], size, tail=0), []
+    for t in shown:
+        below = paint_belief(clip.video[t], seen[t].heat[two], colours[two])
+        frames.append(painter.paint(below, seen[t].tracks[two], seen[t].visible[two]))
+    print(sheet(frames, IMAGES / "belief.png", [f"frame {t}" for t in shown]))
+    Image.open(IMAGES / "belief.png").quantize(200).save(IMAGES / "belief.png", optimize=True)
+
+
 def main(only: tuple[str, ...] = ()) -> None:
-    """Everything, or `python docs/figures.py mixers`: the mixers' pictures and table alone."""
+    """Everything, or `python docs/figures.py mixers` or `tracking`: those pictures (and table) alone."""
+    if only == ("tracking",):
+        draw_tracking()
+        return
     draw_mixers()
     print(write_table())
     print(write_models())
     if only == ("mixers",):
         return
+    draw_tracking()
     print(draw_goom(IMAGES / "goom.png"))
     for name, (title, data) in SHEETS.items():
         source = data.source("train", size=256)

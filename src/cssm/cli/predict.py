@@ -12,7 +12,7 @@ from .common import SavedRun, parse, prepare_process, refuse_tracker
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flags(SavedRun):
     paths: tyro.conf.Positional[tuple[Path, ...]]
-    """Pictures (.png, .jpg), clips (.npz, .npy), or folders of them."""
+    """Pictures (.png, .jpg), clips (.npz, .npy, .mp4, .gif), or folders of them."""
     data_dir: Path | None = None
     """Where the run's files are, if they have moved."""
     json: bool = False

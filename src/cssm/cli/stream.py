@@ -13,7 +13,8 @@ from .common import SavedRun, parse, prepare_process, refuse_tracker
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flags(SavedRun):
     input: Path
-    """Clip (T, H, W, 3), uint8 or already normalised float: .npz or .npy. `cssm data clip` writes one."""
+    """Clip (T, H, W, 3), uint8 or already normalised float: .npz or .npy (`cssm data clip` writes one); or a video
+    file, GIF or folder of pictures, whose frames are scaled and cut to the size of the training frames."""
     dt: float = 1.0
     """Time between frames, in frames of the training data: 2 for a video at half the frame rate. Mixers with a fixed
     transition take it (`cssm list mixers`, column dt)."""
@@ -27,14 +28,19 @@ class Flags(SavedRun):
 
 def main(argv: list[str]) -> int:
     flags = parse(Flags, argv, "stream", "Run a trained model over a clip, one frame at a time.")
-    from cssm.data.formats.clips import read_clip
+    import numpy as np
 
-    video = read_clip(flags.input)
+    from cssm.data.formats.video import ARRAYS, covering_frame, read_clip_or_video
+
+    video = read_clip_or_video(flags.input)
     prepare_process()
     from cssm.recipes import load_run
 
     run, model = load_run(flags.run, flags.checkpoint)
     refuse_tracker(model, flags.run)
+    *_, height, width, _ = run.data.sample_spec["input"].shape
+    if flags.input.suffix.lower() not in ARRAYS and not flags.any_size:
+        video = np.stack([covering_frame(frame, (height, width)) for frame in video])
     _check_size(video, run, flags)
     output = _stream(run, model, video, flags)
     if flags.check:

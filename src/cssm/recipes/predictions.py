@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from cssm.core.errors import DataError, ShapeError, UsageError
-from cssm.data.formats.clips import check_normalised, read_clip
+from cssm.data.formats.clips import check_normalised
 from cssm.data.formats.folders import listing
 from cssm.data.formats.images import read_image
+from cssm.data.formats.video import ARRAYS, FILES, read_clip_or_video
 from cssm.models import Model
 
 from .run import Run, compiled
 
-PICTURES, CLIPS = (".png", ".jpg", ".jpeg"), (".npz", ".npy")
+PICTURES, CLIPS = (".png", ".jpg", ".jpeg"), (*ARRAYS, *FILES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,8 @@ def predict(run: Run, model: Model, inputs: Iterable[Any]) -> Iterator[Predictio
     Args:
       run, model: of `load_run`.
       inputs: paths of pictures (.png, .jpg: scaled and cut to the size of the training data where that is square),
-        of clips (.npz, .npy, see `cssm data clip`), or of folders of such files; arrays (H, W, C) and (T, H, W, C),
-        uint8 or normalised floats.
+        of clips (.npz, .npy, see `cssm data clip`; videos, each frame scaled and cut to that size), or of folders of
+        such files; arrays (H, W, C) and (T, H, W, C), uint8 or normalised floats.
         Floats that look like 0..255 are told of on stderr.
 
     Raises:
@@ -88,9 +89,11 @@ def _loaded(inputs: Iterable[Any], spec: tuple[int, ...]) -> Iterator[tuple[str,
 def _read(path: Path, spec: tuple[int, ...]) -> np.ndarray:
     suffix = path.suffix.lower()
     if not path.exists():
-        raise DataError(f"{path}: no such file: give pictures (.png, .jpg), clips (.npz, .npy) or folders of them")
+        raise DataError(
+            f"{path}: no such file: give pictures (.png, .jpg), clips (.npz, .npy, .mp4) or folders of them"
+        )
     if suffix in CLIPS:
-        return read_clip(path)
+        return read_clip_or_video(path, (spec[-3], spec[-2]))
     if suffix not in PICTURES:
         raise UsageError(f"{path}: no picture or clip by its name: expected one of {', '.join(PICTURES + CLIPS)}")
     *_, height, width, channels = spec

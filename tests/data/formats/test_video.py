@@ -8,7 +8,7 @@ from PIL import Image
 
 from cssm.core.errors import DataError, UsageError
 from cssm.data.formats import video as module
-from cssm.data.formats.video import open_video, read_video, resize_frame, writing_video
+from cssm.data.formats.video import open_video, read_clip_or_video, read_video, resize_frame, writing_video
 
 PYAV = pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="PyAV is not installed")
 
@@ -121,3 +121,35 @@ def test_frames_are_turned_and_resized(clip):
     frame = clip[0]
     assert resize_frame(frame, (16, 24)).shape == (16, 24, 3) and resize_frame(frame, (32, 48)) is frame
     np.testing.assert_array_equal(module._upright(clip[0], 90), np.rot90(clip[0]))
+
+
+@PYAV
+def test_sound_is_said_to_be_there(tmp_path, clip):
+    import av
+
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        video, sound = container.add_stream("h264", rate=25), container.add_stream("aac", rate=8000)
+        video.width, video.height, video.pix_fmt = 48, 32, "yuv420p"
+        for frame in clip:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        samples = np.zeros((1, 2048), np.float32)
+        heard = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        heard.sample_rate = 8000
+        container.mux(sound.encode(heard))
+        for stream in (video, sound):
+            container.mux(stream.encode())
+    source = open_video(tmp_path / "a.mp4")
+    assert source.sound and len(list(source.frames)) == 9
+
+
+def test_clips_and_videos_for_other_models(tmp_path, clip):
+    np.savez(tmp_path / "a.npz", video=clip.astype(np.float32) / 255)
+    assert read_clip_or_video(tmp_path / "a.npz", (8, 8)).shape == clip.shape, "arrays as they are"
+    write(tmp_path / "a.gif", clip)
+    assert read_clip_or_video(tmp_path / "a.gif").shape == clip.shape
+    small = read_clip_or_video(tmp_path / "a.gif", (16, 16))
+    assert small.shape == (9, 16, 16, 3)
+    middle = resize_frame(clip[0], (16, 24))[:, 4:20]
+    assert np.abs(small[0].astype(int) - middle).mean() < 8, "scaled to cover, and the middle of it"
+    with pytest.raises(DataError, match="no clip"):
+        read_clip_or_video(tmp_path / "none.mp4")

@@ -22,6 +22,7 @@ RATE = 24.0  # frames a second, where a source does not say
 PICTURES = (".png", ".jpg", ".jpeg")
 ANIMATED = (".gif", ".webp", ".apng")
 ARRAYS = (".npz", ".npy")
+FILES = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".gif")
 WRITTEN = (".mp4", ".webm", ".gif")
 FASTEST = 1000.0  # frames a second: no video has more
 
@@ -69,6 +70,27 @@ def read_video(source: str | Path, *, most: int = 2**31) -> tuple[np.ndarray, fl
             raise DataError(f"{opened.name} unpacks to more than {most} bytes: cut it, or stream it")
         frames.append(frame)
     return np.stack(frames), opened.rate
+
+
+def read_clip_or_video(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """The clip of an .npz or .npy file as it is, uint8 or float; of anything else that `open_video` opens, all frames,
+    scaled and cut to (height, width) where a size is given."""
+    if path.suffix.lower() in ARRAYS or not path.exists():
+        return read_clip(path)
+    frames, _ = read_video(path)
+    return frames if size is None else np.stack([covering_frame(frame, size) for frame in frames])
+
+
+def covering_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (h, w, 3) scaled, its aspect ratio kept, until it covers (height, width), and the middle of that.
+
+    >>> covering_frame(np.zeros((40, 90, 3), np.uint8), (20, 30)).shape
+    (20, 30, 3)
+    """
+    scale = max(size[0] / frame.shape[0], size[1] / frame.shape[1])
+    height, width = (max(side, round(scale * n)) for side, n in zip(size, frame.shape[:2], strict=True))
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    return resize_frame(frame, (height, width))[top : top + size[0], left : left + size[1]]
 
 
 def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
