@@ -90,6 +90,10 @@ def test_mistakes_are_one_clear_error_and_leave_nothing(tmp_path, clip, capsys, 
 def test_other_videos_and_models_are_one_clear_error(tmp_path, clip, capsys):
     assert main(["track", str(tmp_path / "none.mp4")]) == 1
     assert "no video" in capsys.readouterr().err
+    np.savez(tmp_path / "one.npz", video=np.zeros((1, 32, 32, 3), np.uint8))
+    assert main(["track", str(tmp_path / "one.npz"), "--save", str(tmp_path / "a.csv")]) == 2
+    assert "one frame: there is nothing to follow" in capsys.readouterr().err
+    assert not (tmp_path / "a.csv").exists()
     assert main(["track", str(clip), "--model", "pathtracker_demo"]) == 2
     assert "follows no points" in capsys.readouterr().err
 

@@ -128,7 +128,7 @@ def test_both_ways_is_the_video_turned_round(tracker, video, queries):
 
 def test_any_size_of_frames_and_coordinates_of_the_given_video(tracker):
     rng = np.random.RandomState(4)
-    for shape in ((1, 33, 17), (3, 19, 64)):
+    for shape in ((2, 33, 17), (3, 19, 64)):
         video = rng.randint(0, 255, (*shape, 3)).astype(np.uint8)
         found = tracker.track(video, np.array([[0, 5, 7.5]]), side=None)
         assert found.tracks.shape == (1, shape[0], 2) and np.isfinite(found.tracks).all()
@@ -164,6 +164,7 @@ def test_bad_input_is_one_clear_error(tracker, video):
         (UsageError, "outside the video", track(0, np.nan, 1)),
         (ShapeError, r"at least one, got shape \(0, 3\)", track()),
         (ShapeError, r"takes a video \(T, H, W, 3\), got shape \(0, 40, 56, 3\)", track(0, 1, 1, video=video[:0])),
+        (UsageError, "one frame: there is nothing to follow", track(0, 1, 1, video=video[:1])),
         (UsageError, "unknown mode 'live'", track(0, 1, 1, mode="live")),
         (UsageError, "a stream does not go back", track(0, 1, 1, mode="stream", bidirectional=True)),
         (UsageError, "side is 3 px", track(0, 1, 1, side=3)),

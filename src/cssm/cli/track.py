@@ -76,6 +76,8 @@ def main(argv: list[str]) -> int:
     with ExitStack() as stack:
         sinks = _Sinks(flags, output, size, source.rate, queries, stack)
         count, seconds = _run(tracker, frames, queries, size, source, flags, sinks)
+        if count < 2:
+            raise UsageError(f"{flags.video} has one frame: there is nothing to follow, give at least two")
         _check_begun(queries, count)
         written = sinks.finish()
     if source.sound and output is not None and output.suffix != ".png":
@@ -95,7 +97,7 @@ def _check(flags: Flags) -> None:
         raise UsageError("give --points or --grid, not both")
     if flags.grid is not None and not 1 <= flags.grid**2 <= MOST_POINTS:
         raise UsageError(f"--grid is {flags.grid}: expected 1..{int(MOST_POINTS**0.5)}")
-    for name, low in (("tail", 0), ("frames", 1)):
+    for name, low in (("tail", 0), ("frames", 2)):
         value = getattr(flags, name)
         if value is not None and value < low:
             raise UsageError(f"--{name} is {value}: expected {low} or more")

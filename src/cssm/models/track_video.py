@@ -64,6 +64,8 @@ def check_queries(queries: np.ndarray, video: Any) -> None:
     if queries.ndim != 2 or queries.shape[1] != 3 or not len(queries):
         raise ShapeError(f"query points are (N, 3) of (t, y, x), at least one, got shape {queries.shape}")
     steps, height, width = video.shape[:3]
+    if steps < 2:
+        raise UsageError("the video has one frame: there is nothing to follow, give at least two")
     t, y, x = queries.T
     fits = (np.round(t) >= 0) & (np.round(t) < steps) & (y >= 0) & (y <= height) & (x >= 0) & (x <= width)
     if not fits.all():
