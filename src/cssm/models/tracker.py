@@ -54,7 +54,7 @@ class TrackerConfig:
     """Channels compared in the refinement."""
     channels: int = 16
     """Channels of the belief."""
-    layers: int = 2
+    layers: int = 3
     """Layers of the belief."""
     kernel_size: int = 7
     """Taps along each side of a motion kernel, cells."""

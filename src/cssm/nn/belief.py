@@ -23,14 +23,16 @@ from cssm.ops.spectral import kernel_spectrum, spectral_scan, spectral_zero_stat
 from .parts.dense import Dense
 
 MARGIN = 4  # cells
-DECAYS = (0.5, 0.98)  # at the start, spread over the channels
+DECAYS = (0.6, 0.99)  # at the start, spread over the channels
+SPREADS = (0.25, 0.4, 0.7)  # cells a frame, of the motions at the start
+SPEEDS = (0.0, 0.3, 0.0, 0.6)  # cells a frame
 EPSILON = 1e-6
 
 
 class Belief(nnx.Module):
     """One layer: the recurrence on what comes in, and a residual MLP of both.
 
-        S = scan(g * Dense(x));     x <- x + MLP([x, S / rms(S)])
+        S = scan(g * Dense(x)),     s = S / rms(S);     x <- x + MLP([x, s, x s])
 
     rms over space and channels of a frame. Frames are of (n, t, h, w, c), one row for each thing that is tracked.
 
@@ -51,7 +53,7 @@ class Belief(nnx.Module):
         low, high = (math.log(a / (1 - a)) for a in DECAYS)
         self.decay = nnx.Param(jnp.linspace(low, high, channels)[jnp.argsort(_order(channels))])
         self.scale = nnx.Param(jnp.ones(channels))
-        self.up = Dense(2 * channels, channels, rngs=rngs)
+        self.up = Dense(3 * channels, channels, rngs=rngs)
         self.down = Dense(channels, channels, kernel_init=nnx.initializers.normal(0.02), rngs=rngs)
 
     def init_state(self, rows: int, grid: Grid) -> Complex[Any, "n c h wf"]:
@@ -77,8 +79,9 @@ class Belief(nnx.Module):
         else:
             believed = entering
         size = jax.lax.rsqrt(jnp.square(believed).mean((2, 3, 4), keepdims=True) + EPSILON)
-        both = jnp.concatenate([x, believed * size * self.scale[...]], -1)
-        return state, x + self.down(jax.nn.relu(self.up(both)))
+        believed = believed * size * self.scale[...]
+        together = jnp.concatenate([x, believed, x * believed], -1)
+        return state, x + self.down(jax.nn.relu(self.up(together)))
 
     def _padded(self, grid: Grid) -> Grid:
         return grid[0] + MARGIN, grid[1] + MARGIN
@@ -90,9 +93,13 @@ def _order(channels: int) -> np.ndarray:
 
 
 def _motions(channels: int, size: int) -> Float[Any, "c k k"]:
-    """Logits of Gaussian steps: every third about no motion, the others about one cell in directions all round."""
+    """Logits of Gaussian steps: every second about no motion, the others in directions all round; some spread more."""
     y, x = np.mgrid[:size, :size] - size // 2
-    angles = 2 * np.pi * np.arange(channels) / channels
-    speed = np.where(np.arange(channels) % 3 == 0, 0.0, 1.0)
-    away = (y - (speed * np.sin(angles))[:, None, None]) ** 2 + (x - (speed * np.cos(angles))[:, None, None]) ** 2
-    return jnp.asarray(-away / (2 * 0.7**2), jnp.float32)
+    number = np.arange(channels)
+    angles = 2 * np.pi * number / channels
+    speed, spread = np.take(SPEEDS, number % len(SPEEDS)), np.take(SPREADS, number % len(SPREADS))
+    away = [
+        np.square(y - v * np.sin(angle)) + np.square(x - v * np.cos(angle))
+        for v, angle in zip(speed, angles, strict=True)
+    ]
+    return jnp.asarray(-np.stack(away) / (2 * spread[:, None, None] ** 2), jnp.float32)
