@@ -10,7 +10,7 @@ from cssm.core.errors import ShapeError, UsageError
 from cssm.models.track_video import step, working_size
 from cssm.models.tracker import TrackerConfig
 
-SMALL = TrackerConfig(fine=8, coarse=16, blocks=(1, 1), groups=2, search=4, channels=4, hidden=16)
+SMALL = TrackerConfig(fine=8, coarse=16, blocks=(1, 1), groups=2, search=4, features=4, channels=3, layers=2, hidden=16)
 T, H, W = 7, 40, 56
 
 

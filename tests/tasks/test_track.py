@@ -31,7 +31,9 @@ def found(batch):
     logits = lambda: jnp.asarray(2 * rng.normal(size=(4, 6, 10)), jnp.float32)  # noqa: E731
     heat = jnp.asarray(rng.normal(size=(4, 6, 10, 8, 8)), jnp.float32)
     earlier = np.stack([tracks + 1, tracks - 0.5], -2)
-    return Found(jnp.asarray(tracks, jnp.float32), logits(), logits(), heat, jnp.asarray(earlier, jnp.float32))
+    beneath = jnp.asarray(rng.normal(size=(4, 6, 10, 2, 8, 8)), jnp.float32)
+    tracks, earlier = (jnp.asarray(x, jnp.float32) for x in (tracks, earlier))
+    return Found(tracks, logits(), logits(), heat, beneath, earlier)
 
 
 def model_of(found):
@@ -81,7 +83,8 @@ def test_the_loss_from_the_definition(batch, found):
 
     huber = lambda d: d**2 / 2 if d < 4 else 4 * (d - 2)  # noqa: E731
     binary = lambda logit, truth: np.log1p(np.exp(-logit if truth else logit))  # noqa: E731
-    heat = np.asarray(heat_loss(found.heat, jnp.asarray(batch["tracks"])))
+    maps = [found.heat, *jnp.moveaxis(found.beneath, 3, 0)]
+    heat, *beneath = (np.asarray(heat_loss(each, jnp.asarray(batch["tracks"]))) for each in maps)
     values = jax.tree.map(np.asarray, found)
     for b in range(3):
         for n in range(6):
@@ -91,6 +94,7 @@ def test_the_loss_from_the_definition(batch, found):
                 inside = (truth >= 0).all() and (truth < 64).all()
                 if inside:
                     add("heat", heat[b, n, t], 0.2 if hidden else 1.0)
+                    add("beneath", np.mean([each[b, n, t] for each in beneath]), 0.2 if hidden else 1.0)
                 if hidden:
                     continue
                 away = np.sqrt(np.square(values.tracks[b, n, t] - truth).sum() + 1e-6)

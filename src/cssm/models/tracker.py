@@ -31,7 +31,7 @@ from cssm.nn.parts.sampling import patches, sample
 Pixels = Shaped[Any, "b t height width rgb"]  # uint8, or float -1..1
 PixelFrame = Shaped[Any, "b height width rgb"]
 NEAR = 2.5  # cells about the largest value that count for the place
-BUMP = 0.7  # cells, the width of what a query puts into its belief
+BUMP = 0.5  # cells, the width of what a query puts into its belief
 TEMPLATE = 1  # radius in fine cells of what is compared about the query
 SEARCH = 3  # radius in fine cells about the place where it is compared
 REFINEMENTS = 2  # each about the place that the one before has found
@@ -52,8 +52,10 @@ class TrackerConfig:
     """Groups of channels that are compared apart: maps of evidence."""
     search: int = 32
     """Channels compared in the refinement."""
-    channels: int = 16
-    """Channels of the belief."""
+    features: int = 8
+    """Channels of the features of the evidence."""
+    channels: int = 8
+    """Channels of the belief: motions and decays."""
     layers: int = 3
     """Layers of the belief."""
     kernel_size: int = 7
@@ -64,7 +66,7 @@ class TrackerConfig:
     """False leaves the recurrence out: every frame alone, for comparison."""
 
     def __post_init__(self):
-        for name in ("groups", "search", "channels", "layers", "kernel_size", "hidden"):
+        for name in ("groups", "search", "features", "channels", "layers", "kernel_size", "hidden"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected at least 1")
         for name in ("fine", "coarse"):
@@ -95,6 +97,8 @@ class Found(NamedTuple):
     """Logits: the place is more than `tasks.track.SURE` px wrong."""
     heat: Float[Any, "b n *t h w"]
     """Logits of the place at stride 8."""
+    beneath: Float[Any, "b n *t l h w"]
+    """Those of the frame alone, then of each layer but the last."""
     earlier: Float[Any, "b n *t i 2"]
     """The places of the heat map, then after each refinement but the last."""
 
@@ -150,22 +154,20 @@ class Tracker(ChecksSizes, nnx.Module):
 
     def __init__(self, config: TrackerConfig, *, rngs: nnx.Rngs):
         self.config = config
-        groups, channels = config.groups, config.channels
+        groups, features = config.groups, config.features
         self.encoder = Pyramid(config.fine, config.coarse, config.blocks, rngs=rngs)
         self.compare = Dense(config.coarse, config.coarse, rngs=rngs)
         self.compare_fine = Dense(config.fine, config.search, rngs=rngs)
         self.sharpness = nnx.Param(jnp.full(groups, 5.0))
-        self.evidence = nnx.Conv(groups, channels, (3, 3), rngs=rngs)
-        self.bump = nnx.Param(jnp.ones(channels))
-        self.layers = nnx.List(
-            [Belief(channels, config.kernel_size, memory=config.memory, rngs=rngs) for _ in range(config.layers)]
-        )
-        self.gate = Dense(3 * groups, 16, rngs=rngs)
-        self.gates = Dense(16, config.layers, rngs=rngs)
-        self.heat = Dense(channels, 1, rngs=rngs)
-        self.direct = nnx.Param(jnp.full(groups, 1.0 / groups))
+        self.evidence = nnx.Conv(groups, features, (3, 3), rngs=rngs)
+        self.heat = Dense(features, 1, rngs=rngs)
+        self.direct = nnx.Param(jnp.full(groups, 0.5))
+        options = {"kernel_size": config.kernel_size, "memory": config.memory, "rngs": rngs}
+        self.layers = nnx.List([Belief(config.channels, features, **options) for _ in range(config.layers)])
+        self.gate = Dense(3 * groups + features + 1, 16, rngs=rngs)
+        self.gates = nnx.List([Dense(16, 1, rngs=rngs) for _ in range(config.layers)])
         compared = (2 * TEMPLATE + 1) ** 2 * (2 * SEARCH + 1) ** 2
-        self.refine = Dense(compared + channels + 3 * groups + 1, config.hidden, rngs=rngs)
+        self.refine = Dense(compared + 3 * groups + features + 1, config.hidden, rngs=rngs)
         self.refine_again = Dense(config.hidden, config.hidden, rngs=rngs)
         self.answer = Dense(config.hidden, 4, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
 
@@ -339,21 +341,26 @@ class Tracker(ChecksSizes, nnx.Module):
         evidence = self._compared(query.coarse, coarse)
         batch, points, steps, height, width, _ = evidence.shape
         flat = evidence.reshape(batch * points, steps, height, width, -1)
+        features = self.evidence(flat.reshape(-1, height, width, flat.shape[-1])).reshape(*flat.shape[:-1], -1)
+        features = jax.nn.relu(features)
         summary = jnp.concatenate([flat.max((2, 3)), flat.mean((2, 3)), flat.std((2, 3))], -1)
-        gates = jax.nn.sigmoid(self.gates(jax.nn.gelu(self.gate(summary))) + 1.0)
-        x = self.evidence(flat.reshape(-1, height, width, flat.shape[-1])).reshape(*flat.shape[:-1], -1)
-        bump = _bump(places.reshape(-1, 2), (height, width))[:, None, ..., None] * self.bump[...]
-        x = jax.nn.relu(x) + bump * fresh.reshape(-1, steps)[..., None, None, None]
-        x = x * known.reshape(-1, steps)[..., None, None, None]
-        after = []
-        for i, (layer, state) in enumerate(zip(self.layers, beliefs, strict=True)):
-            state, x = layer.scan(state, x, gates[..., i] * known.reshape(-1, steps))
+        fresh, known = fresh.reshape(-1, steps), known.reshape(-1, steps)
+        begun = _bump(places.reshape(-1, 2), (height, width))[:, None]
+        alone = self.heat(features)[..., 0] + flat @ self.direct[...]
+        heats, after = [alone], []
+        for layer, gate, state in zip(self.layers, self.gates, beliefs, strict=True):
+            posterior = jnp.where(fresh[..., None, None], begun, _distribution(heats[-1]))
+            _, share, near = _place(heats[-1])
+            details = jnp.concatenate([jnp.einsum("nthw,nthwf->ntf", near, features), summary, share[..., None]], -1)
+            trust = jax.nn.sigmoid(gate(jax.nn.gelu(self.gate(details)))[..., 0] + 1.0)
+            trust = jnp.where(fresh, 1.0, trust) * known
+            state, heat = layer.scan(state, alone, features, posterior, trust)
+            heats.append(heat)
             after.append(state)
-        heat = self.heat(x)[..., 0] + flat @ self.direct[...]
+        heat = heats[-1]
         cells, share, near = _place(heat)
         rough = COARSE * cells
-        read = jnp.einsum("nthw,nthwc->ntc", near, x)
-        details = jnp.concatenate([read, summary, share[..., None]], -1)
+        details = jnp.concatenate([jnp.einsum("nthw,nthwf->ntf", near, features), summary, share[..., None]], -1)
         shape = (batch, points, steps)
         places = [rough.reshape(*shape, 2)]
         for _ in range(REFINEMENTS):
@@ -364,6 +371,7 @@ class Tracker(ChecksSizes, nnx.Module):
             occluded=answer[..., 2],
             unsure=answer[..., 3],
             heat=heat.reshape(*shape, height, width),
+            beneath=jnp.stack(heats[:-1], 2).reshape(*shape, -1, height, width),
             earlier=jnp.stack(places[:-1], -2),
         )
 
@@ -444,11 +452,15 @@ def _unit(x, groups: int):
 
 
 def _bump(places, grid) -> Float[Any, "n h w"]:
-    """A Gaussian about each place (x, y) px, 1 at its centre."""
+    """A Gaussian about each place (x, y) px, as a distribution over the cells."""
     cells = places / COARSE - 0.5
     y, x = jnp.arange(grid[0]), jnp.arange(grid[1])
-    along = lambda at, centre: jnp.exp(-jnp.square(at - centre[:, None]) / (2 * BUMP**2))  # noqa: E731
+    along = lambda at, centre: jax.nn.softmax(-jnp.square(at - centre[:, None]) / (2 * BUMP**2))  # noqa: E731
     return along(y, cells[:, 1])[:, :, None] * along(x, cells[:, 0])[:, None, :]
+
+
+def _distribution(heat: Float[Any, "n t h w"]) -> Float[Any, "n t h w"]:
+    return jax.nn.softmax(heat.reshape(*heat.shape[:2], -1)).reshape(heat.shape)
 
 
 def _place(heat: Float[Any, "n t h w"]) -> tuple[Float[Any, "n t 2"], Float[Any, "n t"], Float[Any, "n t h w"]]:

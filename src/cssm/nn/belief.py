@@ -1,12 +1,16 @@
 """Belief: where a thing may be, carried from frame to frame by a spectral recurrence of motion and forgetting.
 
-A map per channel is moved by the distribution of one step's motion, fades, and takes in the new evidence:
+A Bayes filter multiplies the evidence of a frame by a prior, the last posterior moved on: p_t ~ e^{l_t} (k * p_{t-1}).
+That is no linear recurrence. Here layer i takes the posteriors p^{i-1} of the layer below for its own past:
 
-    S_t = a k * S_{t-1} + g_t u_t,      k = softmax(z) over its taps, 0 < a < 1
+    S_t = a k * S_{t-1} + g_t p^{i-1}_t,    prior_t = a k * S_{t-1} = S_t - g_t p^{i-1}_t,    k = softmax(z) of its taps
+    p^i_t = softmax over the frame of l_t + s log(e + prior_t) + r_t
 
-k is positive and sums to one: a * k spreads the belief as motion spreads where a thing may be, and |a k^| <= a < 1
-bounds the state. Channels have their own speeds and decays; g_t in (0, 1) says how far a frame's evidence is taken.
-The recurrence is `ops.spectral_scan`, on a grid with a margin, so that what leaves the frame does not come in opposite.
+which is linear in time: one `spectral_scan` for all frames, or one frame after the other. The layers are Picard
+iterations of the filter; the lowest posterior is that of each frame alone. k is positive and sums to one: it spreads
+the belief as motion spreads where a thing may be, and |a k^| <= a < 1 bounds the state. Channels have their own
+motions and decays; g_t in (0, 1) says how far the posterior of a frame is to be trusted; e is the share of a thing
+that may be anywhere again. The grid has a margin, so that what leaves the frame does not come in opposite.
 """
 
 import math
@@ -23,38 +27,40 @@ from cssm.ops.spectral import kernel_spectrum, spectral_scan, spectral_zero_stat
 from .parts.dense import Dense
 
 MARGIN = 4  # cells
-DECAYS = (0.6, 0.99)  # at the start, spread over the channels
+DECAYS = (0.4, 0.98)  # at the start, spread over the channels
 SPREADS = (0.25, 0.4, 0.7)  # cells a frame, of the motions at the start
 SPEEDS = (0.0, 0.3, 0.0, 0.6)  # cells a frame
-EPSILON = 1e-6
+ANYWHERE = 0.02  # e at the start, where 1 is the prior of not knowing
+EPSILON = 1e-3  # of what enters in a frame: a channel with less than that has forgotten
 
 
 class Belief(nnx.Module):
-    """One layer: the recurrence on what comes in, and a residual MLP of both.
+    """One layer of the filter. Maps are (n, t, h, w), one row n for each thing that is tracked.
 
-        S = scan(g * Dense(x)),     s = S / rms(S);     x <- x + MLP([x, s, x s])
-
-    rms over space and channels of a frame. Frames are of (n, t, h, w, c), one row for each thing that is tracked.
+    The prior is the mean of the channels' priors, each a distribution over the frame times its number of cells, with
+    learned weights; r_t is an MLP, cell by cell, of the features of the evidence and of the channels' priors.
 
     Args:
-      channels: c. kernel_size: taps along each side of the motion kernel. memory: False leaves the past out (S = g u),
-        for comparison.
+      channels: c, motions and decays. features: of the evidence. kernel_size: taps along each side of k.
+      memory: False leaves the past out, for comparison.
 
-    >>> layer = Belief(8, rngs=nnx.Rngs(0))
-    >>> state, y = layer.scan(layer.init_state(2, (6, 5)), jnp.ones((2, 3, 6, 5, 8)), jnp.ones((2, 3)))
-    >>> y.shape
-    (2, 3, 6, 5, 8)
+    >>> layer = Belief(4, 6, rngs=nnx.Rngs(0))
+    >>> logits, features = jnp.zeros((2, 3, 6, 5)), jnp.ones((2, 3, 6, 5, 6))
+    >>> state, new = layer.scan(layer.init_state(2, (6, 5)), logits, features, jax.nn.softmax(logits), jnp.ones((2, 3)))
+    >>> new.shape
+    (2, 3, 6, 5)
     """
 
-    def __init__(self, channels: int, kernel_size: int = 7, *, memory: bool = True, rngs: nnx.Rngs):
+    def __init__(self, channels: int, features: int, kernel_size: int = 7, *, memory: bool = True, rngs: nnx.Rngs):
         self.channels, self.memory = channels, memory
-        self.enter = Dense(channels, channels, use_bias=False, rngs=rngs)
-        self.kernel = nnx.Param(_motions(channels, kernel_size))
         low, high = (math.log(a / (1 - a)) for a in DECAYS)
-        self.decay = nnx.Param(jnp.linspace(low, high, channels)[jnp.argsort(_order(channels))])
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.up = Dense(3 * channels, channels, rngs=rngs)
-        self.down = Dense(channels, channels, kernel_init=nnx.initializers.normal(0.02), rngs=rngs)
+        self.kernel = nnx.Param(_motions(channels, kernel_size))
+        self.decay = nnx.Param(jnp.linspace(low, high, channels)[_order(channels)])
+        self.mixture = nnx.Param(jnp.zeros(channels))
+        self.anywhere = nnx.Param(jnp.full((), math.log(ANYWHERE)))
+        self.strength = nnx.Param(jnp.ones(()))
+        self.up = Dense(features + channels, features, rngs=rngs)
+        self.down = Dense(features, 1, kernel_init=nnx.initializers.normal(0.02), rngs=rngs)
 
     def init_state(self, rows: int, grid: Grid) -> Complex[Any, "n c h wf"]:
         """No past, for maps of grid (H, W) cells."""
@@ -67,21 +73,34 @@ class Belief(nnx.Module):
         return kernel_spectrum(decay[:, None, None] * kernel, self._padded(grid))
 
     def scan(
-        self, state: Complex[Any, "n c k wf"], x: Float[Any, "n t h w c"], gate: Float[Any, "n t"]
-    ) -> tuple[Complex[Any, "n c k wf"], Float[Any, "n t h w c"]]:
-        """Frames from a carried state: the state after them, and the belief of each."""
-        height, width = x.shape[2:4]
-        entering = gate[..., None, None, None] * self.enter(x)
-        if self.memory:
-            padded = jnp.pad(entering, [(0, 0), (0, 0), (0, MARGIN), (0, MARGIN), (0, 0)])
-            state, believed = spectral_scan(padded, self.spectrum((height, width)), state=state)
-            believed = believed[:, :, :height, :width]
-        else:
-            believed = entering
-        size = jax.lax.rsqrt(jnp.square(believed).mean((2, 3, 4), keepdims=True) + EPSILON)
-        believed = believed * size * self.scale[...]
-        together = jnp.concatenate([x, believed, x * believed], -1)
-        return state, x + self.down(jax.nn.relu(self.up(together)))
+        self,
+        state: Complex[Any, "n c k wf"],
+        logits: Float[Any, "n t h w"],
+        features: Float[Any, "n t h w f"],
+        posterior: Float[Any, "n t h w"],
+        gate: Float[Any, "n t"],
+    ) -> tuple[Complex[Any, "n c k wf"], Float[Any, "n t h w"]]:
+        """Frames from a carried state: the state after them, and the logits of the posterior of each.
+
+        logits, features: of the evidence. posterior: of the layer below, a distribution over each frame or zero.
+        """
+        state, prior = self._prior(state, posterior * gate[..., None, None])
+        share = jnp.exp(self.anywhere[...])
+        together = jnp.concatenate([features, jnp.log(share + prior)], -1)
+        rest = self.down(jax.nn.relu(self.up(together)))[..., 0]
+        mixed = prior @ jax.nn.softmax(self.mixture[...])
+        return state, logits + self.strength[...] * jnp.log(share + mixed) + rest
+
+    def _prior(self, state, entering) -> tuple[Any, Float[Any, "n t h w c"]]:
+        """The state after the frames, and each channel's prior of every frame: 1 on average, or 0 without a past."""
+        height, width = entering.shape[2:]
+        if not self.memory:
+            return state, jnp.zeros((*entering.shape, self.channels), entering.dtype)
+        padded = jnp.pad(entering, [(0, 0), (0, 0), (0, MARGIN), (0, MARGIN)])[..., None]
+        lift = jnp.ones((1, self.channels), entering.dtype)
+        state, summed = spectral_scan(padded, self.spectrum((height, width)), state=state, lift=lift)
+        past = jnp.maximum(summed[:, :, :height, :width] - entering[..., None], 0)
+        return state, height * width * past / (past.sum((2, 3), keepdims=True) + EPSILON)
 
     def _padded(self, grid: Grid) -> Grid:
         return grid[0] + MARGIN, grid[1] + MARGIN
@@ -98,8 +117,6 @@ def _motions(channels: int, size: int) -> Float[Any, "c k k"]:
     number = np.arange(channels)
     angles = 2 * np.pi * number / channels
     speed, spread = np.take(SPEEDS, number % len(SPEEDS)), np.take(SPREADS, number % len(SPREADS))
-    away = [
-        np.square(y - v * np.sin(angle)) + np.square(x - v * np.cos(angle))
-        for v, angle in zip(speed, angles, strict=True)
-    ]
+    rows = zip(speed, angles, strict=True)
+    away = [np.square(y - v * np.sin(angle)) + np.square(x - v * np.cos(angle)) for v, angle in rows]
     return jnp.asarray(-np.stack(away) / (2 * spread[:, None, None] ** 2), jnp.float32)

@@ -25,7 +25,7 @@ from .task import Batch, Figures, Loss, Model, Monitor, Sums, check_parts
 
 SURE = 8.0  # px
 HUBER = 4.0  # px, where the loss of a distance turns linear
-WEIGHTS = {"heat": 0.5, "rough": 0.02, "refined": 0.05, "place": 0.1, "occluded": 1.0, "unsure": 0.5}
+WEIGHTS = {"heat": 0.5, "beneath": 0.5, "rough": 0.02, "refined": 0.05, "place": 0.1, "occluded": 1.0, "unsure": 0.5}
 REACH = 16.0  # px: from places that are further off no way leads to the true one, and none is shown
 HIDDEN = 0.2  # the weight of a hidden place, inside the frame, in the loss of the heat map
 NAMES = ("average_jaccard", "average_pts_within_thresh", "occlusion_accuracy", *(f"jaccard_{d}" for d in THRESHOLDS))
@@ -150,11 +150,10 @@ class Track:
         near = jnp.where(earlier[..., 0] < REACH, seen, 0)
         huber = lambda distance: optax.losses.huber_loss(distance, delta=HUBER)  # noqa: E731
         binary = lambda logits, truth: optax.sigmoid_binary_cross_entropy(f32(logits), f32(truth))  # noqa: E731
+        placed = jnp.where(inside, seen + HIDDEN * (after - seen), 0)
         parts = {
-            "heat": (
-                heat_loss(f32(found.heat), batch["tracks"]),
-                jnp.where(inside, seen + HIDDEN * (after - seen), 0),
-            ),
+            "beneath": (_mean_heat_loss(f32(found.beneath), batch["tracks"]), placed),
+            "heat": (heat_loss(f32(found.heat), batch["tracks"]), placed),
             "rough": (huber(earlier[..., 0]), near),
             "refined": (huber(earlier[..., 1:]).sum(-1), near),
             "place": (huber(away), near),
@@ -163,6 +162,12 @@ class Track:
         }
         mean = lambda value, weight: (value * weight).sum() / jnp.maximum(weight.sum(), 1)  # noqa: E731
         return jnp.stack([WEIGHTS[name] * mean(*part) for name, part in parts.items()]).sum(), after.sum()
+
+
+def _mean_heat_loss(heats: Float[Any, "b n t l h w"], tracks: Float[Any, "b n t 2"]) -> Float[Any, "b n t"]:
+    """`heat_loss`, the mean over l."""
+    maps = jnp.moveaxis(heats, 3, 0)
+    return jnp.stack([heat_loss(heat, tracks) for heat in maps]).mean(0)
 
 
 def heat_loss(heat: Float[Any, "b n t h w"], tracks: Float[Any, "b n t 2"]) -> Float[Any, "b n t"]:
