@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cssm.nn.belief import Belief
+from cssm.nn.belief import EPSILON, Belief
 from cssm.nn.parts.sampling import patches, sample
 from tolerances import assert_close
 
