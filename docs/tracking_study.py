@@ -25,6 +25,7 @@ from cssm.data.formats.tapvid import TapVideo
 from cssm.data.formats.video import read_video, resize_frame
 from cssm.data.tracks import FROZEN, Tracks, frozen, videos
 from cssm.models.tracker import _place
+from cssm.nn.belief import FASTER
 from cssm.recipes.points import answers, score_all, still
 from cssm.shared.resident_memory import resident_memory
 from cssm.weights import find_tracker
@@ -50,8 +51,8 @@ def correlation(tracker, threshold: float) -> Callable:
         start = jnp.round(queries[..., 0]).astype(int)
         query = model._query_of(fine, coarse, start, queries[..., :0:-1])
         flat = model._compared(query.coarse, coarse).reshape(queries.shape[1], *coarse.shape[1:4], -1)
-        maps = flat @ model.direct[...]
-        return 8 * _place(maps)[0], flat.sum(-1).max((2, 3)) / model.sharpness[...].sum()
+        maps = flat @ (FASTER * model.direct[...])
+        return 8 * _place(maps)[0], flat.sum(-1).max((2, 3)) / (FASTER * model.sharpness[...].sum())
 
     def track(video, queries):
         places, largest = compared(params, video[None], queries[None])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cssm.nn.belief import EPSILON, Belief
+from cssm.nn.belief import ANYWHERE, EPSILON, Belief
 from cssm.nn.parts.sampling import patches, sample
 from tolerances import assert_close
 
@@ -44,8 +44,8 @@ def test_the_prior_is_the_past_moved_and_faded(layer):
     entering = np.zeros((1, 4, 17, 19), np.float32)
     entering[:, :, 7:10, 8:11] = rng.uniform(size=(1, 4, 3, 3))
     _, found = layer._prior(layer.init_state(1, (17, 19)), jnp.asarray(entering))
-    kernel = np.asarray(jax.nn.softmax(layer.kernel[...].reshape(4, -1)).reshape(4, 5, 5), np.float64)
-    decay = np.asarray(jax.nn.sigmoid(layer.decay[...]), np.float64)
+    kernel, decay = np.asarray(layer.motions(), np.float64), np.asarray(layer.decays(), np.float64)
+    np.testing.assert_allclose(kernel.sum((1, 2)), 1, rtol=1e-6)
     assert np.asarray(found[0, 0]).max() < 0.05, "no past, but for rounding"
     for c in range(4):
         belief = entering[0, 0].astype(np.float64)
@@ -62,13 +62,13 @@ def test_the_posterior_is_evidence_times_prior(layer):
     logits, features, posterior, gate = inputs(2, 3, 6, 7)
     _, new = bare.scan(bare.init_state(2, (6, 7)), logits, features, posterior, gate)
     _, prior = bare._prior(bare.init_state(2, (6, 7)), jnp.asarray(posterior * gate[..., None, None]))
-    expected = np.exp(logits) * (np.exp(np.asarray(bare.anywhere[...])) + np.asarray(prior).mean(-1))
+    expected = np.exp(logits) * (ANYWHERE + np.asarray(prior).mean(-1))
     np.testing.assert_allclose(jnp.exp(new), expected, rtol=2e-4)
 
 
 def test_a_belief_stays_within_its_bound_for_ever(layer):
     spectrum = np.abs(np.asarray(layer.spectrum((8, 9))))
-    decay = np.asarray(jax.nn.sigmoid(layer.decay[...]))
+    decay = np.asarray(layer.decays())
     assert (spectrum.max((1, 2)) <= decay + 1e-6).all() and decay.max() < 1
     logits, features, posterior, gate = inputs(1, 500, 8, 9)
     state, new = layer.scan(layer.init_state(1, (8, 9)), logits, features, posterior, np.ones_like(gate))

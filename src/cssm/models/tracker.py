@@ -22,7 +22,7 @@ from flax import nnx
 
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Bool, Complex, Float, Grid, Int, Shaped
-from cssm.nn.belief import Belief
+from cssm.nn.belief import FASTER, Belief
 from cssm.nn.layer import ChecksSizes
 from cssm.nn.parts.dense import Dense
 from cssm.nn.parts.pyramid import COARSE, FINE, Pyramid
@@ -30,6 +30,7 @@ from cssm.nn.parts.sampling import patches, sample
 
 Pixels = Shaped[Any, "b t height width rgb"]  # uint8, or float -1..1
 PixelFrame = Shaped[Any, "b height width rgb"]
+SHARPNESS = 6.0  # of the cosines, at the start
 NEAR = 2.5  # cells about the largest value that count for the place
 BUMP = 0.5  # cells, the width of what a query puts into its belief
 TEMPLATE = 1  # radius in fine cells of what is compared about the query
@@ -158,10 +159,10 @@ class Tracker(ChecksSizes, nnx.Module):
         self.encoder = Pyramid(config.fine, config.coarse, config.blocks, rngs=rngs)
         self.compare = Dense(config.coarse, config.coarse, rngs=rngs)
         self.compare_fine = Dense(config.fine, config.search, rngs=rngs)
-        self.sharpness = nnx.Param(jnp.full(groups, 5.0))
+        self.sharpness = nnx.Param(jnp.full(groups, SHARPNESS / FASTER))
         self.evidence = nnx.Conv(groups, features, (3, 3), rngs=rngs)
         self.heat = Dense(features, 1, rngs=rngs)
-        self.direct = nnx.Param(jnp.full(groups, 0.5))
+        self.direct = nnx.Param(jnp.full(groups, 0.5 / FASTER))
         options = {"kernel_size": config.kernel_size, "memory": config.memory, "rngs": rngs}
         self.layers = nnx.List([Belief(config.channels, features, **options) for _ in range(config.layers)])
         self.gate = Dense(3 * groups + features + 1, 16, rngs=rngs)
@@ -346,7 +347,7 @@ class Tracker(ChecksSizes, nnx.Module):
         summary = jnp.concatenate([flat.max((2, 3)), flat.mean((2, 3)), flat.std((2, 3))], -1)
         fresh, known = fresh.reshape(-1, steps), known.reshape(-1, steps)
         begun = _bump(places.reshape(-1, 2), (height, width))[:, None]
-        alone = self.heat(features)[..., 0] + flat @ self.direct[...]
+        alone = self.heat(features)[..., 0] + flat @ (FASTER * self.direct[...])
         heats, after = [alone], []
         for layer, gate, state in zip(self.layers, self.gates, beliefs, strict=True):
             posterior = jnp.where(fresh[..., None, None], begun, _distribution(heats[-1]))
@@ -379,7 +380,7 @@ class Tracker(ChecksSizes, nnx.Module):
         """Scaled cosines between query (b, n, c) and coarse features, for each group of channels."""
         split = lambda x: x.reshape(*x.shape[:-1], self.config.groups, -1)  # noqa: E731
         found = jnp.einsum("bngc,bthwgc->bnthwg", split(query), split(coarse))
-        return found * self.sharpness[...]
+        return found * FASTER * self.sharpness[...]
 
     def _refined(self, query, fine, rough, details) -> Float[Any, "b n t 4"]:
         """(shift x, y in fine cells, occluded, unsure) from comparing about the rough places."""

@@ -27,6 +27,7 @@ from cssm.ops.spectral import kernel_spectrum, spectral_scan, spectral_zero_stat
 from .parts.dense import Dense
 
 MARGIN = 4  # cells
+FASTER = 10.0  # these parameters are kept divided by it: Adam moves all by as much, and theirs are few and large
 DECAYS = (0.4, 0.98)  # at the start, spread over the channels
 SPREADS = (0.25, 0.4, 0.7)  # cells a frame, of the motions at the start
 SPEEDS = (0.0, 0.3, 0.0, 0.6)  # cells a frame
@@ -54,11 +55,11 @@ class Belief(nnx.Module):
     def __init__(self, channels: int, features: int, kernel_size: int = 7, *, memory: bool = True, rngs: nnx.Rngs):
         self.channels, self.memory = channels, memory
         low, high = (math.log(a / (1 - a)) for a in DECAYS)
-        self.kernel = nnx.Param(_motions(channels, kernel_size))
-        self.decay = nnx.Param(jnp.linspace(low, high, channels)[_order(channels)])
+        self.kernel = nnx.Param(_motions(channels, kernel_size) / FASTER)
+        self.decay = nnx.Param(jnp.linspace(low, high, channels)[_order(channels)] / FASTER)
         self.mixture = nnx.Param(jnp.zeros(channels))
-        self.anywhere = nnx.Param(jnp.full((), math.log(ANYWHERE)))
-        self.strength = nnx.Param(jnp.ones(()))
+        self.anywhere = nnx.Param(jnp.full((), math.log(ANYWHERE) / FASTER))
+        self.strength = nnx.Param(jnp.full((), 1 / FASTER))
         self.up = Dense(features + channels, features, rngs=rngs)
         self.down = Dense(features, 1, kernel_init=nnx.initializers.normal(0.02), rngs=rngs)
 
@@ -68,9 +69,15 @@ class Belief(nnx.Module):
 
     def spectrum(self, grid: Grid) -> Complex[Any, "c h wf"]:
         """a k^ on the grid with its margin."""
-        kernel = jax.nn.softmax(self.kernel[...].reshape(self.channels, -1)).reshape(self.kernel[...].shape)
-        decay = jax.nn.sigmoid(self.decay[...])
-        return kernel_spectrum(decay[:, None, None] * kernel, self._padded(grid))
+        return kernel_spectrum(self.decays()[:, None, None] * self.motions(), self._padded(grid))
+
+    def motions(self) -> Float[Any, "c k k"]:
+        """k: for each channel, the distribution of a step, in cells."""
+        return jax.nn.softmax(FASTER * self.kernel[...].reshape(self.channels, -1)).reshape(self.kernel[...].shape)
+
+    def decays(self) -> Float[Any, "c"]:
+        """a: the share of each channel that is left after a frame."""
+        return jax.nn.sigmoid(FASTER * self.decay[...])
 
     def scan(
         self,
@@ -85,11 +92,11 @@ class Belief(nnx.Module):
         logits, features: of the evidence. posterior: of the layer below, a distribution over each frame or zero.
         """
         state, prior = self._prior(state, posterior * gate[..., None, None])
-        share = jnp.exp(self.anywhere[...])
+        share = jnp.exp(FASTER * self.anywhere[...])
         together = jnp.concatenate([features, jnp.log(share + prior)], -1)
         rest = self.down(jax.nn.relu(self.up(together)))[..., 0]
-        mixed = prior @ jax.nn.softmax(self.mixture[...])
-        return state, logits + self.strength[...] * jnp.log(share + mixed) + rest
+        mixed = prior @ jax.nn.softmax(FASTER * self.mixture[...])
+        return state, logits + FASTER * self.strength[...] * jnp.log(share + mixed) + rest
 
     def _prior(self, state, entering) -> tuple[Any, Float[Any, "n t h w c"]]:
         """The state after the frames, and each channel's prior of every frame: 1 on average, or 0 without a past."""
