@@ -3,11 +3,12 @@
     python docs/ship.py tracker_small runs/tracker_small-20261201-120000
     python docs/ship.py pathtracker_demo runs/demo-20261201-120000
 
-Writes src/cssm/weights/NAME.safetensors with its record: the command and commit of the training, the seed, the data, the
-score; of a tracker the average Jaccard of every video of the frozen sets, which tests/weights holds it to.
+Writes src/cssm/weights/NAME.safetensors with its record: the command and commit of the training, the seed, the data,
+the score; of a tracker the average Jaccard of every video of the frozen sets, which tests/weights holds it to.
 """
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -18,11 +19,18 @@ from cssm.recipes.points import answers, score_all
 from cssm.weights import FOLDER, pack
 
 
+def command_of(words: list[str]) -> str:
+    """The command as another would give it: without the folder of this run."""
+    pairs = zip(["", *words], words, strict=False)
+    kept = [word for before, word in pairs if "--out" not in (before, word.partition("=")[0])]
+    return shlex.join(["cssm", *kept])
+
+
 def record_of(run_dir: Path) -> dict:
     run, model = load_run(run_dir)
     about = json.loads((run_dir / "environment.json").read_text())
     record = {
-        "command": " ".join(about["command"][1:]), "commit": about["git"], "time": about["time"],
+        "command": command_of(about["command"][1:]), "commit": about["git"], "time": about["time"],
         "packages": about["packages"], "seed": run.train.seed, "data": type(run.data).__name__,
         "summary": json.loads((run_dir / "summary.json").read_text()),
     }  # fmt: skip
