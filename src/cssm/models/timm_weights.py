@@ -156,11 +156,11 @@ def save_timm(model: Host, path: str | os.PathLike) -> None:
     Raises:
       UsageError: a host that timm does not have.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in timm_arrays(model).items()}
     with replacing(Path(path)) as temporary:
-        save_file(arrays, temporary, metadata={"format": "pt"})
+        temporary.write_bytes(save(arrays, metadata={"format": "pt"}))
 
 
 def read_arrays(source: str | os.PathLike | Arrays) -> Arrays:

@@ -110,15 +110,15 @@ def find_tracker(name: str, checkpoint: int | str = "best") -> Tracker:
 
 def pack(run_dir: str | Path, path: str | Path, record: Mapping[str, Any], checkpoint: int | str = "best") -> Path:
     """Write the model of a run's folder as one file, whole or not at all. record: plain values about its training."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     run, model = load_run(run_dir, checkpoint)
-    arrays = {name: np.ascontiguousarray(value) for name, value in _arrays(model).items()}
+    arrays = {name: np.asarray(value, order="C") for name, value in _arrays(model).items()}  # 0-d ones stay so
     about = {"run": json.dumps(encode(run)), "record": json.dumps(dict(record)), "sha256": checksum(arrays)}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as new:
-        save_file(arrays, new, metadata=about)
+        new.write_bytes(save(arrays, metadata=about))  # as any file, where save_file makes one for its owner alone
     return path
 
 
