@@ -13,9 +13,9 @@ from .run import Run
 
 @RECIPES.register("tracker_small")
 def tracker_small() -> Run:
-    """Point tracking on composed videos: 24 frames of 128 px, 32 points; an hour on two CPU cores.
+    """Point tracking on composed videos: 24 frames of 128 px, 32 points; three quarters of an hour on two CPU cores.
 
-    Command: `cssm train tracker_small`. Hardware: two CPU cores. Expected: see docs/tracking.md.
+    Command: `cssm train tracker_small`. Hardware: two CPU cores. Expected: AJ .57 on validation, standing still .28.
     """
     return Run(
         recipe="tracker_small",
@@ -23,7 +23,7 @@ def tracker_small() -> Run:
         task=Track(),
         data=Tracks(start="any"),
         train=TrainConfig(
-            steps=3000, batch_size=4, lr=1e-3, weight_decay=1e-4, warmup_steps=200, ema=0.999, eval_every=500, seed=0,
+            steps=1600, batch_size=4, lr=3e-3, weight_decay=1e-4, warmup_steps=100, ema=0.999, eval_every=200, seed=0,
             log_every=20,
         ),
         train_size=100_000,
