@@ -167,7 +167,7 @@ def memory_of_a_long_stream(tracker, frames: int = 2000) -> list[str]:
     graph, params = nnx.split(tracker)
     step = jax.jit(lambda params, state, frame: nnx.merge(graph, params).step(state, frame))
     clip = rng.randint(0, 255, (50, 1, 64, 64, 3)).astype(np.uint8)
-    state = tracker.add_points(tracker.init_state(1, (64, 64), 8), clip[0], rng.uniform(0, 64, (8, 2)))
+    state = tracker.add_points(tracker.init_state(1, (64, 64), max_points=8), clip[0], rng.uniform(0, 64, (8, 2)))
     for t in range(frames):
         state, _ = step(params, state, clip[t % 50])
         if t + 1 in (20, 200, frames // 2, frames):
