@@ -179,7 +179,7 @@ def memory_of_a_long_stream(tracker, frames: int = 2000) -> list[str]:
 
 def table(contenders: dict[str, Callable], data: str, clips: list[TapVideo], record: dict) -> list[str]:
     """The lines of a table; the figures go to the record."""
-    lines = [f"**{data}**", "", "| | AJ | <delta_avg> | OA | AJ after return |", "|---|---|---|---|---|"]
+    lines = [f"**{data}**", "", "| | AJ | δ avg | OA | AJ after return |", "|---|---|---|---|---|"]
     for title, track in contenders.items():
         scores = score_all(answers(track, clips))
         record.setdefault(data, {})[title] = {"mean": scores.mean, "pooled": scores.pooled} | {
