@@ -24,16 +24,23 @@ from flax import nnx
 from cssm.data.formats.tapvid import TapVideo
 from cssm.data.formats.video import read_video, resize_frame
 from cssm.data.tracks import FROZEN, Tracks, frozen, videos
-from cssm.models.tracker import _place
+from cssm.models.tracker import near_largest
 from cssm.nn.belief import FASTER
-from cssm.recipes.points import answers, score_all, still
+from cssm.nn.parts.pyramid import COARSE
+from cssm.recipes.points import answers, score_all
 from cssm.shared.resident_memory import resident_memory
+from cssm.tasks.tapvid import standing_still
 from cssm.weights import find_tracker
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "docs" / "bench" / "tracking.json"
 COLUMNS = ("average_jaccard", "average_pts_within_thresh", "occlusion_accuracy", "jaccard_after_return")
 LONGEST = 3.0  # px that Lucas-Kanade may be off after going forward and back
+
+
+def standing(video, queries):
+    occluded, tracks = standing_still(queries, len(video))
+    return tracks, ~occluded
 
 
 def by_model(tracker) -> Callable:
@@ -52,7 +59,9 @@ def correlation(tracker, threshold: float) -> Callable:
         query = model._query_of(fine, coarse, start, queries[..., :0:-1])
         flat = model._compared(query.coarse, coarse).reshape(queries.shape[1], *coarse.shape[1:4], -1)
         maps = flat @ (FASTER * model.direct[...])
-        return 8 * _place(maps)[0], flat.sum(-1).max((2, 3)) / (FASTER * model.sharpness[...].sum())
+        return COARSE * near_largest(jax.nn.softmax(maps, (2, 3)))[0], flat.sum(-1).max((2, 3)) / (
+            FASTER * model.sharpness[...].sum()
+        )
 
     def track(video, queries):
         places, largest = compared(params, video[None], queries[None])
@@ -198,7 +207,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--video", type=Path, action="append", default=[])
     flags = parser.parse_args(arguments)
     tracker = find_tracker(flags.model)
-    contenders = {"standing still": still, "Lucas-Kanade (OpenCV)": lucas_kanade}
+    contenders = {"standing still": standing, "Lucas-Kanade (OpenCV)": lucas_kanade}
     contenders["correlation of each frame"] = correlation(tracker, chosen_threshold(tracker))
     if flags.without_memory:
         contenders["without memory"] = by_model(find_tracker(flags.without_memory))

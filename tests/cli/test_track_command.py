@@ -75,6 +75,7 @@ def test_points_of_later_frames_a_sheet_and_lines(tmp_path, clip, capsys):
         (["--grid", "0"], "--grid is 0"),
         (["--grid", "2", "--output", "a.avi"], "give a name that ends in .mp4, .webm, .gif, .png"),
         (["--grid", "2", "--save", "a.txt"], "ends in .npz or .csv"),
+        (["--grid", "2", "--save", "a.csv", "--show", "belief"], "--show and --tail are for a drawing"),
         (["--grid", "2", "--model", "trackr"], "no model 'trackr'"),
         (["--grid", "2", "--frames", "0"], "--frames is 0"),
         (["--grid", "2", "--side", "2", "--save", "a.npz"], "side is 2 px"),
@@ -107,7 +108,7 @@ def test_eval_on_published_files(tmp_path, sample, capsys):
         out = capsys.readouterr().out
         record = json.loads(out.splitlines()[-1])
         assert "dog" in out and "static baseline" in out
-        assert record["average_jaccard"] > record["static"] or record["average_jaccard"] > 0.5
+        assert record["average_jaccard"] > record["static"], mode
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,8 @@ def test_eval_on_published_files(tmp_path, sample, capsys):
         (["--dataset", "davis"], "unknown videos 'davis'"),
         (["--dataset", "synthetic-v1-easy", "--data-dir", "x"], "is generated"),
         (["--dataset", "synthetic-v1-easy", "--videos", "0"], "--videos is 0"),
+        (["--dataset", "synthetic-v1-easy", "--batch-size", "4"], "are for the run's own data"),
+        (["--dataset", "synthetic-v1-easy", "--checkpoint", "last"], "has one set of parameters"),
         (["--videos", "3"], "--query-mode and --videos are for --dataset"),
     ],
 )
@@ -155,3 +158,22 @@ def test_a_model_that_follows_no_points_is_refused(tmp_path, capsys):
     run = RECIPES["tracker_small"]()
     with pytest.raises(UsageError, match="SimpleCSSM follows no points"):
         run.task.check(run.data, SimpleCSSMConfig().make(nnx.Rngs(0)))
+
+
+def test_a_frozen_set_takes_no_options(tmp_path, capsys):
+    path = tmp_path / "synthetic-v1-easy.pkl"
+    for options in (["--videos", "3"], ["--size", "64"]):
+        assert main(["data", "make", "tracks", "--output", str(path), *options]) == 2
+        assert "is a frozen set: leave the other options out" in capsys.readouterr().err
+    assert not path.exists()
+
+
+def test_other_models_stream_a_video_frame_by_frame(tmp_path, sample, capsys):
+    run = tmp_path / "run"
+    assert main(["train", "demo", "--steps", "1", "--train-size", "64", "--val-size", "16", "--out", str(run)]) == 0
+    for t, frame in enumerate(sample["input"]):
+        Image.fromarray(frame[:, :48]).save(tmp_path / f"{t}.png")
+    capsys.readouterr()
+    assert main(["stream", str(run), "--input", str(tmp_path), "--check"]) == 0
+    out = capsys.readouterr().out
+    assert "6 frames," in out and float(out.split()[-1]) < 1e-5

@@ -100,7 +100,6 @@ def test_points_come_and_go_and_leave_the_bits_of_the_others(tracker, video):
             np.testing.assert_array_equal(np.asarray(a)[:, :3], np.asarray(b)[:, :3])
         np.testing.assert_array_equal(with_late[1][t].tracks[:, 6:11], with_both[1][t].tracks[:, 6:11])
     assert np.asarray(with_both[0].active[0]).tolist() == [1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 0]
-    assert int(with_both[0].frames[0]) == T
     state = tracker.add_points(with_both[0], video[None, 0], here[:3])
     assert np.flatnonzero(np.asarray(state.fresh[0])).tolist() == [4, 5, 11], "the first free slots"
     belief = np.asarray(with_both[0].beliefs[0]).reshape(12, -1)

@@ -80,9 +80,13 @@ def test_equals_the_equations_with_every_gradient(x64, name, readout):
         near(slopes(native, name, readout, arrays, reset), slopes(plain, name, readout, arrays, reset), 1e-13)
 
 
+SHAPES = (1, 1, 3, 5, 17), (1, 40, 1, 2, 8), (3, 4, 97, 2, 16)
+FAST = dict(zip(("gated", "opponent", "delta"), SHAPES, strict=True))
+
+
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("gated", (1, 1, 3, 5, 17)), ("opponent", (1, 40, 1, 2, 8)), ("delta", (3, 4, 97, 2, 16))],
+    [pytest.param(n, s, marks=[] if FAST[n] == s else pytest.mark.slow) for n in FAST for s in SHAPES],
     ids=str,
 )
 def test_single_precision_of_any_shape(name, shape):

@@ -5,8 +5,8 @@ import pytest
 
 from cssm.core.errors import DataError, UsageError
 from cssm.data.formats.tapvid import TapVideo, write_tapvid
-from cssm.recipes.points import answers, point_videos, score, score_all, still
-from cssm.tasks.tapvid import compute_tapvid_metrics
+from cssm.recipes.points import answers, as_standing_still, point_videos, score, score_all
+from cssm.tasks.tapvid import compute_tapvid_metrics, standing_still
 
 
 def clips():
@@ -20,6 +20,11 @@ def clips():
         video = rng.randint(0, 255, (steps, 20, 30, 3)).astype(np.uint8)
         out.append(TapVideo(name, video, rng.rand(points, steps, 2), occluded))
     return out
+
+
+def still(video, queries):
+    occluded, tracks = standing_still(queries, len(video))
+    return tracks, ~occluded
 
 
 def wandering(video, queries):
@@ -46,6 +51,14 @@ def test_metrics_are_those_of_tapvid_at_256_px(mode):
     both = [score(answer, mode)["average_jaccard"] for answer in found]
     assert scores.mean["average_jaccard"] == pytest.approx(np.mean(both))
     assert list(scores.videos) == ["a", "b"] and scores.videos["b"]["average_jaccard"] == pytest.approx(both[1])
+
+
+def test_the_baseline_of_answers_is_that_of_a_tracker_that_stands_still():
+    same = map(as_standing_still, answers(wandering, clips()))
+    for found, expected in zip(same, answers(still, clips()), strict=True):
+        for a, b in zip(found[1:], expected[1:], strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
+        assert np.hypot(*(found.said_tracks - found.query_points[:, None, :0:-1]).T).max() == 0
 
 
 def test_all_points_together_are_one_video():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import cssm
-from cssm.core.errors import DataError, UnknownNameError
-from cssm.recipes.points import answers, score_all, still
+from cssm.core.errors import DataError, UnknownNameError, UsageError
+from cssm.recipes.points import answers, as_standing_still, score_all
 from cssm.weights import FOLDER, find_tracker, pack, pretrained, read
 
 NAMES = cssm.list_pretrained()
@@ -59,6 +59,8 @@ def test_arrays_of_another_model_are_refused(tmp_path):
 def test_names_are_known():
     with pytest.raises(UnknownNameError, match="did you mean 'tracker_small'"):
         cssm.load_pretrained("tracker_smal")
+    with pytest.raises(UsageError, match="has one set of parameters"):
+        find_tracker("tracker_small", "last")
     assert find_tracker("tracker_small").config == pretrained("tracker_small").run.model
 
 
@@ -96,8 +98,8 @@ def test_the_tracker_is_as_good_as_its_record(name, videos):
 
     held = pretrained("tracker_small")
     clips = list(islice(frozen(f"synthetic-v1-{name}"), videos))
-    found = score_all(answers(lambda video, queries: held.model.track(video, queries, side=None), clips))
-    static = score_all(answers(still, clips))
+    said = list(answers(lambda video, queries: held.model.track(video, queries, side=None), clips))
+    found, static = score_all(said), score_all(map(as_standing_still, said))
     expected = np.mean(held.record["jaccard"][f"synthetic-v1-{name}"][:videos])
     assert found.mean["average_jaccard"] == pytest.approx(expected, abs=0.01)
     assert found.mean["average_jaccard"] > 1.3 * static.mean["average_jaccard"]

@@ -21,12 +21,11 @@ COUNTS = (16, 64, 256)
 @MODEL_BENCHES.register("tracker")
 def tracker() -> Iterator[Comparison]:
     """Point tracker, 256 x 256: a frame with 16, 64, 256 points; the thousandth frame; 16 frames in parallel."""
-    first = f"{COUNTS[0]} points"
-    contenders = {f"{count} points": cache(partial(_step, count)) for count in COUNTS}
-    for count in COUNTS[1:]:
+    first, *others = ((f"{count} points", cache(partial(_step, count))) for count in COUNTS)
+    for count, other in zip(COUNTS[1:], others, strict=True):
         yield Comparison(
-            name=f"tracker, a frame of {SIDE} x {SIDE}: {count} points", same_result=False,
-            wanted=float(count // COUNTS[0]), contenders={first: contenders[first], **_only(contenders, count)},
+            name=f"tracker, a frame of {SIDE} x {SIDE}: {other[0]}", same_result=False,
+            wanted=float(count // COUNTS[0]), contenders=dict((first, other)),
         )  # fmt: skip
     yield Comparison(
         name="tracker, a frame of a stream of 1,000, 64 points", same_result=False, wanted=1.05,
@@ -36,10 +35,6 @@ def tracker() -> Iterator[Comparison]:
         name=f"tracker, {FRAMES} frames, 64 points", same_result=False,
         contenders={"frame by frame": cache(_streamed), "in parallel": cache(_parallel)},
     )  # fmt: skip
-
-
-def _only(contenders, count):
-    return {f"{count} points": contenders[f"{count} points"]}
 
 
 @cache

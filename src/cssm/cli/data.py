@@ -39,7 +39,7 @@ class Make:
 class MakeTracks:
     output: Path
     """.pkl in the form of tapvid_davis.pkl. Named synthetic-v1-easy.pkl or synthetic-v1-hard.pkl, it is that frozen
-    set, 100 videos of 256 px, whatever the other options."""
+    set, 100 videos of 256 px, and takes no other options."""
     split: Split = "test"
     """Split whose textures are used."""
     videos: int = 100
@@ -204,12 +204,14 @@ def _make_tracks(flags: MakeTracks, data) -> int:
     from rich.progress import track
 
     from cssm.data.formats.tapvid import write_tapvid
-    from cssm.data.tracks import FROZEN, FROZEN_SIZE, frozen, videos
+    from cssm.data.tracks import FROZEN, FROZEN_SIZE, Tracks, frozen, videos
 
     path = check_output(flags.output, ".pkl", "--output")
     if flags.videos < 1:
         raise UsageError(f"--videos is {flags.videos}: give at least one")
     if path.stem in FROZEN:
+        if (flags, data) != (MakeTracks(output=flags.output), Tracks()):
+            raise UsageError(f"{path.stem} is a frozen set: leave the other options out, or choose another name")
         made, count = frozen(path.stem), FROZEN_SIZE
     else:
         made, count = videos(data.source(flags.split, size=flags.videos, seed=flags.seed), "tracks"), flags.videos

@@ -75,27 +75,21 @@ def _points(flags: Flags) -> int:
     from rich.console import Console
     from rich.progress import track as bar
 
-    from cssm.recipes.points import answers, point_videos, score_all, still
+    from cssm.recipes.points import answers, as_standing_still, point_videos, score_all
     from cssm.weights import find_tracker
 
+    if (flags.split, flags.batch_size) != ("test", None):
+        raise UsageError("--split and --batch-size are for the run's own data: leave them or --dataset out")
     if flags.videos is not None and flags.videos < 1:
         raise UsageError(f"--videos is {flags.videos}: give at least one")
     tracker = find_tracker(str(flags.run), flags.checkpoint)
     videos = itertools.islice(point_videos(str(flags.dataset), flags.data_dir), flags.videos)
-    options = {"bidirectional": flags.query_mode == "strided", "side": None}
-    kept: list[Any] = []
-
-    def seen():
-        console = Console(stderr=True)
-        for video in bar(videos, "videos", total=flags.videos, console=console, disable=not console.is_terminal):
-            kept.append(video._replace(video=[b""] * video.steps))  # its points alone
-            yield video
-
-    scores = score_all(
-        answers(lambda video, queries: tracker.track(video, queries, **options), seen(), flags.query_mode),
-        flags.query_mode,
-    )
-    static = score_all(_still(kept, flags.query_mode, still), flags.query_mode)
+    console, both = Console(stderr=True), flags.query_mode == "strided"
+    seen = bar(videos, "videos", total=flags.videos, console=console, disable=not console.is_terminal)
+    track = lambda video, queries: tracker.track(video, queries, bidirectional=both, side=None)  # noqa: E731
+    found = list(answers(track, seen, flags.query_mode))
+    scores = score_all(found, flags.query_mode)
+    static = score_all(map(as_standing_still, found), flags.query_mode)
     _print_points(scores, static)
     record = {"dataset": flags.dataset, "query_mode": flags.query_mode, "checkpoint": flags.checkpoint, **scores.mean}
     record |= {"pooled": scores.pooled, "static": static.mean, "videos": scores.videos}
@@ -105,15 +99,6 @@ def _points(flags: Flags) -> int:
     short = {name: round(value, 4) for name, value in scores.mean.items()}
     print(json.dumps({"dataset": flags.dataset, **short, "static": round(static.mean["average_jaccard"], 4)}))
     return 0
-
-
-def _still(kept, query_mode, still):
-    import numpy as np
-
-    from cssm.recipes.points import answers
-
-    blank = (video._replace(video=np.zeros((video.steps, 256, 256, 3), np.uint8)) for video in kept)
-    return answers(still, blank, query_mode)
 
 
 def _print_points(scores: Any, static: Any) -> None:

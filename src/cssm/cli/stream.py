@@ -1,8 +1,10 @@
 """cssm stream: frame by frame, constant memory, the output of the parallel pass."""
 
 import dataclasses
+import itertools
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from cssm.core.errors import ShapeError
@@ -28,39 +30,45 @@ class Flags(SavedRun):
 
 def main(argv: list[str]) -> int:
     flags = parse(Flags, argv, "stream", "Run a trained model over a clip, one frame at a time.")
-    import numpy as np
+    from cssm.data.formats.video import is_video, open_video, read_clip
 
-    from cssm.data.formats.video import ARRAYS, covering_frame, read_clip_or_video
-
-    video = read_clip_or_video(flags.input)
+    video = open_video(flags.input) if is_video(flags.input) else None
+    clip = read_clip(flags.input) if video is None else []
     prepare_process()
     from cssm.recipes import load_run
 
     run, model = load_run(flags.run, flags.checkpoint)
     refuse_tracker(model, flags.run)
-    *_, height, width, _ = run.data.sample_spec["input"].shape
-    if flags.input.suffix.lower() not in ARRAYS and not flags.any_size:
-        video = np.stack([covering_frame(frame, (height, width)) for frame in video])
-    _check_size(video, run, flags)
-    output = _stream(run, model, video, flags)
+    frames = iter(clip) if video is None else _fitted(video.frames, run, flags)
     if flags.check:
-        _compare(run, model, video, output, flags)
+        frames = list(frames)
+    output = _stream(run, model, iter(frames), flags)
+    if flags.check:
+        _compare(run, model, frames, output, flags)
     return 0
 
 
-def _check_size(video, run, flags) -> None:
+def _fitted(frames: Iterator, run, flags) -> Iterator:
+    """The frames of a video, scaled and cut to those of the training data unless any size will do."""
+    from cssm.data.formats.video import covering_frame
+
+    *_, height, width, _ = run.data.sample_spec["input"].shape
+    return frames if flags.any_size else (covering_frame(frame, (height, width)) for frame in frames)
+
+
+def _check_size(frame, run, flags) -> None:
     *_, height, width, channels = run.data.sample_spec["input"].shape
-    if video.shape[-1] != channels:
-        raise ShapeError(f"{flags.input} has {video.shape[-1]} channels, the model takes {channels}")
-    if video.shape[1:3] != (height, width) and not flags.any_size:
+    if frame.shape[-1] != channels:
+        raise ShapeError(f"{flags.input} has {frame.shape[-1]} channels, the model takes {channels}")
+    if frame.shape[:2] != (height, width) and not flags.any_size:
         raise ShapeError(
-            f"{flags.input} has frames of {video.shape[1]}x{video.shape[2]}, the model was "
+            f"{flags.input} has frames of {frame.shape[0]}x{frame.shape[1]}, the model was "
             f"trained on {height}x{width}: "
             "resize them, or pass --any-size to run at their own resolution"
         )
 
 
-def _stream(run, model, video, flags):
+def _stream(run, model, frames: Iterator, flags):
     import jax
     import numpy as np
     from flax import nnx
@@ -73,16 +81,18 @@ def _stream(run, model, video, flags):
     def step(params, state, frame):
         return nnx.merge(graph, params).step(state, run.task.prepare({"input": frame})["input"], dt)
 
-    state = model.init_state(1, video.shape[1:3])
-    jax.block_until_ready(step(params, state, video[None, 0]))  # compiles; what it returns is dropped
+    first = next(frames)
+    _check_size(first, run, flags)
+    state, t, output = model.init_state(1, first.shape[:2]), 0, None
+    jax.block_until_ready(step(params, state, first[None]))  # compiles; what it returns is dropped
     start = time.perf_counter()
-    for t, frame in enumerate(video):
+    for t, frame in enumerate(itertools.chain([first], frames)):
         state, output = step(params, state, frame[None])
         _show(t, run.task, np.asarray(output)[0], flags.json)
     seconds = time.perf_counter() - start
     memory = sum(v.nbytes for v in jax.tree.leaves(state))
     if not flags.json:
-        print(f"{len(video)} frames, {len(video) / seconds:.0f} frames/s, state {memory:,} bytes whatever the length")
+        print(f"{t + 1} frames, {(t + 1) / seconds:.0f} frames/s, state {memory:,} bytes whatever the length")
     return np.asarray(output)
 
 
@@ -92,13 +102,13 @@ def _show(t, task, output, as_json: bool) -> None:
     print(line, flush=True)
 
 
-def _compare(run, model, video, output, flags) -> None:
+def _compare(run, model, frames, output, flags) -> None:
     import numpy as np
 
     from cssm.recipes import compiled
 
-    dt = None if flags.dt == 1 else np.full((1, len(video)), flags.dt, np.float32)
-    parallel = np.asarray(compiled(model)(run.task.prepare({"input": video[None]})["input"], dt=dt))
+    dt = None if flags.dt == 1 else np.full((1, len(frames)), flags.dt, np.float32)
+    parallel = np.asarray(compiled(model)(run.task.prepare({"input": np.stack(frames)[None]})["input"], dt=dt))
     difference = float(np.abs(parallel - output).max())
     text = json.dumps({"largest_difference": difference}) if flags.json else ""
     print(text or f"largest difference from the parallel pass {difference:.2e}")

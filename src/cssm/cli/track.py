@@ -20,6 +20,7 @@ from .common import parse, prepare_process
 
 SHEET = 12  # frames of a PNG
 MOST_POINTS = 4096
+TAIL = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class Flags:
     """The shorter side of the frames that the model sees, px. Larger: finer and slower."""
     show: Literal["points", "belief"] = "points"
     """belief: beneath the points, where each may be."""
-    tail: int = 16
+    tail: int = TAIL
     """Frames that a tail is long; 0 for none."""
     frames: int | None = None
     """Stop after so many; a camera runs until Ctrl-C."""
@@ -101,6 +102,8 @@ def _check(flags: Flags) -> None:
         value = getattr(flags, name)
         if value is not None and value < low:
             raise UsageError(f"--{name} is {value}: expected {low} or more")
+    if flags.save and flags.output is None and (flags.show, flags.tail) != ("points", TAIL):
+        raise UsageError("--show and --tail are for a drawing, and with --save alone there is none: add --output")
     if flags.output is not None and (flags.output.suffix.lower() not in (*WRITTEN, ".png") or flags.output.is_dir()):
         raise UsageError(f"--output {flags.output}: give a name that ends in {', '.join((*WRITTEN, '.png'))}")
     for path in flags.save:

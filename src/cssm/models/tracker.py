@@ -1,10 +1,10 @@
 """Tracker: where points of the first frame are in every later one, by a belief for each, in parallel or frame by frame.
 
 A frame becomes features at strides 4 and 8 (`Pyramid`). For every query point, the features at its place in its frame
-are compared with the coarse features of each frame: evidence e_t, a map for each of several groups of channels. Two
-`Belief` layers carry where the point may be from frame to frame; a head reads a heat map p_t. The place is the mean of
-p_t near its largest value, refined by comparing 3 x 3 fine features of the query with those about that place; the same
-comparison says whether the point is seen and how sure the place is.
+are compared with the coarse features of each frame: evidence, a map for each of several groups of channels. `Belief`
+layers multiply the heat map of the evidence by a prior that is carried from frame to frame. The place is the mean of
+the last heat map near its largest value, refined twice by comparing 3 x 3 fine features of the query with those about
+that place; the same comparison says whether the point is seen and how sure the place is.
 
 A belief is zero before its query's frame and no query sees another: points can be added and taken away in mid-stream
 and change nothing else. Sources: docs/math.md section 2 and source 000 section 7 (the recurrence as a tracker); Doersch
@@ -21,11 +21,11 @@ import numpy as np
 from flax import nnx
 
 from cssm.core.errors import ShapeError, UsageError
-from cssm.core.typing import Bool, Complex, Float, Grid, Int, Shaped
+from cssm.core.typing import Bool, Complex, Float, Grid, Shaped
 from cssm.nn.belief import FASTER, Belief
 from cssm.nn.layer import ChecksSizes
 from cssm.nn.parts.dense import Dense
-from cssm.nn.parts.pyramid import COARSE, FINE, Pyramid
+from cssm.nn.parts.pyramid import COARSE, FINE, Pyramid, as_float
 from cssm.nn.parts.sampling import patches, sample
 
 Pixels = Shaped[Any, "b t height width rgb"]  # uint8, or float -1..1
@@ -36,6 +36,8 @@ BUMP = 0.5  # cells, the width of what a query puts into its belief
 TEMPLATE = 1  # radius in fine cells of what is compared about the query
 SEARCH = 3  # radius in fine cells about the place where it is compared
 REFINEMENTS = 2  # each about the place that the one before has found
+CONTRAST = 4.0  # of the cosines that the refinement sees
+TRUST = 1.0  # logit of a frame's trust, at the start
 SEEN = 0.5  # a point is said to be seen where it is, and its place is sure, with this probability
 
 
@@ -128,7 +130,6 @@ class Query(NamedTuple):
 class TrackerState(NamedTuple):
     """Of a stream: slots for max_points points, of which some are taken."""
 
-    frames: Int[Any, "b"]
     query: Query
     active: Bool[Any, "b n"]
     """Slots that are taken."""
@@ -242,7 +243,7 @@ class Tracker(ChecksSizes, nnx.Module):
         )
         beliefs = self._no_beliefs(batch * max_points, (height, width))
         places = jnp.zeros((batch, max_points, 2))
-        return TrackerState(jnp.zeros(batch, jnp.int32), query, none, none, places, beliefs, jnp.zeros((0, *grid)))
+        return TrackerState(query, none, none, places, beliefs, jnp.zeros((0, *grid)))
 
     def add_points(self, state: TrackerState, frame: PixelFrame, places, slots=None) -> TrackerState:
         """The state with more points: places (n, 2) or (B, n, 2), (x, y) px in `frame`, the next one to `step`.
@@ -292,7 +293,7 @@ class Tracker(ChecksSizes, nnx.Module):
         fine, coarse = self._encode(frame[:, None])
         fresh, known = state.fresh[..., None], state.active[..., None]
         beliefs, found = self._follow(state.beliefs, state.query, fine, coarse, fresh, known, state.places)
-        state = state._replace(frames=state.frames + 1, fresh=jnp.zeros_like(state.fresh), beliefs=beliefs)
+        state = state._replace(fresh=jnp.zeros_like(state.fresh), beliefs=beliefs)
         return state, Found(*(x[:, :, 0] for x in found))
 
     def _added(self, state: TrackerState, frame, places, slots) -> TrackerState:
@@ -339,42 +340,43 @@ class Tracker(ChecksSizes, nnx.Module):
 
     def _follow(self, beliefs, query: Query, fine, coarse, fresh, known, places) -> tuple[tuple, Found]:
         """(beliefs after the frames, what is said). fresh, known (b, n, t): a query's own frame; those from it on."""
-        evidence = self._compared(query.coarse, coarse)
-        batch, points, steps, height, width, _ = evidence.shape
-        flat = evidence.reshape(batch * points, steps, height, width, -1)
-        features = self.evidence(flat.reshape(-1, height, width, flat.shape[-1])).reshape(*flat.shape[:-1], -1)
-        features = jax.nn.relu(features)
-        summary = jnp.concatenate([flat.max((2, 3)), flat.mean((2, 3)), flat.std((2, 3))], -1)
-        fresh, known = fresh.reshape(-1, steps), known.reshape(-1, steps)
-        begun = _bump(places.reshape(-1, 2), (height, width))[:, None]
-        alone = self.heat(features)[..., 0] + flat @ (FASTER * self.direct[...])
-        heats, after = [alone], []
-        for layer, gate, state in zip(self.layers, self.gates, beliefs, strict=True):
-            posterior = jnp.where(fresh[..., None, None], begun, _distribution(heats[-1]))
-            _, share, near = _place(heats[-1])
-            details = jnp.concatenate([jnp.einsum("nthw,nthwf->ntf", near, features), summary, share[..., None]], -1)
-            trust = jax.nn.sigmoid(gate(jax.nn.gelu(self.gate(details)))[..., 0] + 1.0)
-            trust = jnp.where(fresh, 1.0, trust) * known
-            state, heat = layer.scan(state, alone, features, posterior, trust)
-            heats.append(heat)
-            after.append(state)
-        heat = heats[-1]
-        cells, share, near = _place(heat)
-        rough = COARSE * cells
-        details = jnp.concatenate([jnp.einsum("nthw,nthwf->ntf", near, features), summary, share[..., None]], -1)
-        shape = (batch, points, steps)
-        places = [rough.reshape(*shape, 2)]
+        after, heats, (cells, details) = self._believed(beliefs, query, coarse, fresh, known, places)
+        shape, grid = fresh.shape, coarse.shape[2:4]
+        found = [COARSE * cells.reshape(*shape, 2)]
         for _ in range(REFINEMENTS):
-            answer = self._refined(query.fine, fine, places[-1], details.reshape(*shape, -1))
-            places.append(jax.lax.stop_gradient(places[-1]) + answer[..., :2] * FINE)
-        return tuple(after), Found(
-            tracks=places[-1],
+            answer = self._refined(query.fine, fine, found[-1], details.reshape(*shape, -1))
+            found.append(jax.lax.stop_gradient(found[-1]) + answer[..., :2] * FINE)
+        return after, Found(
+            tracks=found[-1],
             occluded=answer[..., 2],
             unsure=answer[..., 3],
-            heat=heat.reshape(*shape, height, width),
-            beneath=jnp.stack(heats[:-1], 2).reshape(*shape, -1, height, width),
-            earlier=jnp.stack(places[:-1], -2),
+            heat=heats[-1].reshape(*shape, *grid),
+            beneath=jnp.stack(heats[:-1], 2).reshape(*shape, -1, *grid),
+            earlier=jnp.stack(found[:-1], -2),
         )
+
+    def _believed(self, beliefs, query: Query, coarse, fresh, known, places) -> tuple[tuple, list, tuple]:
+        """(beliefs after the frames, heat maps from the evidence's up, `_read` of the last), rows n = b x points."""
+        evidence = self._compared(query.coarse, coarse)
+        evidence = evidence.reshape(-1, *evidence.shape[2:])
+        steps, height, width, groups = evidence.shape[1:]
+        features = self.evidence(evidence.reshape(-1, height, width, groups))
+        features = jax.nn.relu(features).reshape(*evidence.shape[:-1], -1)
+        summary = jnp.concatenate([evidence.max((2, 3)), evidence.mean((2, 3)), evidence.std((2, 3))], -1)
+        fresh, known = fresh.reshape(-1, steps), known.reshape(-1, steps)
+        begun = _bump(places.reshape(-1, 2), (height, width))[:, None]
+        alone = self.heat(features)[..., 0] + evidence @ (FASTER * self.direct[...])
+        heats, after = [alone], []
+        chances, *read = _read(alone, features, summary)
+        for layer, gate, state in zip(self.layers, self.gates, beliefs, strict=True):
+            trust = jax.nn.sigmoid(gate(jax.nn.gelu(self.gate(read[1])))[..., 0] + TRUST)
+            trust = jnp.where(fresh, 1.0, trust) * known
+            posterior = jnp.where(fresh[..., None, None], begun, chances)
+            state, heat = layer.scan(state, alone, features, posterior, trust)
+            chances, *read = _read(heat, features, summary)
+            heats.append(heat)
+            after.append(state)
+        return tuple(after), heats, tuple(read)
 
     def _compared(self, query, coarse) -> Float[Any, "b n t h w g"]:
         """Scaled cosines between query (b, n, c) and coarse features, for each group of channels."""
@@ -393,7 +395,7 @@ class Tracker(ChecksSizes, nnx.Module):
         every = jnp.einsum("bnijd,bntkld->bntijkl", query, around)
         found = [every[..., i, j, i : i + size, j : j + size] for i in range(taps) for j in range(taps)]
         found = jnp.stack(found, -1).reshape(batch, points, steps, -1)
-        hidden = jax.nn.gelu(self.refine(jnp.concatenate([4 * found, details], -1)))
+        hidden = jax.nn.gelu(self.refine(jnp.concatenate([CONTRAST * found, details], -1)))
         hidden = hidden + jax.nn.gelu(self.refine_again(hidden))
         return self.answer(hidden)
 
@@ -436,11 +438,6 @@ def _free_slots(active, count: int, slots) -> np.ndarray:
     return slots
 
 
-def as_float(video) -> Float[Any, "*axes"]:
-    """uint8 pixels as -1..1; float ones as they are."""
-    return video.astype(jnp.float32) / 127.5 - 1 if jnp.issubdtype(video.dtype, jnp.integer) else video
-
-
 def _check_video(video) -> None:
     if video.ndim != 5 or video.shape[-1] != 3 or 0 in video.shape:
         raise ShapeError(f"the tracker takes videos (B, T, H, W, 3), none of them zero, got shape {video.shape}")
@@ -460,19 +457,24 @@ def _bump(places, grid) -> Float[Any, "n h w"]:
     return along(y, cells[:, 1])[:, :, None] * along(x, cells[:, 0])[:, None, :]
 
 
-def _distribution(heat: Float[Any, "n t h w"]) -> Float[Any, "n t h w"]:
-    return jax.nn.softmax(heat.reshape(*heat.shape[:2], -1)).reshape(heat.shape)
+def _read(heat, features, summary) -> tuple[Float[Any, "n t h w"], Float[Any, "n t 2"], Float[Any, "n t f"]]:
+    """softmax(heat), its place by `near_largest`, and the features there, the summary of the frame, the share."""
+    chances = jax.nn.softmax(heat.reshape(*heat.shape[:2], -1)).reshape(heat.shape)
+    cells, share, near = near_largest(chances)
+    return chances, cells, jnp.concatenate([jnp.einsum("nthw,nthwf->ntf", near, features), summary, share], -1)
 
 
-def _place(heat: Float[Any, "n t h w"]) -> tuple[Float[Any, "n t 2"], Float[Any, "n t"], Float[Any, "n t h w"]]:
-    """The mean place (x, y), in cells, of softmax(heat) within NEAR of its largest value, the share of it there, and it
-    within NEAR alone, as weights that sum to one."""
-    height, width = heat.shape[-2:]
-    chances = jax.nn.softmax(heat.reshape(*heat.shape[:-2], -1))
-    best = jnp.argmax(chances, -1)
+def near_largest(
+    chances: Float[Any, "n t h w"],
+) -> tuple[Float[Any, "n t 2"], Float[Any, "n t 1"], Float[Any, "n t h w"]]:
+    """The mean place (x, y), in cells, of a distribution within NEAR of its largest value, the share of it there, and
+    it within NEAR alone, as weights that sum to one."""
+    height, width = chances.shape[-2:]
+    flat = chances.reshape(*chances.shape[:-2], -1)
+    best = jnp.argmax(flat, -1)
     y, x = jnp.repeat(jnp.arange(height), width), jnp.tile(jnp.arange(width), height)
     away = jnp.square(y - (best // width)[..., None]) + jnp.square(x - (best % width)[..., None])
-    near = jnp.where(away <= NEAR**2, chances, 0)
-    share = near.sum(-1)
-    near = near / share[..., None]
-    return jnp.stack([near @ (x + 0.5), near @ (y + 0.5)], -1), share, near.reshape(heat.shape)
+    near = jnp.where(away <= NEAR**2, flat, 0)
+    share = near.sum(-1, keepdims=True)
+    near = near / share
+    return jnp.stack([near @ (x + 0.5), near @ (y + 0.5)], -1), share, near.reshape(chances.shape)

@@ -17,6 +17,7 @@ from cssm.tasks.tapvid import (
     returned,
     sample_queries_first,
     sample_queries_strided,
+    standing_still,
 )
 
 PUBLISHED = ("tapvid_davis", "tapvid_rgb_stacking", "tapvid_kinetics", "robotap", "tapvid")
@@ -122,7 +123,7 @@ def _pooled(found: list[Answer], query_mode: str) -> dict[str, float]:
     return {name: float(value[0]) for name, value in together.items()}
 
 
-def still(video: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The static baseline: every point stays where it was, and is seen."""
-    tracks = np.repeat(queries[:, None, :0:-1], len(video), 1)
-    return tracks, np.ones(tracks.shape[:2], bool)
+def as_standing_still(answer: Answer) -> Answer:
+    """What the static baseline says in the place of a tracker."""
+    occluded, tracks = standing_still(answer.query_points, answer.occluded.shape[-1])
+    return answer._replace(said_occluded=occluded, said_tracks=tracks)

@@ -111,6 +111,12 @@ def returned(
     return ~hidden & (end >= 0) & (length >= shortest) & (length <= (steps if longest is None else longest))
 
 
+def standing_still(query_points: Any, steps: int) -> tuple[Any, Any]:
+    """(occluded, tracks) of the static baseline: points (..., n, 3) are seen, and stay where they were."""
+    tracks = np.repeat(np.asarray(query_points)[..., None, :0:-1], steps, -2)
+    return np.zeros(tracks.shape[:-1], bool), tracks
+
+
 def sample_queries_first(
     target_occluded: Annotated[ArrayLike, "n t"],
     target_points: Annotated[ArrayLike, "n t 2"],

@@ -1,7 +1,8 @@
 """Point tracking: where each query point is in every later frame, and whether it is seen.
 
-The loss, over frames after the query's: cross-entropy of the heat map, the Huber loss of the rough and the final place,
-and binary cross-entropy of occluded and of unsure (the place is more than SURE px wrong). The monitored figure is the
+The loss, over frames after the query's: cross-entropy of the last heat map and of those beneath it, the Huber loss of
+the place of the heat map and of each refinement where that first place is within REACH, and binary cross-entropy of
+occluded and of unsure (the place is more than SURE px wrong), each times its weight. The monitored figure is the
 average Jaccard of TAP-Vid, in px of the frames.
 """
 
@@ -18,9 +19,9 @@ from cssm.core.errors import DataError, UsageError
 from cssm.core.typing import Float
 from cssm.data import DataSet, Source
 from cssm.data.baselines import Baseline
-from cssm.nn.parts.pyramid import COARSE
+from cssm.nn.parts.pyramid import COARSE, as_float
 
-from .tapvid import THRESHOLDS, evaluated, metrics_on, returned
+from .tapvid import THRESHOLDS, evaluated, metrics_on, returned, standing_still
 from .task import Batch, Figures, Loss, Model, Monitor, Sums, check_parts
 
 SURE = 8.0  # px
@@ -60,8 +61,7 @@ class Track:
 
     def prepare(self, batch: Batch, dtype: Any = None) -> dict[str, Any]:
         """The batch with pixels from -1 to 1, in `dtype` if one is given."""
-        x = jnp.asarray(batch["input"])
-        x = x.astype(jnp.float32) / 127.5 - 1 if jnp.issubdtype(x.dtype, jnp.integer) else x
+        x = as_float(jnp.asarray(batch["input"]))
         return {**batch, "input": x if dtype is None else x.astype(dtype)}
 
     def loss(self, model: Model, batch: Batch, key: jax.Array | None) -> Loss:
@@ -105,9 +105,8 @@ class Track:
         for index in range(len(source)):
             sample = source.batch([index])
             queries, steps = sample["query_points"], sample["occluded"].shape[-1]
-            still = np.repeat(queries[:, :, None, :0:-1], steps, 2)
-            frames, seen = evaluated(queries, steps, "first"), np.zeros_like(sample["occluded"])
-            metrics = metrics_on(frames, sample["occluded"], sample["tracks"], seen, still)
+            said = standing_still(queries, steps)
+            metrics = metrics_on(evaluated(queries, steps, "first"), sample["occluded"], sample["tracks"], *said)
             scores.append(float(metrics["average_jaccard"][0]))
         known = np.array(scores)[np.isfinite(scores)]
         error = known.std() / max(len(known), 1) ** 0.5

@@ -95,6 +95,8 @@ def find_tracker(name: str, checkpoint: int | str = "best") -> Tracker:
       UsageError: none of them, or a model that follows no points.
     """
     path = Path(name)
+    if checkpoint != "best" and not path.is_dir():
+        raise UsageError(f"{name!r} has one set of parameters, checkpoint {checkpoint!r} is for the folder of a run")
     if name in list_pretrained():
         model = load_pretrained(name)
     elif path.suffix == ".safetensors":

@@ -146,10 +146,9 @@ def test_clips_and_videos_for_other_models(tmp_path, clip):
     np.savez(tmp_path / "a.npz", video=clip.astype(np.float32) / 255)
     assert read_clip_or_video(tmp_path / "a.npz", (8, 8)).shape == clip.shape, "arrays as they are"
     write(tmp_path / "a.gif", clip)
-    assert read_clip_or_video(tmp_path / "a.gif").shape == clip.shape
     small = read_clip_or_video(tmp_path / "a.gif", (16, 16))
     assert small.shape == (9, 16, 16, 3)
     middle = resize_frame(clip[0], (16, 24))[:, 4:20]
     assert np.abs(small[0].astype(int) - middle).mean() < 8, "scaled to cover, and the middle of it"
     with pytest.raises(DataError, match="no clip"):
-        read_clip_or_video(tmp_path / "none.mp4")
+        read_clip_or_video(tmp_path / "none.mp4", (8, 8))

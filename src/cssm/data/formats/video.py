@@ -72,13 +72,17 @@ def read_video(source: str | Path, *, most: int = 2**31) -> tuple[np.ndarray, fl
     return np.stack(frames), opened.rate
 
 
-def read_clip_or_video(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """The clip of an .npz or .npy file as it is, uint8 or float; of anything else that `open_video` opens, all frames,
-    scaled and cut to (height, width) where a size is given."""
-    if path.suffix.lower() in ARRAYS or not path.exists():
+def is_video(path: Path) -> bool:
+    """Whether there is something at a path that `open_video` reads and `read_clip` does not."""
+    return path.suffix.lower() not in ARRAYS and path.exists()
+
+
+def read_clip_or_video(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """The clip of an .npz or .npy file as it is, uint8 or float; of a video all frames, scaled and cut to (height,
+    width)."""
+    if not is_video(path):
         return read_clip(path)
-    frames, _ = read_video(path)
-    return frames if size is None else np.stack([covering_frame(frame, size) for frame in frames])
+    return np.stack([covering_frame(frame, size) for frame in read_video(path)[0]])
 
 
 def covering_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -218,7 +222,8 @@ def _upright(frame: np.ndarray, rotation: int) -> np.ndarray:
 def writing_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
     """A function that adds a frame (h, w, 3) to the video at `path`, which is there, whole, when the block ends.
 
-    .mp4 (H.264) and .webm (VP9) are written through PyAV, .gif by Pillow.
+    .mp4 (H.264) and .webm (VP9) are written through PyAV, frame by frame, their odd sides cut by a px; .gif by Pillow,
+    which holds all frames until the end.
 
     Raises:
       UsageError: another suffix, or no PyAV.

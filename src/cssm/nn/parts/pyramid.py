@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from cssm.core.typing import Float
@@ -12,6 +13,12 @@ from .mlp import MLP
 
 GROUPS = 8
 FINE, COARSE = 4, 8  # the strides, px
+
+
+def as_float(pixels) -> Float[Any, "*axes"]:
+    """uint8 pixels as -1..1; float ones as they are."""
+    whole = jnp.issubdtype(pixels.dtype, jnp.integer)
+    return pixels.astype(jnp.float32) / 127.5 - 1 if whole else pixels
 
 
 class Pyramid(nnx.Module):
@@ -26,7 +33,6 @@ class Pyramid(nnx.Module):
 
     Source: Wu and He 2018 (GroupNorm); Liu et al. 2022 (the block).
 
-    >>> import jax.numpy as jnp
     >>> fine, coarse = jax.eval_shape(Pyramid(16, 24, (1, 1), rngs=nnx.Rngs(0)), jnp.zeros((2, 32, 48, 3)))
     >>> fine.shape, coarse.shape
     ((2, 8, 12, 16), (2, 4, 6, 24))
