@@ -109,7 +109,7 @@ class TracksSource(Source):
         return out
 
     def scene(self, index: int) -> "Scene":
-        """Sample `index` with the layers that it is made of, for `check_scene`."""
+        """Sample `index` with the layers that it is made of, for `check_tracks`."""
         spec = self.config.sample_spec
         sample = {name: np.zeros(each.shape, each.dtype) for name, each in spec.items()}
         where = np.zeros((self.config.points, 3))
@@ -156,7 +156,6 @@ class Scene(NamedTuple):
 
     sample: dict[str, np.ndarray]
     where: np.ndarray
-    found: int
     ground: np.ndarray
     tiles: np.ndarray
     sizes: np.ndarray

@@ -228,7 +228,8 @@ def choose_tracks(state, ground, tiles, sizes, places, bends, extent, moments, t
             tracks[i], occluded[i], where[i] = spares[k], spare_hidden[k], spare_where[k]
         elif taken > 0:
             tracks[i], occluded[i], where[i] = tracks[i % taken], occluded[i % taken], where[i % taken]
-    return taken + spare
+        else:  # no place that was tried is seen for long: there is no point, which counts nowhere
+            occluded[i] = True
 
 
 @compiled
@@ -327,6 +328,6 @@ def render(key, index, easy, hard, pixels, levels, random_start, video, tracks, 
     layers = draw_scene(state, level, pixels, levels, extent, times, ground, tiles, sizes, places, bends, shadows)
     tiles, sizes, places = tiles[:layers], sizes[: layers + 1], places[: layers + 1]
     paint(state, level, extent, moments, times, ground, tiles, sizes, places, bends, shadows, video)
-    found = choose_tracks(state, ground, tiles, sizes, places, bends, extent, moments, tracks, occluded, where)
+    choose_tracks(state, ground, tiles, sizes, places, bends, extent, moments, tracks, occluded, where)
     choose_queries(state, random_start, tracks, occluded, queries)
-    return found, ground, tiles, sizes, places, bends, moments
+    return ground, tiles, sizes, places, bends, moments

@@ -100,7 +100,10 @@ def _gap(gap: tuple[int, int | None]) -> str:
 def score_all(found: Iterable[Answer], query_mode: str = "first") -> Scores:
     """The metrics of all answers."""
     kept = list(found)
-    videos = {answer.name: score(answer, query_mode) for answer in kept}
+    videos: dict[str, dict[str, float]] = {}
+    for answer in kept:  # two files may have videos of one name
+        same = sum(name.partition(" #")[0] == answer.name for name in videos)
+        videos[f"{answer.name} #{same + 1}" if same else answer.name] = score(answer, query_mode)
     if not videos:
         raise UsageError("there is no video with a point to follow")
     names = next(iter(videos.values()))

@@ -27,6 +27,7 @@ from cssm.core.errors import DataError, UsageError
 from cssm.core.files import replacing
 
 from .clips import UNREADABLE
+from .folders import listing
 from .images import decode_image
 from .video import resize_frame
 
@@ -67,15 +68,13 @@ def open_tapvid(path: str | Path) -> Iterator[TapVideo]:
     """
     path = Path(path)
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix in (".pkl", ".npz") and not p.name.startswith("."))
-        if not files:
-            raise DataError(f"{path} holds no .pkl or .npz: give a TAP-Vid file or a folder of them")
+        files = listing(path, (".pkl", ".npz"), "files of TAP-Vid")
     elif path.is_file():
         files = [path]
     else:
         raise DataError(f"no file {path}: give a TAP-Vid file (.pkl, .npz) as --data-dir")
     for file in files:
-        yield from _npz(file) if file.suffix == ".npz" else _pickle(file)
+        yield from _npz(file) if file.suffix.lower() == ".npz" else _pickle(file)
 
 
 def _pickle(path: Path) -> Iterator[TapVideo]:

@@ -16,6 +16,7 @@ from cssm.core.errors import DataError, UsageError
 from cssm.core.files import replacing
 
 from .clips import read_clip
+from .folders import listing
 from .images import LARGEST, read_image
 
 RATE = 24.0  # frames a second, where a source does not say
@@ -122,9 +123,7 @@ def _checked(name: str, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _folder(path: Path) -> VideoSource:
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith("."))
-    if not files:
-        raise DataError(f"{path} holds no {', '.join(PICTURES)}: give a folder of frames")
+    files = listing(path, PICTURES, "frames of a video")
     files.sort(key=lambda p: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", p.name)])
     return VideoSource(str(path), _checked(str(path), map(read_image, files)), RATE, len(files))
 
