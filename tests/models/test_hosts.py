@@ -13,7 +13,16 @@ from safetensors.numpy import load_file, save_file
 
 import made
 from cssm.core.errors import ShapeError, UsageError
-from cssm.models import MODELS, ConvNeXtConfig, ViTConfig, create_model, load_timm, save_timm, timm_arrays
+from cssm.models import (
+    MODELS,
+    ConvNeXtConfig,
+    SimpleCSSMConfig,
+    ViTConfig,
+    create_model,
+    load_timm,
+    save_timm,
+    timm_arrays,
+)
 from cssm.nn.parts import mlp, norm
 from tolerances import assert_close
 
@@ -239,3 +248,20 @@ def test_a_network_of_frequencies_does_not_see_where_patches_are():
     moved = patches[:, order].reshape(2, 8, 12, 4, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(x.shape)
     assert_close(logits(model, moved), logits(model, x), 1e-5)
     assert float(jnp.abs(logits(model, 2 * x) - logits(model, x)).max()) > 1e-3
+
+
+def test_frames_that_a_time_table_tells_apart_are_all_seen():
+    """Attention within frames reads the last one alone; with a table, the last row is that of the last frame."""
+    small = {"mixer": "spatial_attn", "norm": "layer", "position": "none", "stem": "pixel", "embed_dim": 8, "depth": 2}
+    model = SimpleCSSMConfig(time_table=4, grid=(5, 4), **small).make(nnx.Rngs(0))
+    assert not model.apart and SimpleCSSMConfig(**small).make(nnx.Rngs(0)).apart
+    for block in model.stack.blocks:
+        block.time_table[...] = jnp.asarray(np.random.default_rng(1).normal(size=(4, 8)), jnp.float32)
+    x = made.clip(t=4, grid=(5, 4), channels=3)
+    assert_close(model.features(x), model.stack(model._embed(x))[:, -1], 1e-5)
+    with pytest.raises(UsageError, match="cannot stream"):
+        model.init_state(1, (5, 4))
+    with pytest.raises(UsageError, match="attention looks at each alone"):
+        ViTConfig(time_table=4)
+    with pytest.raises(UsageError, match="no use for time_table"):
+        ConvNeXtConfig(time_table=4)

@@ -158,3 +158,39 @@ def test_a_stem_takes_frames_and_clips_of_any_size(name):
 def test_bad_input_is_named(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+TIMED = {"no_gate": {}, "transformer": {}, "mingru": {"mlp_ratio": 2.0}, "no_gate, normalised": {"trunk": "normalised"}}
+
+
+@pytest.mark.parametrize("name", [*TIMED])
+def test_a_time_table_is_added_to_what_the_mixer_sees_and_to_nothing_else(name):
+    mixer = name.partition(",")[0]
+    block, plain = (build(mixer, time_table=rows, **TIMED[name]) for rows in (3, None))
+    x = clip()
+    assert_close(run(block, x), run(plain, x), 1e-6)  # zero at first
+    table = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8)), jnp.float32)
+    block.time_table[...] = table
+    seen = block.norm(x)
+    trunk = seen if block.trunk == "normalised" else x
+    want = block._leave(trunk, block.mixer(seen + table[:, None, None]))
+    assert_close(run(block, x), want, 1e-5)
+    assert_close(run(block, x, readout="last"), want[:, -1], 1e-5)
+    still = jnp.broadcast_to(x[:, :1], x.shape)
+    static = jax.jit(lambda block, x: (block.static(x, 3), block.static(x, 3, readout="all")))(block, x[:, 0])
+    repeated = run(block, still)
+    assert_close(static[0], repeated[:, -1], 1e-5)
+    assert_close(static[1], repeated, 1e-5)
+    assert not block.frame_wise and not block.lifts("last")
+    with pytest.raises(UsageError, match="time_table is over the frames of a whole clip"):
+        block.init_state(1, GRID)
+
+
+def test_a_time_table_is_resampled_to_the_clip():
+    block = build(time_table=5)
+    block.time_table[...] = jnp.arange(5.0)[:, None] * jnp.ones(8)
+    rows = block._timed(jnp.zeros((1, 9, 1, 1, 8)))[0, :, 0, 0, 0]
+    places = (np.arange(9) + 0.5) * 5 / 9 - 0.5  # pixel centres
+    np.testing.assert_allclose(rows, np.clip(places, 0, 4), atol=1e-5)
+    with pytest.raises(UsageError, match="expected at least 1 row"):
+        build(time_table=0)

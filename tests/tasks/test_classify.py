@@ -6,7 +6,7 @@ from flax import nnx
 
 from cssm.core.errors import DataError, ShapeError, UsageError
 from cssm.tasks import Classify, Task
-from cssm.tasks.classify import cross_entropy
+from cssm.tasks.classify import binary_cross_entropy, cross_entropy
 
 
 class Probe(nnx.Module):
@@ -156,3 +156,25 @@ def test_errors_name_the_thing_and_the_remedy():
     with pytest.raises(UsageError, match="'zscore' is unknown: choose imagenet"):
         task.__post_init__()
     assert isinstance(task, Task)
+
+
+def test_binary_cross_entropy_is_of_every_class_and_mixed_classes_count_in_full(unchecked):
+    logits = jnp.array([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
+    want = np.array(
+        [[-np.log(1 / (1 + np.exp(-z if y else z))) for z, y in zip(*row, strict=True)]
+         for row in zip(np.asarray(logits), [[1, 0, 1], [0, 1, 0]], strict=True)]
+    )  # fmt: skip
+    mixed = jnp.array([[0.6, 0.0, 0.4], [0.0, 1.0, 0.0]])
+    np.testing.assert_allclose(binary_cross_entropy(logits, mixed), want.mean(-1), rtol=1e-5)
+    np.testing.assert_allclose(binary_cross_entropy(logits[1:], jnp.array([1])), want[1:].mean(-1), rtol=1e-5)
+    smooth = binary_cross_entropy(jnp.zeros((1, 2)), jnp.array([0]), 0.2)
+    np.testing.assert_allclose(smooth, np.log(2), rtol=1e-6)
+    assert np.isnan(binary_cross_entropy(logits, jnp.array([0, 3]))).tolist() == [False, True]
+    task = Classify(num_classes=3, criterion="sigmoid")
+    batch = {"input": logits, "label": mixed, "valid": jnp.array([True, False])}
+    loss = task.loss(lambda x, key=None: x, batch, None)
+    np.testing.assert_allclose(loss.value, want[0].mean(), rtol=1e-5)
+    plain = task.evaluate(lambda x, key=None: x, batch)["loss_sum"]  # validation keeps one scale for both
+    np.testing.assert_allclose(plain, -(mixed[0] * jax.nn.log_softmax(logits[0])).sum(), rtol=1e-5)
+    with pytest.raises(UsageError, match="criterion 'hinge' is unknown: choose softmax or sigmoid"):
+        Classify(criterion="hinge")

@@ -14,7 +14,7 @@ from cssm.models import MODELS
 from cssm.tasks import Classify
 from cssm.train import TrainConfig
 from cssm.train.distributed import by_rows, local_mesh
-from cssm.train.optim import adamw
+from cssm.train.optim import optimizer
 from cssm.train.state import Blueprint, init_state
 from cssm.train.step import StepBuilder
 
@@ -22,7 +22,7 @@ from cssm.train.step import StepBuilder
 def main():
     model = nnx.eval_shape(lambda: MODELS["deit3_large_patch16_224"].make(nnx.Rngs(0)))
     config, mesh = TrainConfig(steps=10, shard="fsdp", batch_size=8), local_mesh()
-    transform, schedule = adamw(config, 10)
+    transform, schedule = optimizer(config, 10)
     builder = StepBuilder(task=Classify(num_classes=1000), blueprint=Blueprint.of(model), mesh=mesh, fsdp=True)
     state = jax.eval_shape(lambda: init_state(model_of_zeros(model), transform, seed=0))
     placed = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=builder.layout(leaf))  # noqa: E731

@@ -9,7 +9,7 @@ from test_train_step import build, float_batch, plain
 from train_toys import Endless, config, fit, tiny, validation
 
 from cssm.tasks import Classify, Monitor
-from cssm.train import TrainConfig, adamw, memory, read_metrics, train, trainer
+from cssm.train import TrainConfig, memory, optimizer, read_metrics, train, trainer
 from tolerances import assert_close
 
 
@@ -17,7 +17,9 @@ def test_the_warm_up_of_the_average_counts_applied_steps_alone():
     """decay_t = (1 + t) / (10 + t) with t applied updates: skipped steps in between leave the average as it is."""
 
     def average(values):
-        state, step, _ = build(plain(), optimizer=adamw(TrainConfig(steps=99, warmup_steps=0, lr=0.1), 99), ema=0.999)
+        state, step, _ = build(
+            plain(), optimizer=optimizer(TrainConfig(steps=99, warmup_steps=0, lr=0.1), 99), ema=0.999
+        )
         for value in values:
             state, _ = step(state, float_batch(value))
         return jax.tree.map(np.asarray, state.ema)

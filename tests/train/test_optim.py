@@ -5,8 +5,9 @@ import pytest
 from flax import nnx
 from train_toys import tiny
 
-from cssm.train import TrainConfig, adamw, decay_mask, decays
-from cssm.train.optim import decayed, warmup_cosine
+from cssm.core.errors import UsageError
+from cssm.train import TrainConfig, decay_mask, decays, optimizer
+from cssm.train.optim import decayed, layer_scales, warmup_cosine
 from cssm.train.state import split
 
 
@@ -68,7 +69,7 @@ def test_the_update_is_clipped_adamw_with_masked_decay(clip):
     params = {k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
     grads = [{k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()} for _ in range(6)]
     config = TrainConfig(steps=6, lr=0.1, weight_decay=0.3, grad_clip=clip, warmup_steps=2)
-    transform, schedule = adamw(config, 6)
+    transform, schedule = optimizer(config, 6)
     got, state = {k: jnp.asarray(v) for k, v in params.items()}, transform.init(params)
     for grad in grads:
         updates, state = transform.update(grad, state, got)
@@ -84,3 +85,70 @@ def test_the_toy_has_parameters_on_both_sides_of_the_mask():
     assert decayed(params) == ["head/kernel", "stem/kernel"]
     assert set(params) == {"head/kernel", "stem/kernel", "stem/bias", "recurrence_kernel"} and rest == {}
     assert all(isinstance(value, jax.Array) for value in params.values())
+
+
+def numpy_lamb(params, grads, schedule, *, wd, mask, b1=0.9, b2=0.999, eps=1e-6):
+    """You et al.'s algorithm 2 with phi(x) = x, the trust ratio where weight decay applies; float64."""
+    p = {k: np.asarray(v, np.float64) for k, v in params.items()}
+    m, v = ({k: np.zeros_like(a) for k, a in p.items()} for _ in range(2))
+    for t, grad in enumerate(grads, start=1):
+        for k in p:
+            m[k] = b1 * m[k] + (1 - b1) * grad[k]
+            v[k] = b2 * v[k] + (1 - b2) * grad[k].astype(np.float64) ** 2
+            update = (m[k] / (1 - b1**t)) / (np.sqrt(v[k] / (1 - b2**t)) + eps) + wd * mask[k] * p[k]
+            trust = np.linalg.norm(p[k]) / np.linalg.norm(update) if mask[k] else 1.0
+            p[k] = p[k] - schedule(t - 1) * trust * update
+    return p
+
+
+def test_lamb_trusts_the_weights_that_decay():
+    rng = np.random.default_rng(0)
+    shapes = {"out/kernel": (3, 4), "out/bias": (4,), "mixer/recurrence_kernel": (2, 3, 3)}
+    params = {k: 3 * rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
+    grads = [{k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()} for _ in range(6)]
+    config = TrainConfig(steps=6, lr=0.1, weight_decay=0.3, grad_clip=None, warmup_steps=2, optimizer="lamb")
+    transform, schedule = optimizer(config, 6)
+    got, state = {k: jnp.asarray(v) for k, v in params.items()}, transform.init(params)
+    for grad in grads:
+        updates, state = transform.update(grad, state, got)
+        got = {k: got[k] + updates[k] for k in got}
+    mask = {"out/kernel": 1, "out/bias": 0, "mixer/recurrence_kernel": 0}
+    want = numpy_lamb(params, grads, lambda t: float(schedule(t)), wd=0.3, mask=mask)
+    for name in shapes:
+        np.testing.assert_allclose(got[name], want[name], rtol=2e-5, atol=2e-6)
+
+
+def test_layer_decay_of_deit3_small_has_fourteen_levels():
+    from cssm.models.registry import MODELS
+
+    model = nnx.eval_shape(lambda: MODELS["deit3_small_patch16_224"].make(nnx.Rngs(0)))
+    names = {"/".join(map(str, path)): value for path, value in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    scales = layer_scales(0.75, names)
+    assert len(set(scales.values())) == 14 and set(scales) == set(names)
+    assert {scales[n] for n in names if n.startswith("stem")} == {0.75**13}
+    assert {scales[n] for n in names if n.startswith("head")} == {1.0}
+    assert {scales[n] for n in names if "blocks/11/" in n} == {0.75}
+    assert {scales[n] for n in names if "blocks/0/" in n} == {0.75**12}
+
+
+def test_layer_decay_shortens_the_whole_update_weight_decay_too():
+    params = {"stem/kernel": jnp.ones((2, 2)), "blocks/0/a/kernel": jnp.ones((2, 2)), "head/kernel": jnp.ones((2, 2))}
+    grads = {name: jnp.full((2, 2), 0.5) for name in params}
+    config = {"steps": 5, "warmup_steps": 0, "weight_decay": 0.7, "lr": 0.1}
+    updates = []
+    for options in ({}, {"layer_decay": 0.5}):
+        transform, _ = optimizer(TrainConfig(**config, **options), 5)
+        updates.append(transform.update(grads, transform.init(params), params)[0])
+    for name, scale in (("stem/kernel", 0.25), ("blocks/0/a/kernel", 0.5), ("head/kernel", 1.0)):
+        np.testing.assert_allclose(updates[1][name], scale * updates[0][name], rtol=1e-6)
+    with pytest.raises(UsageError, match=r"layer_decay is by numbered blocks.*leave it out"):
+        layer_scales(0.5, {"a/kernel": params["stem/kernel"]})
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [({"optimizer": "sgd"}, "adamw or lamb"), ({"layer_decay": 1.5}, "such as 0.75"), ({"layer_decay": 0.0}, "layer_")],
+)
+def test_options_of_the_optimiser_that_cannot_be(options, message, unchecked):
+    with pytest.raises(UsageError, match=message):
+        TrainConfig(steps=5, **options)

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from train_toys import TASK, batch, rows, tiny
 
-from cssm.train import TrainConfig, adamw
+from cssm.train import TrainConfig, optimizer
 from cssm.train.distributed import local_mesh, place, replicated
 from cssm.train.state import Blueprint, from_arrays, init_state, split, to_arrays, to_host
 from cssm.train.step import StepBuilder
@@ -88,8 +88,8 @@ def float_batch(value=None):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_bad_step_changes_nothing_but_the_counters(value, accumulate):
-    optimizer = adamw(TrainConfig(steps=10, warmup_steps=0), 10)
-    state, step, _ = build(tiny(), optimizer=optimizer, ema=0.9, accumulate=accumulate)
+    transform = optimizer(TrainConfig(steps=10, warmup_steps=0), 10)
+    state, step, _ = build(tiny(), optimizer=transform, ema=0.9, accumulate=accumulate)
     state, _ = step(state, float_batch())
     before = snapshot(state)
     for in_row in (1, 2):
@@ -188,11 +188,11 @@ def test_other_variables_move_with_good_steps_and_reach_evaluation(accumulate):
 
 def test_arrays_round_trip_with_typed_keys():
     model = Stateful(nnx.Rngs(3))
-    state, step, _ = build(model, optimizer=adamw(TrainConfig(steps=5), 5), ema=0.9)
+    state, step, _ = build(model, optimizer=optimizer(TrainConfig(steps=5), 5), ema=0.9)
     state, _ = step(state, float_batch())
     arrays = snapshot(state)
     assert all(type(value) is np.ndarray and value.dtype.kind in "fiu" for value in arrays.values())
-    other = init_state(Stateful(nnx.Rngs(4)), adamw(TrainConfig(steps=5), 5)[0], seed=9, ema=True)
+    other = init_state(Stateful(nnx.Rngs(4)), optimizer(TrainConfig(steps=5), 5)[0], seed=9, ema=True)
     again = from_arrays(arrays, other)
     assert not changed(arrays, snapshot(again))
     assert jax.tree.structure(again) == jax.tree.structure(state)
@@ -281,7 +281,7 @@ def test_one_shape_compiles_once():
             traces.append(x.shape)
             return super().__call__(x, key=key)
 
-    state, step, builder = build(Counting(nnx.Rngs(0)), optimizer=adamw(TrainConfig(steps=9), 9), ema=0.5)
+    state, step, builder = build(Counting(nnx.Rngs(0)), optimizer=optimizer(TrainConfig(steps=9), 9), ema=0.5)
     state = jax.device_put(state, replicated(builder.mesh))
     for i in range(4):
         state, _ = step(state, batch(range(8 * i, 8 * i + 8)))

@@ -53,7 +53,9 @@ BIASED = ("dwconv", "hybrid")  # whose depthwise convolution has a bias, unless 
 UNUSED = {  # fields that a variant has no use for
     "full": ("kernel_size", "conv_bias", "boundary"),
     "pure3d": ("kernel_size", "conv_bias", "boundary"),
-    "fourier": ("kernel_size", "conv_bias", "boundary", "mlp_ratio", "layer_scale", "pool"),
+    "fourier": ("kernel_size", "conv_bias", "boundary", "mlp_ratio", "layer_scale", "pool", "time_table"),
+    "dwconv": ("time_table",),
+    "fft": ("time_table",),
 }
 KERNELS_3D = {"conv3d": (3, 3, 3), "pure3d": (7, 7, 5)}
 
@@ -100,6 +102,9 @@ class ConvNeXtConfig:
     unroll: str = "block"
     """What a static image means: block (every block repeats its own input from no past and passes its last output on)
     or network (the frame repeated). Clips and streams carry their states either way."""
+    time_table: int | None = None
+    """Rows of a learned table (zero at first) whose rows, resampled to the frames of a clip, are added to what every
+    mixer sees: it can tell the frames apart. None: no table. A model with one cannot stream."""
     pool: str = "mean"
     """mean or max over space."""
     readout: str = "last"
@@ -226,6 +231,7 @@ def _blocks(config: ConvNeXtConfig, grid: Grid, rngs: nnx.Rngs) -> Iterator[Bloc
                 config.registered if registered else _mixer(config, channels, rngs), channels, grid=grid,
                 mixer_options=config.mixer_options if registered else None, norm="none", branches=1,
                 layer_scale=config.layer_scale, mlp_ratio=config.mlp_ratio, drop_path=rate,
+                time_table=None if config.variant == "hybrid" else config.time_table,
                 stride=2 if stage and not place else 1, in_channels=arriving, padding="valid", rngs=rngs,
             )  # fmt: skip
             yield block
@@ -233,7 +239,7 @@ def _blocks(config: ConvNeXtConfig, grid: Grid, rngs: nnx.Rngs) -> Iterator[Bloc
             if config.variant == "hybrid":
                 yield Block(
                     config.registered, channels, grid=grid, mixer_options=config.mixer_options, drop_path=rate,
-                    layer_scale=config.layer_scale, rngs=rngs,
+                    layer_scale=config.layer_scale, time_table=config.time_table, rngs=rngs,
                 )  # fmt: skip
 
 

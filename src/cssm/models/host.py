@@ -56,7 +56,7 @@ class Host(Model):
         self.grid: Grid = (grid[0], grid[1])
         self.affine = lifts and act == "none" and not rotary and stem.affine_in_pixels
         # frames that do not see each other: of the last one, no other is needed
-        self.apart = not rotary and all(b.mixer.frame_wise and b.norm.frame_wise for b in self.stack.blocks)
+        self.apart = not rotary and all(b.frame_wise for b in self.stack.blocks)
 
     @property
     def num_features(self) -> int:
@@ -127,7 +127,7 @@ class Host(Model):
         """No past, for frames of grid (H, W) pixels.
 
         Raises:
-          UsageError: the mixer is not recurrent, or the norm looks at the whole clip.
+          UsageError: the mixer is not recurrent, or the norm or a time table looks at the whole clip.
         """
         inner = self.stem.grid(grid)
         stack, readout = self.stack.init_state(batch, inner), self.head.init_state(batch, self.stack.grid(inner))

@@ -72,6 +72,9 @@ class SimpleCSSMConfig:
     unroll: str = "network"
     """What a static image means: network (the frame repeated) or block (every block repeats its own input from no past
     and passes its last output on; no cost in seq_len at any depth). Clips and streams carry their states either way."""
+    time_table: int | None = None
+    """Rows of a learned table (zero at first) whose rows, resampled to the frames of a clip, are added to what every
+    mixer sees: it can tell the frames apart. None: no table. A model with one cannot stream."""
     pool: str = "max"
     """max or mean over space."""
     readout: str = "last"
@@ -139,7 +142,7 @@ class SimpleCSSM(Host):
 def _blocks(config: SimpleCSSMConfig, grid: Grid, rotary: bool, rngs: nnx.Rngs):
     """The blocks, each on the grid that the strides so far leave of that of the stem."""
     options = {**config.mixer_options, "rotary": True} if rotary else config.mixer_options
-    shared = {f: getattr(config, f) for f in ("norm", "layer_scale", "drop_path", "mlp_ratio")}
+    shared = {f: getattr(config, f) for f in ("norm", "layer_scale", "drop_path", "mlp_ratio", "time_table")}
     for i in range(config.depth):
         block = Block(
             config.mixer, config.embed_dim, grid=grid, mixer_options=options, trunk="normalised",

@@ -75,6 +75,9 @@ class ViTConfig:
     unroll: str = "block"
     """What a static image means: block (every block repeats its own input from no past and passes its last output on)
     or network (the frame repeated). Clips and streams carry their states either way."""
+    time_table: int | None = None
+    """Rows of a learned table (zero at first) whose rows, resampled to the frames of a clip, are added to what every
+    mixer sees: it can tell the frames apart. None: no table. A model with one cannot stream."""
     pool: str | None = None
     """token, mean or max over space. None: the class token where there is one, else the mean."""
     readout: str = "last"
@@ -102,6 +105,8 @@ class ViTConfig:
             raise UsageError("mixer_options are for mixers: attention has head_dim alone")
         if attends and self.embed_dim % self.heads:
             raise UsageError(f"embed_dim {self.embed_dim} does not split into {self.heads} heads of {self.head_dim}")
+        if attends and self.time_table is not None:
+            raise UsageError("time_table tells frames apart, and attention looks at each alone: leave it out")
         if self.class_token and (not attends or self.position == "mrope"):
             raise UsageError("class_token: tokens keep their grid with a mixer or rotary positions; leave it out")
         if self.pool == "token" and not self.has_class_token:
@@ -168,7 +173,7 @@ def _blocks(config: ViTConfig, grid: Grid, rotary: bool, rngs: nnx.Rngs) -> Iter
             options["rotary"] = True
         yield Block(
             mixer, config.embed_dim, grid=grid, mixer_options=options, layer_scale=config.layer_scale, drop_path=rate,
-            mlp_ratio=config.mlp_ratio, rngs=rngs,
+            mlp_ratio=config.mlp_ratio, time_table=config.time_table, rngs=rngs,
         )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from .parts.downsample import Downsample
 from .parts.drop_path import check_rate, drop_path
 from .parts.mlp import MLP
 from .parts.norm import ChannelNorm, create_norm
+from .parts.position import interpolate_table
 
 TRUNKS = ("input", "normalised")
 # what arrives: of other channels and another grid than what leaves, where a block downsamples
@@ -30,13 +31,15 @@ class BlockState(NamedTuple):
 
 
 class Block(nnx.Module):
-    """One mixer with its norm and residual connection, and an MLP after it. It streams where mixer and norm do.
+    """One mixer with its norm and residual connection, and an MLP after it. It streams where mixer and norm do, and
+    no time table stands between them.
 
         x <- act(downsample(x));    s = norm(x)
         x <- r + drop_path(gamma * mixer(s)),                  r = x, or r = s with trunk="normalised"
         x <- x + drop_path(gamma' * MLP(LayerNorm(x)))         with mlp_ratio > 0
 
-    With branches=1 there is one residual branch, that of ConvNeXt:
+    With time_table=M, mixer(s_t + e_t): e is a learned table of M rows (M, C), zero at first, linearly resampled to the
+    frames of the clip. With branches=1 there is one residual branch, that of ConvNeXt:
 
         x <- x + drop_path(gamma' * MLP(LayerNorm(mixer(x))))
 
@@ -50,7 +53,7 @@ class Block(nnx.Module):
       layer_scale: initial gamma and gamma' (C,), or None for none. drop_path: probability of skipping a branch.
       mlp_ratio: hidden channels of the MLP per channel; 0 for no MLP. branches: 2, or 1 (with an MLP and norm="none").
       stride: above 1, or with in_channels other than C, a Downsample stands in front, which treats odd grids as
-        `padding` says. rngs: nnx.Rngs.
+        `padding` says. time_table: rows of e, or None. rngs: nnx.Rngs.
 
     Raises:
       UnknownNameError: no such mixer or norm. UsageError: an option out of range.
@@ -67,7 +70,8 @@ class Block(nnx.Module):
         self, mixer: str | Mixer | Control, channels: int, *, grid: Grid,
         mixer_options: Mapping[str, Any] | None = None, norm: str = "layer", trunk: str = "input", act: str = "none",
         layer_scale: float | None = None, drop_path: float = 0.0, mlp_ratio: float = 0.0, branches: int = 2,
-        stride: int = 1, in_channels: int | None = None, padding: str = "same", rngs: nnx.Rngs,
+        stride: int = 1, in_channels: int | None = None, padding: str = "same", time_table: int | None = None,
+        rngs: nnx.Rngs,
     ):  # fmt: skip
         if trunk not in TRUNKS:
             raise UsageError(f"unknown trunk {trunk!r}: use {' or '.join(TRUNKS)}")
@@ -75,6 +79,8 @@ class Block(nnx.Module):
             raise UsageError(f"mlp_ratio is {mlp_ratio}, expected 0 (no MLP) or more")
         if branches not in (1, 2) or (branches == 1 and not (mlp_ratio and norm == "none" and trunk == "input")):
             raise UsageError(f"branches is {branches}, expected 2, or 1 with an MLP, norm='none' and trunk='input'")
+        if time_table is not None and time_table < 1:
+            raise UsageError(f"time_table is {time_table}, expected at least 1 row, or None")
         activation(act)
         self.channels, self.norm_name, self.stride, self.branches = channels, norm, stride, branches
         self.trunk, self.act, self.drop_path = trunk, act, check_rate(drop_path)
@@ -88,6 +94,7 @@ class Block(nnx.Module):
             mixer = create_mixer(mixer, channels=channels, grid=self.grid(grid), rngs=rngs, **(mixer_options or {}))
         self.mixer: Any = mixer
         self.norm = create_norm(norm, channels)
+        self.time_table = nnx.Param(jnp.zeros((time_table, channels))) if time_table else None
         self.layer_scale = _scale(layer_scale, channels) if branches == 2 else None
         self.mlp = MLP(channels, mlp_ratio, rngs=rngs) if mlp_ratio else None
         self.mlp_norm = ChannelNorm(channels, rngs=rngs) if mlp_ratio else None
@@ -99,7 +106,7 @@ class Block(nnx.Module):
 
     def lifts(self, readout: str) -> bool:
         """Whether a call with that readout takes lift: only the mixer stands between input and output."""
-        plain = self.downsample is None and self.act == self.norm_name == "none"
+        plain = self.downsample is None and self.act == self.norm_name == "none" and self.time_table is None
         return plain and self.mixer.takes_lift and self._before_mlp(readout) != "all"
 
     def __call__(self, x: Arriving, *, readout: str = "all", lift=None, dt=None, key=None):
@@ -126,6 +133,10 @@ class Block(nnx.Module):
         x = self._arrive(x)
         seen = self.norm.static(x)
         trunk = seen if self.trunk == "normalised" else x
+        if self.time_table is not None:  # the frames that the mixer sees differ
+            state = self._no_past(x, arrived=True)
+            clip = self._timed(repeat_frame(seen, steps))
+            return self._mixed(state.mixer, repeat_frame(trunk, steps), clip, readout, key=key)[1]
         if self.mixer.recurrent and self._before_mlp(readout) != "all":
             return self._leave(trunk, self.mixer.static(None, seen, steps, readout=readout)[1], key)
         if self.mixer.frame_wise:  # a repeated frame gives the same y again
@@ -140,8 +151,10 @@ class Block(nnx.Module):
         """No past, for input of grid (H, W).
 
         Raises:
-          UsageError: the mixer is not recurrent, or the norm looks at the whole clip.
+          UsageError: the mixer is not recurrent, or the norm or the time table looks at the whole clip.
         """
+        if self.time_table is not None:
+            raise UsageError("time_table is over the frames of a whole clip and cannot stream: train without it")
         if not self.mixer.frame_wise:
             require_streaming(self.mixer, self.mixer_name)
         require_streaming(self.norm, self.norm_name)
@@ -172,7 +185,20 @@ class Block(nnx.Module):
         """(norm state, what is added to, what the mixer sees)."""
         x = self._arrive(x)
         norm_state, seen = self.norm.scan(norm_state, x)
-        return norm_state, seen if self.trunk == "normalised" else x, seen
+        return norm_state, seen if self.trunk == "normalised" else x, self._timed(seen)
+
+    def _timed(self, seen: Video) -> Video:
+        """What the mixer sees: with the rows of the time table added to the frames."""
+        if self.time_table is None:
+            return seen
+        table = self.time_table[...]
+        rows = interpolate_table(table[:, None], (seen.shape[1], 1))  # (t, 1, c)
+        return seen + rows[:, None].astype(seen.dtype)
+
+    @property
+    def frame_wise(self) -> bool:
+        """What it gives for a frame depends on that frame alone."""
+        return self.mixer.frame_wise and self.norm.frame_wise and self.time_table is None
 
     def _mixed(self, state, trunk: Video, seen: Video, readout, *, lift=None, dt=None, key=None):
         """The mixer and what follows on the frames that are read: (mixer state, output)."""

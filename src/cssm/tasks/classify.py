@@ -1,12 +1,14 @@
-"""Classification: softmax cross-entropy and accuracy over the valid rows of a batch."""
+"""Classification: cross-entropy and accuracy over the valid rows of a batch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from cssm.core.errors import DataError, ShapeError, UsageError
 from cssm.core.typing import Bool, Float, Int, Logits
@@ -17,6 +19,7 @@ from .picture import class_table, draw_classes, draw_confusion
 from .task import Batch, Figures, Loss, Model, Monitor, Sums, check_parts
 
 Targets = Int[Any, "b"] | Float[Any, "b p"]
+CRITERIA = ("softmax", "sigmoid")
 DETAILED = 100  # classes, at most, whose confusions are counted
 NORMALIZATIONS = ("imagenet", "unit", "symmetric", "none")
 
@@ -55,6 +58,9 @@ class Classify:
     """Their names, for pictures and streams; those of the data set in a run."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes, in training."""
+    criterion: Literal["softmax", "sigmoid"] = "softmax"
+    """softmax: cross-entropy of one class of all. sigmoid: binary cross-entropy of every class on its own, the mean
+    over classes, in which all classes of a mixed image count in full (DeiT III); of the training loss alone."""
     normalization: Literal["imagenet", "unit", "symmetric", "none"] = "imagenet"
     """How uint8 pixels become numbers."""
 
@@ -63,6 +69,8 @@ class Classify:
             raise UsageError(f"num_classes is {self.num_classes}: give at least 2")
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(f"label_smoothing is {self.label_smoothing}: give 0 <= label_smoothing < 1")
+        if self.criterion not in CRITERIA:
+            raise UsageError(f"criterion {self.criterion!r} is unknown: choose {' or '.join(CRITERIA)}")
         if self.normalization not in NORMALIZATIONS:
             raise UsageError(f"normalization {self.normalization!r} is unknown: choose {', '.join(NORMALIZATIONS)}")
 
@@ -100,13 +108,15 @@ class Classify:
 
     def loss(self, model: Model, batch: Batch, key: jax.Array | None) -> Loss:
         """Mean smoothed cross-entropy over the valid rows; its weight is their number."""
-        sums = _sums(self._logits(model, batch, key), batch["label"], batch["valid"], self.label_smoothing)
+        criterion = cross_entropy if self.criterion == "softmax" else binary_cross_entropy
+        logits = self._logits(model, batch, key)
+        sums = _sums(logits, batch["label"], batch["valid"], partial(criterion, smoothing=self.label_smoothing))
         return Loss(sums["loss_sum"] / jnp.maximum(sums["count"], 1), sums["count"], sums)
 
     def evaluate(self, model: Model, batch: Batch) -> Sums:
         """`loss_sum` (without smoothing), `correct_sum` and `count` over the valid rows; `confusion` of few classes."""
         logits = self._logits(model, batch, None)
-        sums = _sums(logits, batch["label"], batch["valid"], 0.0)
+        sums = _sums(logits, batch["label"], batch["valid"], cross_entropy)
         if self.num_classes > DETAILED:
             return sums
         return sums | {"confusion": _confusion(logits, batch["label"], batch["valid"])}
@@ -197,10 +207,27 @@ def cross_entropy(logits: Logits, labels: Targets, smoothing: float = 0.0) -> Fl
     return jnp.where((labels >= 0) & (labels < classes), loss, jnp.nan)
 
 
-def _sums(logits: Logits, labels: Targets, valid: Bool[Any, "b"], smoothing: float) -> Sums:
+def binary_cross_entropy(logits: Logits, labels: Targets, smoothing: float = 0.0) -> Float[Any, "b"]:
+    """Per-row binary cross-entropy, the mean over classes; classes that are there at all count in full.
+
+    NaN where an integer label is outside 0..p-1.
+
+    >>> round(float(binary_cross_entropy(jnp.zeros((1, 3)), jnp.array([[0.3, 0.7, 0.0]]))[0]), 4)  # log 2
+    0.6931
+    """
+    classes = logits.shape[-1]
+    targets = (labels if labels.ndim == 2 else jax.nn.one_hot(labels, classes)) > 0
+    smooth = (1 - smoothing) * targets + smoothing / classes
+    loss = optax.sigmoid_binary_cross_entropy(logits, smooth).mean(-1)
+    if labels.ndim == 2:
+        return loss
+    return jnp.where((labels >= 0) & (labels < classes), loss, jnp.nan)
+
+
+def _sums(logits: Logits, labels: Targets, valid: Bool[Any, "b"], criterion: Callable[..., Any]) -> Sums:
     labels = jnp.asarray(labels)
     hard = labels if labels.ndim == 1 else labels.argmax(-1)
-    loss = jnp.where(valid, cross_entropy(logits, labels, smoothing), 0.0)
+    loss = jnp.where(valid, criterion(logits, labels), 0.0)
     correct = valid & (logits.argmax(-1) == hard)
     return {"loss_sum": loss.sum(), "correct_sum": correct.sum(dtype=jnp.int32), "count": valid.sum(dtype=jnp.int32)}
 

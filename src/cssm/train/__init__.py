@@ -18,7 +18,7 @@ from .interrupt import Interrupted
 from .join import join
 from .lock import holding
 from .log import read_metrics
-from .optim import adamw, decay_mask, decays
+from .optim import decay_mask, decays, optimizer
 from .report import Callback, Event, TrainResult
 from .saved_config import load_config, loadable, save_config
 from .step import Augment
@@ -31,7 +31,6 @@ __all__ = [
     "Plan",
     "TrainConfig",
     "TrainResult",
-    "adamw",
     "cluster",
     "decay_mask",
     "decays",
@@ -43,6 +42,7 @@ __all__ = [
     "load_model",
     "loadable",
     "local_mesh",
+    "optimizer",
     "read_metrics",
     "save_config",
     "train",

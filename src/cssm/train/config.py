@@ -27,18 +27,21 @@ class TrainConfig:
     """Passes over the training data; give this or steps."""
     batch_size: int = 128
     """Rows per update, over all devices and processes; the training data must deliver exactly this many."""
+    optimizer: Literal["adamw", "lamb"] = "adamw"
+    """lamb: AdamW whose updates of Dense and convolution weights are as long, in proportion, as the weights; for large
+    batches (DeiT III)."""
     lr: float = 1e-3
     """Peak learning rate, reached after min(warmup_steps, steps-1), then cosine to 1% of it."""
     weight_decay: float = 1e-4
-    """AdamW's, on Dense and convolution weights alone (`optim.decays`)."""
+    """On Dense and convolution weights alone (`optim.decays`), times the learning rate."""
     grad_clip: float | None = 1.0
     """Largest global norm of the gradient; None turns clipping off."""
     warmup_steps: int = 500
     """Steps from 0 to the peak learning rate."""
     b1: float = 0.9
-    """AdamW's decay of the mean gradient."""
+    """Decay of the mean gradient."""
     b2: float = 0.999
-    """AdamW's decay of the mean squared gradient."""
+    """Decay of the mean squared gradient."""
     ema: float | None = None
     """Decay of the parameter average used for evaluation, such as 0.9998; None turns it off."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -49,6 +52,9 @@ class TrainConfig:
     shard: Literal["none", "fsdp"] = "none"
     """none: every device holds all parameters. fsdp: each holds a part of every parameter, its moments and its average,
     for models that do not fit; the numbers are the same."""
+    layer_decay: float | None = None
+    """Learning rate of each block relative to that of the one above it, such as 0.75 in fine-tuning: the head has lr,
+    the last block .75 lr, the stem of 12 blocks .75^13 lr; None: lr for all."""
     freeze: str = ""
     """Parameters that stay as they are: a regular expression found in their paths, such as "stem|stack" for all but the
     head (linear probing)."""
@@ -89,6 +95,9 @@ class TrainConfig:
         _require(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "None or 0 < value < 1, such as 0.9998")
         parts = self.accumulate or 1
         _require(parts <= self.batch_size, "accumulate", parts, f"at most {self.batch_size}")
+        decay = self.layer_decay
+        _require(decay is None or 0 < decay <= 1, "layer_decay", decay, "None or 0 < value <= 1, such as 0.75")
+        _require(self.optimizer in ("adamw", "lamb"), "optimizer", self.optimizer, "adamw or lamb")
         _require(self.shard in ("none", "fsdp"), "shard", self.shard, "none or fsdp")
         try:
             re.compile(self.freeze)
@@ -120,7 +129,8 @@ class TrainConfig:
     def changes_from(self, before: Mapping[str, Any]) -> list[str]:
         """For every field that differs: "lr 0.001 -> 0.0005"."""
         now = vars(self)
-        return [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
+        shared = [name for name in now if name in before]  # an older version had fewer fields
+        return [f"{name} {before[name]} -> {now[name]}" for name in shared if before[name] != now[name]]
 
 
 @dataclass(frozen=True, kw_only=True)

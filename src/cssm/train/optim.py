@@ -1,4 +1,4 @@
-"""AdamW with a warm-up and cosine schedule, clipped by global norm, weight decay masked by a rule on names."""
+"""AdamW or LAMB, a warm-up and cosine schedule, clipping by global norm, weight decay and layer decay by names."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -11,26 +11,84 @@ from cssm.core.errors import UsageError
 
 from .config import TrainConfig
 
+LAMB_EPS = 1e-6  # its paper's
 FINAL_FRACTION = 0.01  # of the peak learning rate, at the last step
 
 
-def adamw(config: TrainConfig, steps: int) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
-    """AdamW for a dict of named parameters over `steps` updates, and its schedule (applied updates -> learning rate).
+def optimizer(config: TrainConfig, steps: int) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
+    """What updates a dict of named parameters `steps` times, and its schedule (applied updates -> learning rate).
+
+    Gradients clipped by their global norm; AdamW, or LAMB, whose updates of the parameters that decay are as long as
+    |w| / |update| makes them (the others are Adam's); then the factors of `layer_scales`. Sources: Loshchilov and
+    Hutter 2019 (AdamW), You et al. 2020 (LAMB), Clark et al. 2020 (layer decay).
 
     >>> import jax.numpy as jnp
-    >>> transform, schedule = adamw(TrainConfig(steps=10, lr=0.1, warmup_steps=2), steps=10)
+    >>> transform, schedule = optimizer(TrainConfig(steps=10, lr=0.1, warmup_steps=2), steps=10)
     >>> state = transform.init({"head/kernel": jnp.ones((2, 2))})
     >>> [round(float(schedule(step)), 4) for step in (0, 1, 2, 10)]
     [0.0, 0.05, 0.1, 0.001]
     """
     schedule = warmup_cosine(config.lr, steps, config.warmup_steps)
-    transform = optax.adamw(schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=decay_mask)
+    if config.optimizer == "lamb":
+        transform = lamb(schedule, config)
+    else:
+        transform = optax.adamw(schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=decay_mask)
+    if config.layer_decay is not None:
+        transform = optax.chain(transform, _scaled(partial(layer_scales, config.layer_decay)))
     if config.grad_clip is not None:
         transform = optax.chain(optax.clip_by_global_norm(config.grad_clip), transform)
     if not config.freeze:
         return transform, schedule
     still = optax.masked(optax.set_to_zero(), partial(frozen, config.freeze))
     return optax.chain(still, transform, still), schedule
+
+
+def lamb(schedule: Callable[[Any], Any], config: TrainConfig) -> optax.GradientTransformation:
+    """Adam, weight decay, and for the parameters that it applies to the trust ratio |w| / |update|."""
+    return optax.chain(
+        optax.scale_by_adam(config.b1, config.b2, eps=LAMB_EPS),
+        optax.add_decayed_weights(config.weight_decay, decay_mask),
+        optax.masked(optax.scale_by_trust_ratio(), decay_mask),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def layer_scales(decay: float, params: Mapping[str, Any]) -> dict[str, float]:
+    """Factors of the learning rate that are smaller the further a parameter is from the output.
+
+    A model of n numbered blocks has n + 2 levels: 0 before the blocks, i + 1 in block i, n + 1 in the head; the factor
+    of level l is decay^(n + 1 - l). Paths say which: `blocks/3/...` is block 3, `head/...` the head.
+
+    Raises:
+      UsageError: no path names a numbered block.
+
+    >>> layer_scales(0.5, {"stem/kernel": 0, "stack/blocks/0/mlp/kernel": 0, "head/kernel": 0})
+    {'stem/kernel': 0.25, 'stack/blocks/0/mlp/kernel': 0.5, 'head/kernel': 1.0}
+    """
+    found = {name: re.search(r"(?:^|/)blocks/(\d+)/", name) for name in params}
+    blocks = 1 + max((int(block[1]) for block in found.values() if block), default=-1)
+    if not blocks:
+        raise UsageError(
+            f"layer_decay is by numbered blocks (.../blocks/0/...), and the parameters have none, such as "
+            f"{', '.join(sorted(params)[:3])}: leave it out"
+        )
+
+    def level(name: str) -> int:
+        block = found[name]
+        return int(block[1]) + 1 if block else blocks + 1 if name.startswith("head") else 0
+
+    return {name: decay ** (blocks + 1 - level(name)) for name in params}
+
+
+def _scaled(scales: Callable[[Mapping[str, Any]], dict[str, float]]) -> optax.GradientTransformation:
+    """Updates times what `scales` says of their names."""
+
+    def update(updates: Any, params: Any) -> Any:
+        del params
+        factors = scales(updates)
+        return {name: factors[name] * value for name, value in updates.items()}
+
+    return optax.stateless(update)
 
 
 def frozen(pattern: str, params: Mapping[str, Any]) -> dict[str, bool]:

@@ -34,9 +34,12 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def show(self, step: int, loss: float, rate: float | None, memory: float) -> None:
-        """`rate` in samples/s, None while unknown; `memory` in MiB."""
+    def show(self, step: int, loss: float, rate: float | None, memory: float, **done: float | None) -> None:
+        """`rate` in samples/s, None while unknown; `memory` in MiB; `tflops` a second and their share `mfu` of the
+        devices', as far as they are known."""
         speed = "" if rate is None else f"{rate:.0f} samples/s  "
+        tflops, mfu = done.get("tflops"), done.get("mfu")
+        speed += "" if tflops is None else f"{tflops:.3g} TFLOP/s  " if mfu is None else f"MFU {100 * mfu:.0f}%  "
         figures = f"loss {loss:.4f}  {speed}{memory:.0f} MiB"
         self._progress.update(self._task, completed=step, figures=figures)
         now = time.monotonic()

@@ -22,10 +22,11 @@ from .config import TrainConfig
 from .distributed import global_mesh, own_copy, pad_rows, place, put
 from .environment import write_environment
 from .evaluate import Passes, run_evaluation
+from .flops import peak_flops, step_flops
 from .interrupt import Interrupted, Interrupts
 from .log import Record, RunLog, check_loggers, read_metrics
 from .memory import StepTooLarge, out_of_memory, step_bytes
-from .optim import adamw
+from .optim import optimizer
 from .prefetch import Prefetch, Stream
 from .progress import ProgressBar, say
 from .report import Callback, Event, Kind, TrainResult
@@ -65,7 +66,7 @@ class Trainer:
         self.config, self.run_dir, self.callbacks = config, run_dir, callbacks
         self.augment, self.resume_hint = augment, resume_hint
         self.plan = config.plan(len(train_data) if isinstance(train_data, Sized) else None)
-        self.transform, self.schedule = adamw(config, self.plan.steps)
+        self.transform, self.schedule = optimizer(config, self.plan.steps)
         self.blueprint, self.mesh, self.cluster = Blueprint.of(model), global_mesh(), cluster()
         if config.batch_size % self.cluster.count:
             count = self.cluster.count
@@ -142,6 +143,9 @@ class Trainer:
                 checked = checked or self.check_memory(train_step, batch)
                 self.state, metrics = train_step(self.state, batch)
                 self.step, self.data_state = self.step + 1, data_state
+                if self.watch.flops is None and self.cluster.writes:
+                    self.watch.flops = step_flops(train_step, self.state, batch)
+                    self.watch.peak = peak_flops(self.config.compute_dtype)
                 self.watch.add(self.step, metrics)
                 self.store.check()
                 self.stop_if(self.stopped())
@@ -206,7 +210,8 @@ class Trainer:
             say(f"step {record['step']}/{self.plan.steps}: validation {', '.join(figures)}")
             self.emit("eval", record)
         else:
-            self.bar.show(record["step"], record["loss"], record["samples_per_second"], record["memory_mib"])
+            done = {name: record.get(name) for name in ("tflops", "mfu")}
+            self.bar.show(record["step"], record["loss"], record["samples_per_second"], record["memory_mib"], **done)
             self.emit("log", record)
 
     def stop_if(self, requested: bool) -> None:

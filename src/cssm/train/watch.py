@@ -22,6 +22,11 @@ BAD_STEPS = 5  # non-finite steps in a row that end the run
 class Watch:
     """`add` what a train step returns; `look_back` hands the due training records to `write`."""
 
+    flops: float | None = None
+    """Floating-point operations of a step, once they are known."""
+    peak: float | None = None
+    """Those that the devices can do in a second."""
+
     def __init__(self, task: Task, write: Callable[[Record], None], *, every: int, last: int, rows: int):
         self.task, self.write, self.every, self.last, self.rows = task, write, every, last, rows
         self._pending: deque[tuple[int, float, dict[str, Any]]] = deque()  # step, when it was dispatched, metrics
@@ -49,8 +54,17 @@ class Watch:
     def _record(self, step: int, when: float, metrics: dict[str, Any]) -> Record:
         figures = self.task.summarise(metrics["sums"]) if metrics["weight"] > 0 else {}
         scalars = {name: metrics[name].item() for name in ("loss", "lr", "grad_norm", "skipped")}
-        measured = {"samples_per_second": self._rate(step, when), "memory_mib": round(memory_mib(), 1)}
+        rate = self._rate(step, when)
+        measured = {"samples_per_second": rate, **self._flops(rate), "memory_mib": round(memory_mib(), 1)}
         return {"kind": "train", "step": step} | figures | scalars | measured
+
+    def _flops(self, rate: float | None) -> dict[str, float]:
+        """Tera-operations per second, and the share of what the devices can do, as far as they are known."""
+        if rate is None or not self.flops:
+            return {}
+        done = rate / self.rows * self.flops
+        share = {} if self.peak is None else {"mfu": float(f"{done / self.peak:.4g}")}
+        return {"tflops": float(f"{done / 1e12:.4g}"), **share}
 
     def _rate(self, step: int, when: float) -> float | None:
         """Samples/s since the last record; None where there is nothing to count from."""
