@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from cssm.core.errors import DataError, UsageError
@@ -21,7 +22,7 @@ from cssm.models import ModelConfig, load_timm
 from cssm.models.registry import warm_started
 from cssm.models.size import check_memory
 from cssm.tasks import Task
-from cssm.tasks.task import Figures, Sums
+from cssm.tasks.task import Equips, Figures, Sums
 from cssm.train import (
     Callback,
     Event,
@@ -103,8 +104,13 @@ class Run:
 
     def build(self, copies: int = 1) -> Any:
         """The model with its initial parameters. UsageError where there is no memory for that many copies of them."""
-        check_memory(self.model.make, copies)
-        return self.model.make(nnx.Rngs(self.train.seed))
+        check_memory(self.make, copies)
+        return self.make(nnx.Rngs(self.train.seed))
+
+    def make(self, rngs: nnx.Rngs) -> Any:
+        """The model, with the heads of its own that the task trains beside it (`Equips`)."""
+        model = self.model.make(rngs)
+        return self.task.equip(model, rngs) if isinstance(self.task, Equips) else model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +142,23 @@ def prepare(run: Run, run_dir: Path, resume: bool) -> nnx.Module:
         if cluster().writes:
             say(f"{run.init_from}: {loaded}")
     run.task.check(run.data, model)
+    if run.augment is not None:
+        check_augmented(run, run.augment, model)
     for split in ("train", "val"):
         run.source(split)  # files that are not there, splits, sizes
     return model
+
+
+def check_augmented(run: Run, augment: Augment, model: nnx.Module) -> None:
+    """Traces the loss of an augmented batch, in shapes alone: what does not fit is told before a step."""
+    spec = run.data.sample_spec
+    shapes = {name: jax.ShapeDtypeStruct((2, *s.shape), np.dtype(s.dtype)) for name, s in spec.items()}
+    shapes["valid"] = jax.ShapeDtypeStruct((2,), np.bool_)
+
+    def loss(batch: Any, key: jax.Array) -> jax.Array:
+        return run.task.loss(model, run.task.prepare(augment(key, batch)), key).value
+
+    jax.eval_shape(loss, shapes, jax.random.key(0))
 
 
 def _has_run(run_dir: Path) -> bool:

@@ -1,94 +1,271 @@
 """LeJEPA: embeddings of frames or views that predict each other and are spread as a standard normal distribution.
 
-    L = w_pred prediction_loss(z) + w_sig sigreg(z)
+    z = mean over blocks of MLP_block(mean over space of what the block gives),    (B, T, P)
+    L = w_pred prediction_loss(z) + w_sig sigreg(z) + cross-entropy of a linear probe that no gradient passes
 
 Source: Balestriero and LeCun 2025, LeJEPA; docs/math.md section 6.
 """
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
+import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+import numpy as np
+from flax import nnx
 
-from cssm.core.errors import ShapeError, UsageError
+from cssm.core.errors import DataError, UsageError
 from cssm.core.typing import Float
+from cssm.data import DataSet, Source
+from cssm.data.baselines import Baseline
+from cssm.nn.parts.dense import Dense
 
-KNOTS = 17
-WIDTH = 3.0  # of the unweighted form: knots of [-WIDTH, WIDTH]
-FORMS = ("mean", "lejepa")
-MODES = ("successive", "all", "to_mean")
+from .classify import Classify
+from .embedding_losses import FORMS, MODES, effective_rank, prediction_loss, sigreg
+from .task import Batch, Figures, Loss, Model, Monitor, Sums
 
 
-def sigreg(
-    z: Annotated[ArrayLike, "n p"],
-    directions: Annotated[ArrayLike, "s p"],
-    *,
-    form: str = "mean",
-    interval: tuple[int | float, int | float] = (0, 3),
-) -> Float[Any, ""]:
-    """How far embeddings are from a standard normal distribution: the Epps-Pulley statistic of their projections.
+class Projection(nnx.Module):
+    """C -> P: Dense, LayerNorm without parameters, GELU, Dense."""
 
-    With x = z u for a direction u, phi(t) = mean_n exp(i t x_n) and w(t) = exp(-t^2 / 2), which is also the
-    characteristic function of the standard normal distribution:
+    def __init__(self, channels: int, hidden: int, outputs: int, *, rngs: nnx.Rngs):
+        self.up = Dense(channels, hidden, rngs=rngs)
+        self.down = Dense(hidden, outputs, rngs=rngs)
 
-        mean:     the mean of |phi(t) - w(t)|^2 over 17 knots t of [-3, 3]; it does not grow with N
-        lejepa:   N times the integral of |phi(t) - w(t)|^2 w(t) dt by the trapezoidal rule on 17 knots of the interval
+    def __call__(self, x: Float[Any, "*axes c"]) -> Float[Any, "*axes p"]:
+        y = self.up(x)
+        y = y - y.mean(-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-6)
+        return self.down(jax.nn.gelu(y, approximate=False))
 
-    and the mean over directions. An interval that begins at 0 stands for both sides: it counts twice. In a loss the
-    weights of the two forms differ by a factor of about N.
 
-    Args:
-      z: (N, P) embeddings. directions: (S, P), of length 1, the same on all devices, best drawn anew at each step.
-      form: "mean" or "lejepa". interval: of the integral, (0, 3) or (-5, 5) for example.
+@dataclass(frozen=True, kw_only=True)
+class LeJEPA:
+    """Self-supervision: frames of a clip, or views of an image, predict each other; a linear probe watches.
 
-    Raises:
-      ShapeError: shapes that do not fit. UsageError: an unknown form, or an interval without length.
-
-    >>> round(float(sigreg(jnp.zeros((8, 2)), jnp.eye(2))), 6)  # all in one place
-    0.492695
+    A batch is `input` (b, t, h, w, c), a clip or the global views of an image, `local` (b, v, h', w', c), smaller views
+    where there are any, `label` and `valid` as for `Classify`. The views of images are made by `--augment views`; an
+    image alone (b, h, w, c), as in validation, is one view. The probe is the model's own head on features that pass no
+    gradient on: what a run leaves is a classifier too, which streams. The monitored figure is the probe's accuracy.
     """
-    z, directions = jnp.asarray(z), jnp.asarray(directions)
-    if z.ndim != 2 or directions.ndim != 2 or z.shape[1] != directions.shape[1] or 0 in (*z.shape, len(directions)):
-        raise ShapeError(
-            f"sigreg takes z (N, P) and directions (S, P), none of them zero, got {z.shape} and {directions.shape}"
-        )
-    if form not in FORMS:
-        raise UsageError(f"unknown form {form!r} of sigreg: use {' or '.join(FORMS)}")
-    low, high = (-WIDTH, WIDTH) if form == "mean" else interval
-    if not low < high:
-        raise UsageError(f"interval is {interval}, expected (low, high) with low < high")
-    wide = jnp.promote_types(z.dtype, jnp.float32)
-    t = jnp.linspace(low, high, KNOTS, dtype=wide)
-    angles = (z.astype(wide) @ directions.astype(wide).T)[..., None] * t  # (n, s, knots)
-    normal = jnp.exp(-jnp.square(t) / 2)
-    away = jnp.square(jnp.cos(angles).mean(0) - normal) + jnp.square(jnp.sin(angles).mean(0))
-    if form == "mean":
-        return away.mean()
-    sides = 2 if low == 0 else 1
-    return sides * len(z) * jnp.trapezoid(away * normal, t).mean()
+
+    num_classes: int = 2
+    """Classes that the probe tells apart."""
+    class_names: tuple[str, ...] = ()
+    """What they are called."""
+    normalization: Literal["imagenet", "unit", "symmetric", "none"] = "imagenet"
+    """How uint8 pixels become numbers."""
+    embedding: int = 64
+    """P, numbers of an embedding."""
+    hidden: int = 512
+    """Hidden channels of the projection of each block."""
+    blocks: tuple[int, ...] = (-1,)
+    """Blocks whose outputs are projected; embeddings are the mean over them. -1 is the last."""
+    prediction: Literal["successive", "all", "to_mean"] = "to_mean"
+    """Which embeddings predict each other: of successive frames, of all pairs, or each the mean of all frames or of all
+    global views."""
+    prediction_weight: float = 1.0
+    """Of the prediction loss."""
+    form: Literal["mean", "lejepa"] = "mean"
+    """Of SIGReg: "lejepa" is about N times "mean" for N embeddings: their weights do not transfer."""
+    interval: tuple[float, float] = (0.0, 3.0)
+    """Of the integral of form "lejepa"."""
+    sigreg_weight: float = 1.0
+    """Of SIGReg, which spreads the embeddings as a standard normal distribution; 0 turns it off."""
+    slices: int = 256
+    """Random directions of SIGReg, new ones each step."""
+
+    views: bool = False
+    """Whether the frames of an input are views of one image; the data say so."""
+
+    keys: ClassVar[tuple[str, ...]] = ("input", "label")
+
+    def __post_init__(self):
+        self.probe  # noqa: B018
+        for name in ("embedding", "hidden", "slices"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name, weight in (("prediction_weight", self.prediction_weight), ("sigreg_weight", self.sigreg_weight)):
+            if not 0 <= weight < np.inf:
+                raise UsageError(f"{name} is {weight}, expected 0 or more")
+        if not self.blocks:
+            raise UsageError("blocks is empty, expected at least one, such as -1")
+        if self.prediction not in MODES:
+            raise UsageError(f"prediction is {self.prediction!r}: use {', '.join(MODES)}")
+        if self.form not in FORMS:
+            raise UsageError(f"form is {self.form!r}: use {' or '.join(FORMS)}")
+        if not self.interval[0] < self.interval[1]:
+            raise UsageError(f"interval is {self.interval}, expected low < high")
+
+    @property
+    def probe(self) -> Classify:
+        """The task of the probe."""
+        return Classify(num_classes=self.num_classes, class_names=self.class_names, normalization=self.normalization)
+
+    @property
+    def monitor(self) -> Monitor:
+        return self.probe.monitor
+
+    @property
+    def outputs(self) -> int:
+        return self.num_classes
+
+    def fitted(self, data: DataSet) -> "LeJEPA":
+        fitted = self.probe.fitted(data)
+        still = len(data.sample_spec["input"].shape) == 3
+        return replace(self, num_classes=fitted.num_classes, class_names=fitted.class_names, views=still)
+
+    def equip(self, model: Any, rngs: nnx.Rngs) -> Any:
+        """The model with `projections`, one for each block."""
+        channels = self._channels(model)
+        model.projections = nnx.List([Projection(c, self.hidden, self.embedding, rngs=rngs) for c in channels])
+        return model
+
+    def check(self, data: DataSet, model: Model) -> None:
+        """As `Classify`; the loss of images, which needs views, is traced where the augmentation is known."""
+        self.probe.check(data, model)
+        self._channels(model)
+
+    def prepare(self, batch: Batch, dtype: Any = None) -> dict[str, Any]:
+        """The batch with the pixels of all views normalised, then cast to `dtype` if one is given."""
+        prepared = self.probe.prepare(batch, dtype)
+        if "local" not in batch:
+            return prepared
+        return prepared | {"local": self.probe.prepare({"input": batch["local"]}, dtype)["input"]}
+
+    def loss(self, model: Model, batch: Batch, key: jax.Array | None) -> Loss:
+        """The loss of the module's docstring over the valid rows; its weight is their number.
+
+        Raises:
+          UsageError: images without views.
+        """
+        if batch["input"].ndim != 5:
+            raise UsageError("LeJEPA compares views: give clips, or images with --augment views")
+        directions, inner = (None, None) if key is None else jax.random.split(key)
+        z, features = self._embedded(model, batch, inner)
+        prediction, spread = self._parts(z, batch, directions)
+        probe = self._probed(model, features, batch)
+        value = self.prediction_weight * prediction + self.sigreg_weight * spread + probe["loss_sum"] / _rows(probe)
+        sums = self._sums(z, batch, prediction, spread, probe)
+        count = batch["valid"].sum()
+        return Loss(value, count, jax.lax.stop_gradient(sums))
+
+    def evaluate(self, model: Model, batch: Batch) -> Sums:
+        """Sums of the probe, of both losses, and of the embeddings and their products."""
+        z, features = self._embedded(model, batch, None)
+        prediction, spread = self._parts(z, batch, None)
+        return self._sums(z, batch, prediction, spread, self._probed(model, features, batch))
+
+    def summarise(self, sums: Sums) -> Figures:
+        """The probe's `accuracy`, `probe_loss`, `prediction` where there are frames or views, `sigreg`, the effective
+        `rank` of the embeddings, 1 to P, and `count`. Raises DataError when no row was valid."""
+        rows = float(sums["rows"])
+        if not rows:
+            raise DataError("no valid row was counted: the data is empty or every row has valid=False")
+        probe = self.probe.summarise({k: sums[k] for k in ("loss_sum", "correct_sum", "count")})
+        figures = {"accuracy": probe["accuracy"], "probe_loss": probe["loss"]}
+        if float(sums["prediction_rows"]):
+            figures["prediction"] = float(sums["prediction_sum"]) / float(sums["prediction_rows"])
+        moments = np.asarray(sums["z_sum"]), np.asarray(sums["z_products"])
+        rank = effective_rank(*moments, float(sums["embeddings"]))
+        return figures | {"sigreg": float(sums["sigreg_sum"]) / rows, "rank": rank, "count": rows}
+
+    def details(self, sums: Sums) -> dict[str, Any]:
+        """Those of the probe."""
+        return self.probe.details(sums)
+
+    def show_details(self, details: Mapping[str, Any]) -> str:
+        return self.probe.show_details(details)
+
+    def draw_details(self, figure, details: Mapping[str, Any]) -> None:
+        self.probe.draw_details(figure, details)
+
+    def baseline(self, data: DataSet, source: Source, train: Source) -> Baseline:
+        """That of the labels, which the probe's accuracy stands beside."""
+        return self.probe.baseline(data, source, train)
+
+    def describe(self, figures: Figures) -> str:
+        """The probe's accuracy with its standard error, and the effective rank."""
+        return f"probe {self.probe.describe(figures)}, effective rank {figures['rank']:.1f} of {self.embedding}"
+
+    def draw(self, figure, model: Model, source: Source) -> None:
+        """What the probe says of the first samples."""
+        self.probe.draw(figure, model, source)
+
+    def reading(self, output: Float[Any, "p"]) -> dict[str, Any]:
+        return self.probe.reading(output)
+
+    def show(self, reading: Mapping[str, Any]) -> str:
+        return self.probe.show(reading)
+
+    def _channels(self, model: Any) -> list[int]:
+        """Of what the blocks give."""
+        stack = getattr(model, "stack", None)
+        if stack is None:
+            raise UsageError(f"{type(model).__name__} has no stack of blocks to project: choose another model")
+        if outside := [i for i in self.blocks if not -len(stack.blocks) <= i < len(stack.blocks)]:
+            raise UsageError(f"blocks holds {outside[0]}: the model has blocks 0 to {len(stack.blocks) - 1}")
+        return [stack.blocks[i].channels for i in self.blocks]
+
+    def _embedded(self, model: Any, batch: Batch, key: jax.Array | None) -> tuple[Any, Any]:
+        """(embeddings (b, t, p) of frames, or of the views, global ones first; features that the probe reads, of each
+        clip or of each global view)."""
+        x = batch["input"]
+        keys = (None, None) if key is None else jax.random.split(key)
+        if not self.views:
+            *outputs, last = model.intermediates(x, (*self.blocks, -1), key=keys[0])
+            return self._projected(model, outputs), last[:, -1] if model.head.frames == "last" else last
+        z, last = self._of_images(model, x if x.ndim == 5 else x[:, None], keys[0])
+        if "local" not in batch:
+            return z, last
+        return jnp.concatenate([z, self._of_images(model, batch["local"], keys[1])[0]], 1), last
+
+    def _of_images(self, model: Any, views: Float[Any, "b v h w c"], key: jax.Array | None) -> tuple[Any, Any]:
+        """(embeddings (b, v, p), features (b v, h', w', c) of the last block), of a repeated image's last frame."""
+        flat = views.reshape(-1, *views.shape[2:])
+        outputs = model.intermediates(flat, (*self.blocks, -1), key=key)
+        *outputs, last = [y[:, -1] if y.ndim == 5 else y for y in outputs]
+        return self._projected(model, outputs).reshape(*views.shape[:2], -1), last
+
+    def _projected(self, model: Any, outputs: list[Any]) -> Float[Any, "*axes p"]:
+        """The mean over blocks of their projected means over space."""
+        each = [project(y.mean((-3, -2))) for project, y in zip(model.projections, outputs, strict=True)]
+        return sum(each[1:], each[0]) / len(each)
+
+    def _parts(self, z: Float[Any, "b t p"], batch: Batch, key: jax.Array | None) -> tuple[Any, Any]:
+        """(prediction loss, 0 for single views; SIGReg). Without a key the directions are always the same."""
+        valid = batch["valid"].astype(jnp.float32)
+        centre = None
+        if self.views and self.prediction == "to_mean" and batch["input"].ndim == 5:
+            centre = batch["input"].shape[1]
+        prediction = jnp.zeros(())
+        if z.shape[1] > 1:
+            prediction = prediction_loss(z, self.prediction, centre=centre, weights=valid)
+        key = jax.random.key(0) if key is None else key
+        directions = jax.random.normal(key, (self.slices, self.embedding))
+        directions = directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
+        options = {"form": self.form, "interval": self.interval, "weights": jnp.repeat(valid, z.shape[1])}
+        return prediction, sigreg(z.reshape(-1, self.embedding), directions, **options)
+
+    def _probed(self, model: Any, features: Any, batch: Batch) -> Sums:
+        """The sums of the probe, on features that no gradient passes; those of views, each with its image's label."""
+        probe, views = self.probe, len(features) // len(batch["valid"])
+        rows = {name: jnp.repeat(batch[name], views, axis=0) for name in ("label", "valid")}
+        logits = lambda x, key=None: model.head(x)  # noqa: E731
+        return probe.evaluate(logits, {"input": jax.lax.stop_gradient(features), **rows})
+
+    def _sums(self, z, batch: Batch, prediction, spread, probe: Sums) -> Sums:
+        rows = batch["valid"].sum().astype(jnp.float32)
+        flat = z.reshape(-1, self.embedding).astype(jnp.float32)
+        flat = jnp.where(jnp.repeat(batch["valid"], z.shape[1])[:, None], flat, 0)
+        predicted = rows if z.shape[1] > 1 else jnp.zeros(())
+        return probe | {
+            "rows": rows, "prediction_rows": predicted, "prediction_sum": prediction * predicted,
+            "sigreg_sum": spread * rows, "z_sum": flat.sum(0), "z_products": flat.T @ flat,
+            "embeddings": rows * z.shape[1],
+        }  # fmt: skip
 
 
-def prediction_loss(z: Annotated[ArrayLike, "b t p"], mode: str = "successive") -> Float[Any, ""]:
-    """How far the embeddings of a clip's frames, or of an image's views, are from each other: mean squared lengths.
-
-        successive:   |z_{t+1} - z_t|^2
-        all:          |z_s - z_t|^2 over all pairs s < t
-        to_mean:      |z_t - mean_s z_s|^2;    all T (T - 1) / 2 = T^2 to_mean
-
-    Raises:
-      ShapeError: not (B, T, P), or fewer than two frames. UsageError: an unknown mode.
-
-    >>> float(prediction_loss(jnp.array([[[0.0], [1.0], [3.0]]])))  # (1 + 4) / 2
-    2.5
-    """
-    z = jnp.asarray(z)
-    if mode not in MODES:
-        raise UsageError(f"unknown mode {mode!r} of prediction_loss: use {', '.join(MODES)}")
-    if z.ndim != 3 or 0 in z.shape or z.shape[1] < 2:
-        raise ShapeError(f"prediction_loss takes z (B, T, P) of two frames or more, got {z.shape}")
-    z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
-    if mode == "successive":
-        return jnp.square(z[:, 1:] - z[:, :-1]).sum(-1).mean()
-    spread = jnp.square(z - z.mean(1, keepdims=True)).sum(-1).mean()
-    steps = z.shape[1]
-    return spread if mode == "to_mean" else spread * (2 * steps / (steps - 1))
+def _rows(probe: Sums) -> jax.Array:
+    return jnp.maximum(probe["count"], 1)

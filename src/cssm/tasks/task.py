@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_c
 
 import jax
 import numpy as np
+from flax import nnx
 
 from cssm.core.errors import UsageError
 from cssm.data import DataSet, Source
@@ -126,6 +127,15 @@ class Task(Protocol):
 
     def show(self, reading: Mapping[str, Any]) -> str:
         """A reading in a line for people."""
+        ...
+
+
+@runtime_checkable
+class Equips(Protocol):
+    """What a task is too that trains parameters of its own beside the model's, such as projections of features."""
+
+    def equip(self, model: Any, rngs: nnx.Rngs) -> Any:
+        """The model with them: attributes, under names that it does not have."""
         ...
 
 

@@ -140,7 +140,7 @@ def _arrays(model: nnx.Module) -> dict[str, np.ndarray]:
 
 def _filled(run: Run, arrays: Mapping[str, np.ndarray], path: Path) -> nnx.Module:
     """The model of a run, its values never drawn but taken from the arrays."""
-    model = nnx.eval_shape(lambda: run.model.make(nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: run.make(nnx.Rngs(0)))
     flat = {".".join(map(str, where)): leaf for where, leaf in nnx.to_flat_state(nnx.state(model))}
     for name in sorted(flat.keys() | arrays.keys()):
         shape = None if name not in flat else flat[name].shape
