@@ -14,6 +14,9 @@ from .common import SavedRun, parse, prepare_process
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flags(SavedRun):
+    probe: Literal["linear", "knn"] | None = None
+    """A probe of the model's frozen features, averaged over space and frames, in place of the model's own answer:
+    fitted to the training split, beside the same on the features before training, and on pixels."""
     split: Literal["test", "val"] = "test"
     """The test split took no part in training or in the choice of the checkpoint."""
     batch_size: int | None = None
@@ -33,7 +36,11 @@ def main(argv: list[str]) -> int:
     flags = parse(Flags, argv, "eval", "The figures of a run's best checkpoint on a split, beside the baseline.")
     prepare_process()
     if flags.dataset is not None:
+        if flags.probe is not None:
+            raise UsageError("--probe is for a run's own data: leave it or --dataset out")
         return _points(flags)
+    if flags.probe is not None:
+        return _probe(flags)
     if (flags.query_mode, flags.videos) != ("first", None):
         raise UsageError("--query-mode and --videos are for --dataset: add it, or leave them out")
     from cssm.recipes import baseline_of, load_run, sums_of
@@ -58,6 +65,38 @@ def main(argv: list[str]) -> int:
         with figure(path) as empty:
             run.task.draw_details(empty, details)
         print(f"confusion: {path}")
+    print(json.dumps(record))
+    return 0
+
+
+def _probe(flags: Flags) -> int:
+    """A linear or k-NN probe of a run's features."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from cssm.recipes import baseline_of, load_run
+    from cssm.recipes.probe import probe
+
+    if (flags.query_mode, flags.videos, flags.batch_size) != ("first", None, None):
+        raise UsageError("--query-mode, --videos and --batch-size are not for --probe: leave them out")
+    run, model = load_run(flags.run, flags.checkpoint, flags.data_dir)
+    found = probe(str(flags.probe), run, model, flags.split)
+    baseline = baseline_of(run, flags.split)
+    counts = f"{found['train_count']:.0f} training samples, {found['count']:.0f} of {flags.split}"
+    table = Table("features", "accuracy", title=f"{flags.probe} probe, {counts}", title_justify="left")
+    for name in ("features", "untrained", "pixels"):
+        error = (found[name] * (1 - found[name]) / found["count"]) ** 0.5
+        table.add_row(
+            {"features": "of the model", "untrained": "before training"}.get(name, name),
+            f"{found[name]:.4f} ± {error:.4f}",
+        )
+    beside = {} if baseline is None else {baseline.name: baseline.value}
+    if baseline is not None:
+        table.add_row(baseline.title, str(baseline))
+    Console().print(table)
+    record = {"split": flags.split, "checkpoint": flags.checkpoint, "probe": flags.probe, **found, **beside}
+    with replacing(flags.run / f"eval-{flags.split}-{flags.probe}.json") as new:
+        new.write_text(json.dumps(record) + "\n")
     print(json.dumps(record))
     return 0
 

@@ -42,6 +42,8 @@ from cssm.train.progress import say
 from cssm.viz.curves import draw_curves
 from cssm.viz.figure import figure
 
+from .probe import features_of, knn_probe, pooled
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -190,7 +192,8 @@ def _execute(run: Run, run_dir: Path, resume: bool, resume_hint: str, callbacks:
     curves = _Curves(run, run_dir / "curves.png", baseline)
     # only when a resumed run has been restored, or a new one can start, is its configuration written
     save = lambda event: save_config(run_dir, run) if event.kind == "start" else None  # noqa: E731
-    options = {"resume": resume, "callbacks": (save, curves, *callbacks), "resume_hint": resume_hint}
+    own = (NeighbourProbe(run, val_source, train_source),) if getattr(run.task, "neighbours", 0) else ()
+    options = {"resume": resume, "callbacks": (save, curves, *own, *callbacks), "resume_hint": resume_hint}
     result = train(model, run.task, train_data, batches(val_source), run.train, run_dir, augment=run.augment, **options)
     load_model(run_dir, model, "best", together=True)
     figures = figures_of(run, model, "val")
@@ -272,6 +275,30 @@ def sums_of(run: Run, model: nnx.Module, split: str, batch_size: int | None = No
                 raise
         rows //= 2
         say(f"memory ran out with {2 * rows} rows at a time: evaluating with {rows}")
+
+
+class NeighbourProbe:
+    """At every evaluation, the k-NN probe of the parameters of that moment: a line, and one of probes.jsonl."""
+
+    TRAIN, ASKED = 2000, 1000  # samples, at most
+
+    def __init__(self, run: Run, asked: Source, train: Source):
+        self.run, self.asked, self.train = run, asked, train
+
+    def __call__(self, event: Event) -> None:
+        if event.kind != "eval":
+            return
+        task: Any = self.run.task
+        read = pooled(event.model())
+        known, asked = (features_of(read, task, s, n) for s, n in ((self.train, self.TRAIN), (self.asked, self.ASKED)))
+        accuracy = knn_probe(known, asked, self.run.data.num_classes, task.neighbours)
+        record = {"step": event.step, "knn_accuracy": round(accuracy, 4), "count": len(asked.labels)}
+        path = event.run_dir / "probes.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        before = [line for line in lines if json.loads(line)["step"] < event.step]  # a resumed run repeats some
+        with replacing(path) as new:
+            new.write_text("\n".join([*before, json.dumps(record)]) + "\n")
+        say(f"step {event.step}: k-NN probe {accuracy:.4f} (n = {len(asked.labels)})")
 
 
 class _Curves:

@@ -76,6 +76,8 @@ class LeJEPA:
     slices: int = 256
     """Random directions of SIGReg, new ones each step."""
 
+    neighbours: int = 20
+    """Of the k-NN probe at every validation, among the features of 2,000 training samples; 0 leaves it out."""
     views: bool = False
     """Whether the frames of an input are views of one image; the data say so."""
 
@@ -89,6 +91,8 @@ class LeJEPA:
         for name, weight in (("prediction_weight", self.prediction_weight), ("sigreg_weight", self.sigreg_weight)):
             if not 0 <= weight < np.inf:
                 raise UsageError(f"{name} is {weight}, expected 0 or more")
+        if self.neighbours < 0:
+            raise UsageError(f"neighbours is {self.neighbours}, expected 0 or more")
         if not self.blocks:
             raise UsageError("blocks is empty, expected at least one, such as -1")
         if self.prediction not in MODES:

@@ -1,0 +1,134 @@
+"""Probes of features: against scikit-learn and a slow loop, and from the command line."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from cssm.cli import main
+from cssm.core.errors import UsageError
+from cssm.data import PathTracker, Source
+from cssm.models import SimpleCSSMConfig
+from cssm.recipes import RECIPES, Run, execute, load_run
+from cssm.recipes.probe import Features, features_of, knn_probe, linear_probe, pixels, probe
+from cssm.recipes.run import compiled
+from cssm.tasks import Classify, LeJEPA
+from cssm.train import TrainConfig
+
+
+def clouds(seed, count=200, classes=4, noise=1.5):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count).astype(np.int32)
+    centres = np.random.default_rng(99).normal(size=(classes, 6))
+    return Features((centres[labels] + noise * rng.normal(size=(count, 6))).astype(np.float32), labels)
+
+
+def test_the_linear_probe_is_logistic_regression():
+    from sklearn.linear_model import LogisticRegression
+
+    train, test = clouds(0), clouds(1, 1000)
+    mean, deviation = train.values.mean(0), train.values.std(0)
+    fit = LogisticRegression(C=1e3 / len(train.labels), max_iter=1000)  # scikit-learn's C is 1 / (n penalty)
+    want = fit.fit((train.values - mean) / deviation, train.labels).score((test.values - mean) / deviation, test.labels)
+    assert linear_probe(train, test, 4) == pytest.approx(want, abs=0.02)
+    assert 0.4 < want < 0.95  # it could be wrong
+    with pytest.raises(UsageError, match="1 training samples are too few"):
+        linear_probe(Features(train.values[:1], train.labels[:1]), test, 4)
+
+
+def test_the_neighbours_vote():
+    train, test = clouds(0), clouds(1, 60)
+    right = 0
+    for x, label in zip(*test, strict=True):
+        cosines = train.values @ x / np.linalg.norm(train.values, axis=1) / np.linalg.norm(x)
+        votes = np.zeros(4)
+        for i in np.argsort(-cosines)[:7]:
+            votes[train.labels[i]] += np.exp(cosines[i] / 0.07)
+        right += votes.argmax() == label
+    assert knn_probe(train, test, 4, neighbours=7) == right / 60
+    assert knn_probe(train, test, 4, neighbours=10**6) > 0  # as many as there are
+
+
+def test_pixels_are_means_of_frames_and_blocks():
+    x = np.random.default_rng(0).normal(size=(2, 3, 32, 48, 3)).astype(np.float32)
+    want = x.mean(1).reshape(2, 16, 2, 16, 3, 3).mean((2, 4)).reshape(2, -1)
+    np.testing.assert_allclose(pixels(x), want, atol=1e-6)
+    np.testing.assert_allclose(pixels(x[:, 0, :8, :8]), x[:, 0, :8, :8].reshape(2, -1), atol=1e-6)
+
+
+class Half(Source):
+    """Of which every other sample cannot be read."""
+
+    def __len__(self):
+        return 10
+
+    def batch(self, indices):
+        i = np.asarray(indices)
+        x = np.broadcast_to(i[:, None, None, None], (len(i), 2, 2, 3)).astype(np.uint8)
+        return {"input": x, "label": i.astype(np.int32), "valid": i % 2 == 0}
+
+
+def test_what_cannot_be_read_is_not_probed():
+    task = Classify(num_classes=10, normalization="none")
+    found = features_of(lambda x: np.asarray(x).mean((1, 2)), task, Half(), 8)
+    assert found.labels.tolist() == [0, 2, 4, 6] and found.values[:, 0].tolist() == [0, 2, 4, 6]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    run = Run(
+        recipe="lejepa_toy", data=PathTracker(frames=4), task=LeJEPA(embedding=4, hidden=8, slices=8, neighbours=3),
+        model=SimpleCSSMConfig(embed_dim=8, stem="patch", position="none", norm="layer"),
+        train=TrainConfig(steps=4, batch_size=8, eval_every=2, progress=False, logger="jsonl"),
+        train_size=40, val_size=20, test_size=24,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("lejepa") / "run"
+    execute(run, folder)
+    return folder
+
+
+def test_a_run_watches_its_rank_and_its_neighbours(run_dir):
+    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    evaluated = [r for r in records if r["kind"] == "eval"]
+    assert [r["step"] for r in evaluated] == [2, 4]
+    assert all(0 < r["rank"] <= 4 and {"prediction", "sigreg", "accuracy"} <= set(r) for r in evaluated)
+    probes = [json.loads(line) for line in (run_dir / "probes.jsonl").read_text().splitlines()]
+    assert [p["step"] for p in probes] == [2, 4] and all(0 <= p["knn_accuracy"] <= 1 for p in probes)
+    assert "val_accuracy" in json.loads((run_dir / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("kind", ["linear", "knn"])
+def test_the_command(run_dir, kind, capsys):
+    assert main(["eval", str(run_dir), "--probe", kind]) == 0
+    printed = capsys.readouterr().out
+    record = json.loads(printed.splitlines()[-1])
+    assert record["count"] == 24 and record["train_count"] == 40 and record["probe"] == kind
+    assert {"features", "untrained", "pixels", "markers_only"} <= set(record)
+    assert all(word in printed for word in ("of the model", "before training", "pixels"))
+    assert json.loads((run_dir / f"eval-test-{kind}.json").read_text()) == record
+
+
+def test_the_model_of_a_run_streams_its_probe(run_dir):
+    run, model = load_run(run_dir)
+    clip = run.task.prepare(run.source("test").batch([0, 1]))["input"]
+    graph, params = nnx.split(model)
+    step = jax.jit(lambda params, state, x: nnx.merge(graph, params).step(state, x))
+    state = model.init_state(2, (32, 32))
+    for t in range(4):
+        state, logits = step(params, state, clip[:, t])
+    np.testing.assert_allclose(logits, compiled(model)(clip), atol=1e-4)
+
+
+def test_what_cannot_be_probed(run_dir):
+    tracks = RECIPES["tracker_small"]()
+    with pytest.raises(UsageError, match="Tracks has no classes"):
+        probe("linear", tracks, None, "test")
+    with pytest.raises(UsageError, match="unknown probe 'svm': use linear or knn"):
+        probe("svm", tracks, None, "test")
+    with pytest.raises(UsageError, match="object has no features"):
+        probe("knn", replace(tracks, data=PathTracker(frames=4)), object(), "test")
+    assert main(["eval", str(run_dir), "--probe", "knn", "--batch-size", "4"]) == 2
+    assert main(["eval", str(run_dir), "--probe", "knn", "--dataset", "tapvid_davis"]) == 2
