@@ -18,8 +18,7 @@ from cssm.core.files import replacing
 from cssm.data import DataSet, Source, loader
 from cssm.data.augment import Augment
 from cssm.data.baselines import Baseline
-from cssm.models import ModelConfig, load_timm
-from cssm.models.registry import warm_started
+from cssm.models import ModelConfig
 from cssm.models.size import check_memory
 from cssm.tasks import Task
 from cssm.tasks.task import Equips, Figures, Sums
@@ -43,6 +42,7 @@ from cssm.viz.curves import draw_curves
 from cssm.viz.figure import figure
 
 from .probe import features_of, knn_probe, pooled
+from .warm_start import config_for, located, start_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,8 @@ class Run:
     test_size: int | None = None
     """Test samples, for `cssm eval`."""
     init_from: Path | None = None
-    """A safetensors file of timm whose parameters the model starts with, where they fit; None: drawn by the seed."""
+    """What the model starts with: the folder of a run, a file or the name of a trained model of cssm (`cssm list
+    pretrained`), or a safetensors file of timm's; None: drawn by the seed."""
 
     def __post_init__(self):
         for name in ("train_size", "val_size", "test_size"):
@@ -101,7 +102,8 @@ class Run:
         task = run.task.fitted(run.data)
         model = run.model.fitted(run.data.sample_spec["input"].shape, task.outputs)
         if run.init_from is not None:
-            run, model = replace(run, init_from=run.init_from.absolute()), warm_started(model, run.init_from)
+            path = located(run.init_from)
+            run, model = replace(run, init_from=path), config_for(model, path)
         return replace(run, task=task, model=model)
 
     def build(self, copies: int = 1) -> Any:
@@ -140,7 +142,7 @@ def prepare(run: Run, run_dir: Path, resume: bool) -> nnx.Module:
         raise UsageError(f"{run_dir} holds a run already: continue it with --resume, or choose another --out")
     model = run.build(copies=4)
     if run.init_from is not None and not resume:
-        loaded = load_timm(model, run.init_from)
+        loaded = start_from(model, run.init_from)
         if cluster().writes:
             say(f"{run.init_from}: {loaded}")
     run.task.check(run.data, model)

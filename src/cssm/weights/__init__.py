@@ -19,6 +19,7 @@ from cssm.core.errors import DataError, UnknownNameError, UsageError
 from cssm.core.files import replacing
 from cssm.models import Tracker
 from cssm.recipes import Run, load_run
+from cssm.recipes.warm_start import parameters
 from cssm.train.saved_config import decode, encode
 
 FOLDER = Path(__file__).parent
@@ -115,7 +116,7 @@ def pack(run_dir: str | Path, path: str | Path, record: Mapping[str, Any], check
     from safetensors.numpy import save
 
     run, model = load_run(run_dir, checkpoint)
-    arrays = {name: np.asarray(value, order="C") for name, value in _arrays(model).items()}  # 0-d ones stay so
+    arrays = {name: np.asarray(value, order="C") for name, value in parameters(model).items()}  # 0-d ones stay so
     about = {"run": json.dumps(encode(run)), "record": json.dumps(dict(record)), "sha256": checksum(arrays)}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,10 +133,6 @@ def checksum(arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _arrays(model: nnx.Module) -> dict[str, np.ndarray]:
-    return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(nnx.state(model))}
 
 
 def _filled(run: Run, arrays: Mapping[str, np.ndarray], path: Path) -> nnx.Module:

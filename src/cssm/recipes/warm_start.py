@@ -1,0 +1,91 @@
+"""A model that begins with parameters that were trained before: a run's, a file of cssm's own, or one of timm's."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from cssm.core.errors import UsageError
+from cssm.models.registry import warm_started
+from cssm.models.timm_weights import Loaded, load_timm, read_arrays
+
+SHIPPED = Path(__file__).parents[1] / "weights"
+
+
+def located(path: Path) -> Path:
+    """The file or folder that is meant: a trained model that ships with cssm may be named."""
+    shipped = SHIPPED / f"{path}.safetensors"
+    return (shipped if not path.exists() and shipped.is_file() else path).absolute()
+
+
+def config_for(config: Any, path: Path) -> Any:
+    """The model's configuration that can take those parameters; raises as `warm_started` for a file of timm's."""
+    return config if path.is_dir() or _is_own(path) else warm_started(config, path)
+
+
+def start_from(model: Any, path: Path) -> Loaded:
+    """Put the parameters of a run's best checkpoint, of a file of `cssm.weights.pack`, or of timm's into the model.
+
+    Raises:
+      UsageError: parameters of another model; CheckpointError, DataError: a folder or file that cannot be read.
+    """
+    if path.is_dir():
+        from .run import load_run
+
+        return load_named(model, parameters(load_run(path)[1]), str(path))
+    if _is_own(path):
+        return load_named(model, read_arrays(path), str(path))
+    return load_timm(model, path)
+
+
+def parameters(model: Any) -> dict[str, np.ndarray]:
+    """name -> array of all that a model holds, names as paths with points."""
+    return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(nnx.state(model))}
+
+
+def load_named(model: Any, arrays: Mapping[str, np.ndarray], source: str) -> Loaded:
+    """Put arrays into the parameters of their names. A head of other classes is left, all else must fit.
+
+    Raises:
+      UsageError: an array of another shape, or nothing that fits; the model is unchanged.
+
+    >>> layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    >>> print(load_named(layer, {"bias": np.ones(3, np.float32)}, "a file"))
+    taken: 1 arrays
+    not in the file: kernel: keeps its value
+    """
+    flat = nnx.to_flat_state(nnx.state(model))
+    own = {".".join(map(str, path)): leaf for path, leaf in flat}
+    left = {name: "the model has none of that name" for name in arrays if name not in own}
+    for name in set(arrays) - set(left):
+        shapes = arrays[name].shape, own[name].shape
+        if shapes[0] != shapes[1] and not name.startswith("head."):
+            raise UsageError(
+                f"{source}: {name} has shape {shapes[0]}, the model {shapes[1]}: choose the model it is of"
+            )
+        if shapes[0] != shapes[1]:
+            left[name] = f"shape {shapes[0]}, the model has {shapes[1]}: other classes"
+    taken = sorted(set(arrays) - set(left))
+    if not taken:
+        raise UsageError(f"{source} holds no parameter of a {type(model).__name__}: choose the model it is of")
+    new = [
+        (p, leaf.replace(jnp.asarray(arrays[n])) if n in taken else leaf)
+        for (n, leaf), (p, _) in zip(own.items(), flat, strict=True)
+    ]
+    nnx.update(model, nnx.from_flat_state(new))
+    kept = {name: "keeps its value" for name in own if name not in taken}
+    return Loaded(tuple(taken), {}, left, kept)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file says which run of cssm it is of."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            return "run" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False  # what reads it says so
