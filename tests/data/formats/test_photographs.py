@@ -109,8 +109,12 @@ def test_classes_come_from_train(tmp_path):
     miniatures.images_split(tmp_path)
     put(tmp_path / "val" / "dog" / "0.jpg", encoded())
     data = ImageFolder(root=tmp_path, size=8)
-    with pytest.raises(DataError, match="dog: not one of the 3 known classes"):
+    with pytest.raises(DataError, match=r"val: other class folders, unknown: dog: expected a folder for each of the 3"):
         data.source("val")
+    (tmp_path / "test" / "bee").rename(tmp_path / "test" / "wasp")
+    with pytest.raises(DataError, match=r"test: other class folders, unknown: wasp; missing: bee: expected"):
+        data.source("test")
+    (tmp_path / "test" / "wasp").rename(tmp_path / "test" / "bee")
     assert len(data.source("test")) == 9
     (tmp_path / "train").rename(tmp_path / "hidden")
     with pytest.raises(DataError, match="has val and test but no train folder"):
