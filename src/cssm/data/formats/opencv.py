@@ -4,6 +4,7 @@ OpenCV decodes JPEGs of 8-bit RGB and grey; other images are decoded by Pillow. 
 cut off without saying so: the end is looked for first.
 """
 
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,11 @@ def opencv() -> Any:
             "decoder opencv needs OpenCV: pip install 'cssm[opencv]', or leave decoder at pillow"
         ) from error
     return cv2
+
+
+def installed() -> bool:
+    """Whether `opencv` will find it."""
+    return importlib.util.find_spec("cv2") is not None
 
 
 def decode_opencv(data: bytes, where: str) -> np.ndarray:
