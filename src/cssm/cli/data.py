@@ -1,4 +1,4 @@
-"""cssm data: make, preview, check data sets; cut a clip to stream."""
+"""cssm data: make, pack, preview, check and time data sets; cut a clip to stream."""
 
 import argparse
 import dataclasses
@@ -49,6 +49,24 @@ class MakeTracks:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Pack:
+    output: Path
+    """Folder for the shards; --data-dir of later commands."""
+    data_dir: Path | None = None
+    """Folder of the photographs."""
+    short_side: int = 256
+    """Larger photographs are scaled to this short side, px: about size / crop_pct of the training to come."""
+    quality: int = 90
+    """Of the JPEGs. Small JPEGs, upright and in RGB, are copied as they are."""
+    splits: tuple[Split, ...] = ()
+    """Those to pack; default all that the files are in."""
+    shard_size: int = 10_000
+    """Photographs of a shard."""
+    threads: int | None = None
+    """That decode and encode; default all cores, 16 at most."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Preview:
     output: Path | None = None
     """PNG to write; default NAME.png."""
@@ -91,7 +109,7 @@ class Clip:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verify:
     folder: tyro.conf.Positional[Path]
-    """Folder that `cssm data make` wrote."""
+    """Folder that `cssm data make` or `cssm data pack` wrote."""
 
 
 def main(argv: list[str]) -> int:
@@ -105,7 +123,7 @@ def main(argv: list[str]) -> int:
         return _verify(parse(Verify, rest, "data verify", action.help))
     from cssm.data import DATASETS
 
-    names = _written() if name == "make" else DATASETS.names()
+    names = {"make": _written, "pack": _packable}.get(name, DATASETS.names)()
     if rest[:1] and rest[0] in ("-h", "--help"):
         about = f"{action.help}\n\nNAME is one of {', '.join(names)}; cssm data {name} NAME --help adds its options."
         parse(action.flags, ["--help"], f"data {name} NAME", about)
@@ -113,7 +131,8 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"cssm data {name}: name a data set: {', '.join(names)}")
     dataset = DATASETS.canonical(rest[0])
     if dataset not in names:
-        raise UsageError(f"cssm data {name}: {dataset} has files of its own; it can write {', '.join(names)}")
+        why = "has files of its own; it can write" if name == "make" else "has no photographs of its own; it can pack"
+        raise UsageError(f"cssm data {name}: {dataset} {why} {', '.join(names)}")
     flags, data = _parse(name, dataset, rest[1:])
     return action.run(dataset, flags, data)
 
@@ -122,6 +141,14 @@ def _written() -> list[str]:
     from cssm.data.make import WRITTEN
 
     return sorted([*WRITTEN.values(), "tracks"])
+
+
+def _packable() -> list[str]:
+    from cssm.data import DATASETS, PackedImages
+    from cssm.data.formats.photographs import Photographs
+
+    kinds = {name: DATASETS[name] for name in DATASETS.names()}
+    return sorted(name for name, kind in kinds.items() if issubclass(kind, Photographs) and kind is not PackedImages)
 
 
 def _usage() -> str:
@@ -138,12 +165,13 @@ def _parse(action: str, dataset: str, argv: list[str]) -> tuple[Any, Any]:
     kind: Any = DATASETS[dataset] if folder is None else files_class(folder, dataset)
     command = f"data {action} {dataset}"
     flags = MakeTracks if (action, dataset) == ("make", "tracks") else ACTIONS[action].flags
+    hidden = _hidden(action)
     both = dataclasses.make_dataclass(
-        "Options", [("flags", _flat(flags)), ("data", _flat(_without_root(kind)))], frozen=True
+        "Options", [("flags", _flat(flags)), ("data", _flat(_without(kind, hidden)))], frozen=True
     )
     about = (kind.__doc__ or "").strip().partition("\n")[0]
     options = parse(both, argv, command, f"{ACTIONS[action].help}\n\n{about}")
-    given = {f.name: getattr(options.data, f.name) for f in dataclasses.fields(kind) if f.name != "root"}
+    given = {f.name: getattr(options.data, f.name) for f in dataclasses.fields(kind) if f.name not in hidden}
     return options.flags, kind(**given) if folder is None else open_files(folder, dataset, **given)
 
 
@@ -157,12 +185,25 @@ def _data_dir(argv: list[str]) -> Path | None:
         return None
 
 
-def _without_root(kind: type) -> type:
-    """`kind` whose root, which --data-dir gives, is no flag."""
-    if all(field.name != "root" for field in dataclasses.fields(kind)):
+def _hidden(action: str) -> set[str]:
+    """Fields of a data set that are no flags: its root, which --data-dir gives; how it is read, where it is packed."""
+    if action != "pack":
+        return {"root"}
+    from cssm.data.pack import SEEN
+
+    return SEEN - {"skip_corrupt"}
+
+
+def _without(kind: type, names: set[str]) -> type:
+    """`kind` some of whose fields are no flags."""
+    hidden: list[Any] = [
+        (field.name, Annotated[Any, tyro.conf.Suppress], dataclasses.field(default=field.default))
+        for field in dataclasses.fields(kind)
+        if field.name in names
+    ]
+    if not hidden:
         return kind
-    hidden = ("root", Annotated[Path | None, tyro.conf.Suppress], None)
-    return dataclasses.make_dataclass(kind.__name__, [hidden], bases=(kind,), frozen=True, kw_only=True)
+    return dataclasses.make_dataclass(kind.__name__, hidden, bases=(kind,), frozen=True, kw_only=True)
 
 
 def _flat(kind):
@@ -221,6 +262,29 @@ def _make_tracks(flags: MakeTracks, data) -> int:
     return 0
 
 
+def _pack(name: str, flags: Pack, data) -> int:
+    from cssm.data.formats.manifest import read_metadata
+    from cssm.data.pack import pack
+
+    if flags.data_dir is None:
+        raise UsageError(f"{name} is read from files: give --data-dir")
+    folder = pack(
+        data,
+        out=flags.output,
+        splits=flags.splits or None,
+        short_side=flags.short_side,
+        quality=flags.quality,
+        shard_size=flags.shard_size,
+        threads=flags.threads,
+        progress=sys.stderr.isatty(),
+    )
+    metadata = read_metadata(folder)
+    counts = ", ".join(f"{metadata[f'{split}_samples']:,} {split}" for split in metadata["splits"])
+    left_out = sum(map(len, metadata.get("left_out", {}).values()))
+    print(f"packed {counts} photographs of {name} into {folder}{f'; {left_out} left out' if left_out else ''}")
+    return 0
+
+
 def _preview(name: str, flags: Preview, data) -> int:
     from cssm.viz.contact_sheet import contact_sheet
     from cssm.viz.tracks import tracks_sheet
@@ -271,7 +335,7 @@ def _check_tracks(flags: Check, data) -> int:
 
 
 def _verify(flags: Verify) -> int:
-    from cssm.data.formats.stored import verify
+    from cssm.data.formats.manifest import verify
 
     print(f"{verify(flags.folder)} samples in whole shards")
     return 0
@@ -313,8 +377,11 @@ class Action(NamedTuple):
 
 ACTIONS = {
     "make": Action("write train, val and test shards; a killed run continues; checksums in metadata.json", Make, _make),
+    "pack": Action(
+        "write photographs as JPEGs of a small short side into shards, once, for fast training", Pack, _pack
+    ),
     "preview": Action("draw a contact sheet as PNG", Preview, _preview),
     "check": Action("what the label gives away without vision: markers, the majority class, colours", Check, _check),
-    "verify": Action("compare the shards of a made folder with their checksums", Verify, _verify),
+    "verify": Action("compare the shards of a made or packed folder with their checksums", Verify, _verify),
     "clip": Action("write one video as .npz, for cssm stream and cssm predict", Clip, _clip),
 }

@@ -6,7 +6,10 @@ from typing import Any
 from cssm.core.errors import DataError, UsageError
 
 from .dataset import DATASETS, DataSet, is_files, with_options
-from .formats.stored import StoredFiles, made_folder, open_made
+from .formats.manifest import is_packed, made_folder
+from .formats.packed import PackedImages, check_packed
+from .formats.photographs import Photographs
+from .formats.stored import StoredFiles, open_made
 
 
 def create_dataset(name: str, *, data_dir: str | Path | None = None, **options: Any) -> DataSet:
@@ -33,6 +36,7 @@ def open_files(root: Path, name: str, **options: Any) -> DataSet:
     """The data set that reads `name` from the folder `root`: published files, or a set that `cssm data make` wrote.
 
     A made set is known by its metadata.json and is read as it was made: `options` that say otherwise are refused.
+    Photographs that `cssm data pack` wrote are known by theirs, and take the options of how photographs are seen.
     Published files are read by the data set `{name}_files`, or `name` itself where it is a set of files.
 
     Raises UsageError when `name` has no files to read or `root` was made with other options, UnknownNameError for an
@@ -55,6 +59,9 @@ def files_class(root: Path, name: str, difficulty: int | None = None) -> type[Da
     name = DATASETS.canonical(name)
     if not root.is_dir():
         raise DataError(f"no folder {root}: give the data set's folder as --data-dir")
+    if issubclass(DATASETS[name], Photographs) and is_packed(root):
+        check_packed(root, name)
+        return PackedImages
     if is_files(DATASETS[name]):
         return DATASETS[name]
     if made_folder(root, difficulty) is not None:

@@ -19,7 +19,9 @@ def photograph(width=90, height=60, seed=0):
     """Smooth colours and some noise, as a Pillow image."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (5, 7, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
-    return Image.fromarray(np.clip(np.asarray(small) + rng.integers(-8, 9, (height, width, 1)), 0, 255).astype(np.uint8))
+    return Image.fromarray(
+        np.clip(np.asarray(small) + rng.integers(-8, 9, (height, width, 1)), 0, 255).astype(np.uint8)
+    )
 
 
 def jpeg(image, **options):

@@ -15,9 +15,9 @@ from cssm.data.formats import folders
 from cssm.data.formats.example import encode_example
 from cssm.data.formats.imagefolder import ImageFolder
 from cssm.data.formats.images import decode_image
+from cssm.data.formats.manifest import verify
 from cssm.data.formats.pathfinder import PathfinderFiles
 from cssm.data.formats.pathtracker import PathTrackerFiles
-from cssm.data.formats.stored import verify
 from cssm.data.formats.tfrecord import TFRecordFiles, write_records
 from cssm.data.make import make
 

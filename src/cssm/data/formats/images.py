@@ -1,6 +1,7 @@
 """Encoded still images to uint8 RGB: PNG and JPEG, grey, palette, CMYK; hostile sizes are refused before decoding.
 
-Which part of a photograph a model sees is decided in `crops`. An image is turned as its EXIF orientation says, which phones set; transparency is dropped.
+Which part of a photograph a model sees is decided in `crops`. An image is turned as its EXIF orientation says, which
+phones set; transparency is dropped.
 """
 
 import io
