@@ -10,6 +10,7 @@ from .featuretracker import FeatureTracker
 from .formats.imagefolder import ImageFolder, Imagenette
 from .formats.imagenet import ImageNet
 from .formats.packed import PackedImages
+from .formats.parquet import ParquetImages
 from .formats.pathfinder import PathfinderFiles
 from .formats.pathtracker import PathTrackerFiles
 from .formats.stored import StoredFiles
@@ -22,7 +23,7 @@ from .tracks import Tracks
 
 __all__ = [
     "DATASETS", "IMAGENET_MEAN", "IMAGENET_STD", "Batches", "DataSet", "Digits", "FeatureTracker", "ImageFolder",
-    "ImageNet", "Imagenette", "PackedImages", "PathTracker", "PathTrackerFiles", "Pathfinder", "PathfinderFiles",
-    "Photos", "Source", "Spec", "StoredFiles", "Subset", "Tracks", "create_dataset", "files_class", "is_files",
-    "list_datasets", "loader", "open_files",
+    "ImageNet", "Imagenette", "PackedImages", "ParquetImages", "PathTracker", "PathTrackerFiles", "Pathfinder",
+    "PathfinderFiles", "Photos", "Source", "Spec", "StoredFiles", "Subset", "Tracks", "create_dataset", "files_class",
+    "is_files", "list_datasets", "loader", "open_files",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from ..dataset import DATASETS, root_of
 from ..source import check_choice
 from .arrayrecord import ArrayRecordFiles, is_array_record
 from .example import Example
-from .folders import listing, record_listing, subfolders
+from .folders import check_numbered, listing, record_listing, subfolders
 from .imagefolder import class_folders, in_turns, labelled_files
 from .photographs import Encoded, EncodedImages, Photographs
 from .tfrecord import TFRecordFiles
@@ -67,9 +67,12 @@ class ImageNet(Photographs):
         return "arrayrecord" if is_array_record(record_paths(root, "train")[0]) else "tfrecord"
 
     def _records(self, split: str) -> EncodedImages:
-        paths = record_paths(root_of(self.root, "imagenet"), split)
+        paths = record_paths(root_of(self.root, self.title), split)
+        missing = check_numbered(paths, skip_corrupt=self.skip_corrupt)
         kind = TFRecordFiles if self._layout() == "tfrecord" else ArrayRecordFiles
-        return encoded_records(kind(paths, skip_corrupt=self.skip_corrupt), 1000)
+        files = kind(paths, skip_corrupt=self.skip_corrupt)
+        files.left_out.extend(missing)
+        return encoded_records(files, 1000)
 
     def _files(self, split: str) -> list[list[tuple[Path, int]]]:
         root = root_of(self.root, "imagenet")
