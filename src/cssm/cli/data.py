@@ -5,7 +5,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
@@ -13,103 +13,7 @@ from cssm.core.errors import DataError, UnknownNameError, UsageError
 from cssm.core.files import check_output, replacing
 
 from .common import parse
-
-Split = Literal["train", "val", "test"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Make:
-    out: Path
-    """Folder for the shards."""
-    train: int | None = None
-    """Training samples; 0 leaves the split out, as for the other two. Default 10,000, of digits all 1,257."""
-    val: int | None = None
-    """Validation samples; default 1,000, of digits all 270."""
-    test: int | None = None
-    """Test samples; default 1,000, of digits all 270."""
-    format: Literal["arrayrecord", "tfrecord"] = "arrayrecord"
-    """tfrecord is the published layout; arrayrecord is smaller and faster to read."""
-    shard_size: int = 1_000
-    """Samples of a shard."""
-    seed: int = 0
-    """Of the samples; of digits, of their order."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MakeTracks:
-    output: Path
-    """.pkl in the form of tapvid_davis.pkl. Named synthetic-v1-easy.pkl or synthetic-v1-hard.pkl, it is that frozen
-    set, 100 videos of 256 px, and takes no other options."""
-    split: Split = "test"
-    """Split whose textures are used."""
-    videos: int = 100
-    """How many."""
-    seed: int = 0
-    """Of the videos."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pack:
-    output: Path
-    """Folder for the shards; --data-dir of later commands."""
-    data_dir: Path | None = None
-    """Folder of the photographs."""
-    short_side: int = 256
-    """Larger photographs are scaled to this short side, px: about size / crop_pct of the training to come."""
-    quality: int = 90
-    """Of the JPEGs. Small JPEGs, upright and in RGB, are copied as they are."""
-    splits: tuple[Split, ...] = ()
-    """Those to pack; default all that the files are in."""
-    shard_size: int = 10_000
-    """Photographs of a shard."""
-    threads: int | None = None
-    """That decode and encode; default all cores, 16 at most."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Preview:
-    output: Path | None = None
-    """PNG to write; default NAME.png."""
-    data_dir: Path | None = None
-    """Folder of published or made files; generated data needs none."""
-    split: Split = "train"
-    """Split to draw."""
-    samples: int = 4
-    """Samples of each class."""
-    seed: int | None = None
-    """Of generated samples (default 0), or of the order of files (default: as published)."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Check:
-    data_dir: Path | None = None
-    """Folder of published or made files; generated data needs none."""
-    split: Split = "train"
-    """Split to check."""
-    samples: int = 3_000
-    """Samples used, at most; a third is held out for scoring."""
-    seed: int | None = None
-    """Of generated samples (default 0), or of the order of files (default: as published)."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Clip:
-    output: Path
-    """.npz to write."""
-    data_dir: Path | None = None
-    """Folder of published or made files; generated data needs none."""
-    split: Split = "test"
-    """Split to take it from."""
-    index: int = 0
-    """Sample of the split."""
-    seed: int | None = None
-    """Of generated samples (default 0), or of the order of files (default: as published)."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Verify:
-    folder: tyro.conf.Positional[Path]
-    """Folder that `cssm data make` or `cssm data pack` wrote."""
+from .data_flags import Check, Clip, Make, MakeTracks, Pack, Preview, Speed, Verify
 
 
 def main(argv: list[str]) -> int:
@@ -303,6 +207,27 @@ def _preview(name: str, flags: Preview, data) -> int:
     return 0
 
 
+def _speed(name: str, flags: Speed, data) -> int:
+    from cssm.data.speed import measure
+
+    for option, value, low in (
+        ("seconds", flags.seconds, 0.1),
+        ("rate", flags.rate, 1),
+        ("batch-size", flags.batch_size, 1),
+    ):
+        if not value >= low:
+            raise UsageError(f"--{option} is {value}: give at least {low}")
+    speed = measure(data, threads=flags.threads, seconds=flags.seconds, batch_size=flags.batch_size)
+    what = "videos" if len(data.sample_spec["input"].shape) == 4 else "images"
+    total = sum(speed.stages.values())
+    split = ", ".join(f"{stage} {seconds / total:.0%}" for stage, seconds in speed.stages.items())
+    print(f"{speed.one:,.0f} {what}/s on one core{f' ({split})' if split else ''}")
+    print(f"{speed.all:,.0f} {what}/s with {speed.threads} threads of the loader")
+    cores = speed.cores(flags.rate)
+    print(f"at {flags.rate:,.0f} {what}/s of training: {cores:,} core{'s' * (cores > 1)}")
+    return 0
+
+
 def _check(name: str, flags: Check, data) -> int:
     from cssm.data.baselines import histogram, shortcut
 
@@ -382,6 +307,7 @@ ACTIONS = {
     ),
     "preview": Action("draw a contact sheet as PNG", Preview, _preview),
     "check": Action("what the label gives away without vision: markers, the majority class, colours", Check, _check),
+    "speed": Action("samples a second as training reads them; the cores that keep an accelerator busy", Speed, _speed),
     "verify": Action("compare the shards of a made or packed folder with their checksums", Verify, _verify),
     "clip": Action("write one video as .npz, for cssm stream and cssm predict", Clip, _clip),
 }

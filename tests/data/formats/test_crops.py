@@ -2,6 +2,7 @@
 
 import io
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -245,6 +246,7 @@ def test_opencv_cuts_a_thin_image_before_scaling(monkeypatch):
 
 
 def test_opencv_that_is_not_installed_is_one_line(folder, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    opencv.opencv.cache_clear()
+    monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(UsageError, match=r"decoder opencv needs OpenCV: pip install 'cssm\[opencv\]', or leave"):
         ImageFolder(root=folder, decoder="opencv").source("val")

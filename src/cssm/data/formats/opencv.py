@@ -4,6 +4,7 @@ OpenCV decodes JPEGs of 8-bit RGB and grey; other images are decoded by Pillow. 
 cut off without saying so: the end is looked for first.
 """
 
+import functools
 import importlib.util
 from typing import Any
 
@@ -16,14 +17,16 @@ from .images import SCALED, centre_of, decode, opened, orientation
 END, SCAN = b"\xff\xd9", 0xDA  # markers of a JPEG: its end, the start of its pixels
 
 
+@functools.cache
 def opencv() -> Any:
-    """The module of OpenCV; UsageError where it is not installed."""
+    """The module of OpenCV, without threads of its own, for the loader has some; UsageError where it is not there."""
     try:
         import cv2
     except ImportError as error:
         raise UsageError(
             "decoder opencv needs OpenCV: pip install 'cssm[opencv]', or leave decoder at pillow"
         ) from error
+    cv2.setNumThreads(1)
     return cv2
 
 

@@ -230,8 +230,8 @@ class ParquetFiles:
 def pyarrow() -> tuple[Any, Any]:
     """The modules pyarrow and pyarrow.parquet; UsageError where they are not installed."""
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow  # pyright: ignore[reportMissingImports]
+        import pyarrow.parquet  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UsageError("data set parquet needs PyArrow: pip install 'cssm[parquet]'") from error
     return pyarrow, pyarrow.parquet
