@@ -3,10 +3,10 @@
     python docs/photographs.py OUT [--per-class N] [--size PX]
     cssm train imagenette --data-dir OUT
 
-Each of the ten classes is one photograph that ships inside scikit-image or scikit-learn. An image is a crop of a band of
-it, across its longer side: the third quarter is validation, the others are training, so that no pixel is in both. Crops
-differ in place, scale, aspect (1 to 1.6, either way), light and tint. The names of the classes are those of Imagenette,
-the pictures are not.
+Each of the ten classes is one photograph that ships inside scikit-image or scikit-learn. An image is a crop of a band
+of it, across its longer side: the third quarter is validation, the others are training, so that no pixel is in both.
+Crops differ in place, scale, aspect (1 to 1.6, either way), light and tint. The names of the classes are those of
+Imagenette, the pictures are not.
 """
 
 import argparse

@@ -210,13 +210,10 @@ def _preview(name: str, flags: Preview, data) -> int:
 def _speed(name: str, flags: Speed, data) -> int:
     from cssm.data.speed import measure
 
-    for option, value, low in (
-        ("seconds", flags.seconds, 0.1),
-        ("rate", flags.rate, 1),
-        ("batch-size", flags.batch_size, 1),
-    ):
-        if not value >= low:
-            raise UsageError(f"--{option} is {value}: give at least {low}")
+    for option, low, high in (("seconds", 0.1, 600), ("rate", 1, 1e9), ("batch_size", 1, 2**16)):
+        if not low <= getattr(flags, option) <= high:
+            given = f"--{option.replace('_', '-')} is {getattr(flags, option)}"
+            raise UsageError(f"{given}: give {low:g} to {high:g}")
     speed = measure(data, threads=flags.threads, seconds=flags.seconds, batch_size=flags.batch_size)
     what = "videos" if len(data.sample_spec["input"].shape) == 4 else "images"
     total = sum(speed.stages.values())

@@ -74,8 +74,9 @@ def draws_of(seed: int, positions: np.ndarray) -> np.ndarray:
     >>> draws_of(0, np.arange(3, dtype=np.uint64)).dtype
     dtype('uint64')
     """
-    keys = mix.py_func(np.array([seed], np.uint64) + GOLDEN)  # of arrays, which wrap around without a warning
-    return mix.py_func(keys ^ mix.py_func(positions + GOLDEN))
+    mixed = mix.py_func  # of arrays, which wrap around without a warning
+    key = mixed(mixed(np.array([seed], np.uint64) + GOLDEN) + GOLDEN)  # twice: seed and position may not change places
+    return mixed(key ^ mixed(positions + GOLDEN))
 
 
 def stream_key(seed: int, split: str) -> np.uint64:
