@@ -24,6 +24,7 @@ from cssm.data import (
     Imagenette,
     PackedImages,
     create_dataset,
+    moved,
     open_files,
 )
 from cssm.data import shards as shards_module
@@ -133,6 +134,21 @@ def test_options_of_reading_are_those_of_every_set(tmp_path):
     source, draws = data.source("train"), np.arange(4, dtype=np.uint64)
     assert_same_batch(source.drawn(range(4), draws), source.drawn(range(4), draws))
     assert data.view().short == 20
+
+
+def test_files_may_be_moved_into_shards(tmp_path):
+    """A run on folders goes on from the shards: `cssm eval RUN --data-dir shards`."""
+    (tmp_path / "own").mkdir()
+    data = Imagenette(root=miniatures.imagenette(tmp_path / "own"), size=16, crop_pct=0.9, holdout=0.25)
+    folder = pack(Imagenette(root=data.root), out=tmp_path / "s", short_side=20)
+    there = moved(data, folder)
+    assert there == PackedImages(root=folder, size=16, crop_pct=0.9, holdout=0.25)
+    assert moved(there, folder) == there and moved(data, data.root) == data
+    np.testing.assert_array_equal(whole(there.source("val"))["label"], whole(data.source("val"))["label"])
+    with pytest.raises(UsageError, match="was packed with labels own, not imagenet: pack it again"):
+        moved(Imagenette(labels="imagenet"), folder)
+    with pytest.raises(UsageError, match="is of imagenette, not imagenet: give --dataset imagenette"):
+        moved(ImageNet(), folder)
 
 
 def test_holdout_and_packed_sets_are_refused(tmp_path):

@@ -3,7 +3,7 @@
 Adding a data set is adding a file with a frozen configuration that `DATASETS` registers, and one line here.
 """
 
-from .catalogue import create_dataset, files_class, open_files
+from .catalogue import create_dataset, files_class, moved, open_files
 from .dataset import DATASETS, DataSet, Spec, is_files, list_datasets
 from .digits import Digits
 from .featuretracker import FeatureTracker
@@ -25,5 +25,5 @@ __all__ = [
     "DATASETS", "IMAGENET_MEAN", "IMAGENET_STD", "Batches", "DataSet", "Digits", "FeatureTracker", "ImageFolder",
     "ImageNet", "Imagenette", "PackedImages", "ParquetImages", "PathTracker", "PathTrackerFiles", "Pathfinder",
     "PathfinderFiles", "Photos", "Source", "Spec", "StoredFiles", "Subset", "Tracks", "create_dataset", "files_class",
-    "is_files", "list_datasets", "loader", "open_files",
+    "is_files", "list_datasets", "loader", "moved", "open_files",
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Data sets by name: generated, or read from a folder, whichever of the known forms it holds."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,22 @@ def open_files(root: Path, name: str, **options: Any) -> DataSet:
     if kind is StoredFiles:
         return open_made(root, DATASETS.canonical(name), options)
     return with_options(kind, name, {**options, "root": root})
+
+
+def moved(data: Any, root: Path) -> Any:
+    """`data` with its files in another folder; photographs may be packed there.
+
+    Raises UsageError when the folder holds another set, packed, or the same with other labels.
+    """
+    if not isinstance(data, Photographs) or isinstance(data, PackedImages) or not is_packed(root):
+        return dataclasses.replace(data, root=root)
+    check_packed(root, data.title)
+    shared = {field.name for field in dataclasses.fields(Photographs)} - {"root"}
+    packed = PackedImages(root=root, **{name: getattr(data, name) for name in shared})
+    labels = packed.metadata()["options"].get("labels")
+    if labels != getattr(data, "labels", labels):
+        raise UsageError(f"{root} was packed with labels {labels}, not {getattr(data, 'labels', None)}: pack it again")
+    return packed
 
 
 def files_class(root: Path, name: str, difficulty: int | None = None) -> type[DataSet]:
