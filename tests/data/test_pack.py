@@ -248,6 +248,11 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert bytes_of(tmp_path / "broken") == bytes_of(straight)
     with pytest.raises(UsageError, match="is of a set with short_side 256, not 32: choose another folder"):
         pack(data, out=straight, shard_size=2, short_side=32)
+    first = tmp_path / "own" / "train" / "ant" / "00.png"
+    renamed = first.rename(first.with_name("000.png"))
+    with pytest.raises(UsageError, match=r"is of a set with files .*: choose another folder"):
+        pack(data, out=straight, shard_size=2)
+    renamed.rename(first)
     with pytest.raises(UsageError, match="is of a set with dataset images, not imagenette"):
         pack(Imagenette(root=miniatures.imagenette(tmp_path / "n")), out=straight)
 

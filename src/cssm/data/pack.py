@@ -5,6 +5,8 @@ classes. `cssm.data.formats.packed` reads it. Resumable as what `make` writes, s
 """
 
 import dataclasses
+import functools
+import hashlib
 import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -106,13 +108,26 @@ class PackPlan(Plan):
     quality: int
     threads: int
 
-    def header(self) -> dict[str, Any]:
+    @functools.cached_property
+    def _header(self) -> dict[str, Any]:
         options = {key: value for key, value in dataclasses.asdict(self.data).items() if key not in SEEN}
         return {
             "dataset": self.data.title, "options": options, "short_side": self.short_side, "quality": self.quality,
-            "class_names": list(self.data.class_names), "skip_corrupt": self.data.skip_corrupt, "format": self.format,
+            "files": self._fingerprint(), "class_names": list(self.data.class_names),
+            "skip_corrupt": self.data.skip_corrupt, "format": self.format,
             "shard_size": self.shard_size, "samples": self.splits, "version": 1,
         }  # fmt: skip
+
+    def _fingerprint(self) -> str:
+        """Of the names of all photographs within the data folder."""
+        digest, root = hashlib.sha256(), str(self.data.root)
+        for split, images in self.images.items():
+            for i in range(images.size):
+                digest.update(f"{split} {images.where(i).removeprefix(root)}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def header(self) -> dict[str, Any]:
+        return self._header
 
     def name(self, split: str, number: int) -> str:
         return f"{split}/shard_{number:05d}.arrayrecord"

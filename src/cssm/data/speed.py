@@ -27,7 +27,7 @@ class Speed(NamedTuple):
     def cores(self, rate: float) -> int:
         """Cores that make `rate` samples a second.
 
-        >>> Speed(400.0, 2, 700.0, {}).cores(3000)
+        >>> Speed(400.0, 2, 700.0, {}).cores(3000.0)
         8
         """
         return math.ceil(rate / self.one)

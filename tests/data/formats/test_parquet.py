@@ -45,6 +45,7 @@ def test_a_missing_file_of_a_numbered_set(tmp_path):
         check_numbered(paths)
     assert len(check_numbered(paths, skip_corrupt=True)) == 1
     assert check_numbered([*paths, *(tmp_path / f"train-{i:05d}-of-00014.parquet" for i in (3, 7))]) == []
+    assert check_numbered([tmp_path / f"a-{i}-of-3" for i in (1, 2, 3)]) == []
     miniatures.imagenet_records(tmp_path)
     (tmp_path / "imagenet2012-train.records-00001-of-00002").unlink()
     with pytest.raises(DataError, match=r"train\.records-00001-of-00002: missing, others of its set are there"):

@@ -89,7 +89,7 @@ def random_box(width: int, height: int, least: float, draw: int) -> Box:
     in the image. Where ten tries fit in none (thin images), the largest centre whose aspect is in that range.
 
     >>> random_box(30, 10, 1.0, 7)
-    (9, 0, 22, 10)
+    (8, 0, 21, 10)
     """
     from ..rng import integer, uniform
 

@@ -91,7 +91,8 @@ def check_numbered(paths: Sequence[Path], *, skip_corrupt: bool = False) -> list
             sets.setdefault((found["before"], found["count"], found["after"]), set()).add(int(found["number"]))
     wrong = []
     for (before, count, after), numbers in sets.items():
-        missing = sorted(set(range(min(int(count), 10**6))) - numbers)
+        expected = set(range(min(int(count), 10**6)))
+        missing = sorted(expected - numbers) if numbers != {n + 1 for n in expected} else []  # some count from 1
         for number in missing[:1]:
             name = paths[0].with_name(f"{before}-{number:0{len(count)}d}-of-{count}{after}")
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
