@@ -1,7 +1,7 @@
 """The faster decoder, of the extra `opencv`: the same checks, made on the header by Pillow before anything is decoded.
 
-OpenCV decodes JPEGs of 8-bit RGB and grey; other images are decoded by Pillow. It gives the beginning of a JPEG that is
-cut off without saying so: the end is looked for first.
+OpenCV decodes JPEGs of 8-bit RGB and grey; other images are decoded by Pillow. It may give the beginning of a JPEG that
+is cut off without saying so, by its release: the end is looked for first.
 """
 
 import functools
