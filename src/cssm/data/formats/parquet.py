@@ -32,9 +32,9 @@ MOST_CLASSES = 100_000
 @DATASETS.register("parquet")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParquetImages(Photographs):
-    """Images of the Hugging Face hub, ROOT[/data]/{train,validation,test}-*.parquet; needs PyArrow: cssm[parquet].
+    """Images as the Hugging Face hub has them: {train,validation,test}-*.parquet in ROOT or ROOT/data.
 
-    A row has an image, a struct of `bytes` (PNG or JPEG) and `path`, and a label. Classes have the names that the
+    It takes PyArrow: pip install 'cssm[parquet]'. A row has an image, a struct of `bytes` (PNG or JPEG) and `path`, and a label. Classes have the names that the
     hub's metadata in the files give, or are numbered up to the largest label of train. The order is that of the files.
     A row is read with its whole row group: pack the set for training. Raises UsageError where PyArrow is not installed;
     `source` and reading raise DataError for missing, truncated or foreign files and for labels of no class.
