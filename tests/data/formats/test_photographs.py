@@ -121,6 +121,18 @@ def test_classes_come_from_train(tmp_path):
         data.source("train")
 
 
+def test_classes_of_imagenet_and_imagenette_are_those_of_train(tmp_path):
+    miniatures.imagenet_folder(tmp_path / "net")
+    (tmp_path / "net" / "val" / "n02").rename(tmp_path / "net" / "val" / "n99")
+    with pytest.raises(DataError, match=r"net.val: other class folders, unknown: n99; missing: n02: expected a folder"):
+        ImageNet(root=tmp_path / "net").source("val")
+    base = miniatures.imagenette(tmp_path / "nette") / "imagenette2-160"
+    (base / "val" / "n03000684").rename(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"val: other class folders, missing: n03000684: expected a folder for each of"):
+        Imagenette(root=tmp_path / "nette").source("val")
+    assert len(Imagenette(root=tmp_path / "nette").source("train")) == 80
+
+
 @pytest.mark.parametrize(
     ("folders", "splits"),
     [

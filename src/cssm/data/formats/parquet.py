@@ -34,10 +34,11 @@ MOST_CLASSES = 100_000
 class ParquetImages(Photographs):
     """Images as the Hugging Face hub has them: {train,validation,test}-*.parquet in ROOT or ROOT/data.
 
-    It takes PyArrow: pip install 'cssm[parquet]'. A row has an image, a struct of `bytes` (PNG or JPEG) and `path`, and a label. Classes have the names that the
-    hub's metadata in the files give, or are numbered up to the largest label of train. The order is that of the files.
-    A row is read with its whole row group: pack the set for training. Raises UsageError where PyArrow is not installed;
-    `source` and reading raise DataError for missing, truncated or foreign files and for labels of no class.
+    A row has an image, a struct of `bytes` (PNG or JPEG) and `path`, and a label. Classes have the names that the hub's
+    metadata in the files give, or are numbered up to the largest label of train. The order is that of the files. A row
+    is read with its whole row group: pack the set for training. Raises UsageError where PyArrow is not installed (pip
+    install 'cssm[parquet]'); `source` and reading raise DataError for missing, truncated or foreign files and for labels
+    of no class.
     """
 
     image_column: str = "image"
