@@ -37,7 +37,7 @@ class ParquetImages(Photographs):
     A row has an image, a struct of `bytes` (PNG or JPEG) and `path`, and a label. Classes have the names that the hub's
     metadata in the files give, or are numbered up to the largest label of train. The order is that of the files. A row
     is read with its whole row group: pack the set for training. Raises UsageError where PyArrow is not installed (pip
-    install 'cssm[parquet]'); `source` and reading raise DataError for missing, truncated or foreign files and for labels
+    install 'cssm[parquet]'); `source` and reading raise DataError for missing, truncated or foreign files and labels
     of no class.
     """
 
