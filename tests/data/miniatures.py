@@ -4,8 +4,10 @@ A sample is known by its number: `solid(i)` is an image, `clip(i)` a video, that
 """
 
 import io
+import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from cssm.data.formats.arrayrecord import write_array_records
@@ -157,3 +159,35 @@ def imagenet_records(root, write=write_records):
 
 def imagenet_arrayrecords(root):
     return imagenet_records(root, write_array_records)
+
+
+def parquet_file(path, images, labels, *, names=("ant", "bee", "cat"), per_group=3, columns=("image", "label")):
+    """A file as the Hugging Face hub has them; images are encoded. Without names, without the hub's metadata."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    kind = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+    rows = [None if data is None else {"bytes": data, "path": f"{i}.jpg"} for i, data in enumerate(images)]
+    table = arrow.table({columns[0]: arrow.array(rows, kind), columns[1]: arrow.array(labels, arrow.int64())})
+    if names:
+        features = {columns[1]: {"names": list(names), "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(table, path, row_group_size=per_group)
+
+
+def parquet_set(root):
+    """train: 10 images in two files, of grey level 5 i; validation: 4, of 200 + 5 i."""
+    for split, first, n in (("train", 0, 10), ("validation", 200, 4)):
+        for shard in range(2):
+            part = range(shard * n // 2, (shard + 1) * n // 2)
+            images = [encoded(first + 5 * i, kind="PNG") for i in part]
+            parquet_file(root / "data" / f"{split}-{shard:05d}-of-00002.parquet", images, [i % 3 for i in part])
+    return root
+
+
+def packed_set(root):
+    """`imagenet_folder`, packed."""
+    from cssm.data import ImageNet
+    from cssm.data.pack import pack
+
+    (root / "own").mkdir()
+    return pack(ImageNet(root=imagenet_folder(root / "own")), out=root / "shards", short_side=20, shard_size=5)

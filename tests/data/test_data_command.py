@@ -16,6 +16,8 @@ FILES = {
     "images": miniatures.images_split,
     "imagenette": miniatures.imagenette,
     "imagenet": miniatures.imagenet_records,
+    "parquet": miniatures.parquet_set,
+    "packed": miniatures.packed_set,
     "pathfinder": miniatures.pathfinder_png,
     "pathfinder_files": miniatures.pathfinder_tfrecord,
     "pathtracker": miniatures.pathtracker_npy,

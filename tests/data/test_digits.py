@@ -7,7 +7,7 @@ from data_helpers import assert_same_batch, validate
 from cssm.cli import main
 from cssm.core.errors import UsageError
 from cssm.data import Digits, open_files
-from cssm.data.formats.stored import verify
+from cssm.data.formats.manifest import verify
 from cssm.data.make import make
 
 pytest.importorskip("sklearn")

@@ -6,7 +6,8 @@ import pytest
 from data_helpers import assert_same_batch
 
 from cssm.core.errors import DataError, UsageError
-from cssm.data import PathTracker, Source, loader
+from cssm.data import PathTracker, Source, Subset, loader
+from cssm.data.rng import draws_of
 from cssm.data.speed import samples_per_second
 
 
@@ -95,6 +96,40 @@ def test_processes_share_every_batch():
     parts = [list(loader(Counting(11), batch_size=4, process=(i, 2))) for i in range(2)]
     for batch, left, right in zip(whole, *parts, strict=True):
         assert_same_batch(batch, {k: np.concatenate([left[k], right[k]]) for k in batch})
+
+
+class Drawing(Counting):
+    """Training samples say their draw."""
+
+    def drawn(self, indices, draws):
+        return {**self.batch(indices), "draw": draws}
+
+
+def test_draws_are_those_of_seed_and_place():
+    options = {"batch_size": 4, "shuffle": True, "repeat": True}
+    draws = lambda batches, n: np.concatenate([next(batches)["draw"] for _ in range(n)])  # noqa: E731
+    whole = draws(loader(Drawing(10), seed=3, **options), 6)
+    assert whole.dtype == np.uint64 and len(set(whole.tolist())) == 24  # another in each epoch, too
+    bits = np.unpackbits(whole.view(np.uint8))
+    assert abs(bits.mean() - 0.5) < 0.05
+    np.testing.assert_array_equal(draws_of(3, np.arange(24, dtype=np.uint64)), whole)
+    np.testing.assert_array_equal(draws(loader(Drawing(7), seed=3, repeat=True, batch_size=2), 12), whole)
+    assert not set(draws(loader(Drawing(10), seed=4, **options), 6).tolist()) & set(whole.tolist())
+    parts = [loader(Drawing(10), seed=3, process=(i, 2), **options) for i in range(2)]
+    rows = [np.concatenate([next(part)["draw"] for part in parts]) for _ in range(6)]
+    np.testing.assert_array_equal(np.concatenate(rows), whole)
+    late = loader(Drawing(10), seed=3, **options)
+    late.set_state({**late.get_state(), "position": 2**61})
+    assert not set(draws(late, 1).tolist()) & set(whole.tolist())
+    assert "draw" not in next(loader(Drawing(10), batch_size=4))  # one pass is no training
+
+
+def test_a_part_of_a_source_is_drawn_as_the_whole():
+    part = Subset(Drawing(10), [7, 2, 5])
+    batch = part.drawn([2, 0], np.array([8, 9], np.uint64))
+    assert batch["label"].tolist() == [5, 7] and batch["draw"].tolist() == [8, 9]
+    with pytest.raises(IndexError):
+        part.drawn([3], np.array([8], np.uint64))
 
 
 def test_batches_are_made_in_threads_and_errors_arrive():

@@ -11,10 +11,11 @@ from miniatures import whole
 
 from cssm.core.errors import DataError, UsageError
 from cssm.data import FeatureTracker, Pathfinder, PathTracker
-from cssm.data import make as make_module
+from cssm.data import shards as shards_module
+from cssm.data.formats.manifest import verify
 from cssm.data.formats.pathfinder import PathfinderFiles
 from cssm.data.formats.pathtracker import PathTrackerFiles
-from cssm.data.formats.stored import StoredFiles, verify
+from cssm.data.formats.stored import StoredFiles
 from cssm.data.make import make
 
 CONFIGS = [
@@ -60,7 +61,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, format):
     options = {"splits": SPLITS, "shard_size": 2, "format": format}
     make(CONFIGS[0], out=tmp_path / "straight", **options)
     written = []
-    sync = make_module._sync
+    sync = shards_module._sync
 
     def failing(path):
         sync(path)
@@ -69,7 +70,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, format):
             if len(written) == 3:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(make_module, "_sync", failing)
+    monkeypatch.setattr(shards_module, "_sync", failing)
     with pytest.raises(KeyboardInterrupt):
         make(CONFIGS[0], out=tmp_path / "broken", **options)
     with pytest.raises(DataError, match="a set that is being made has none yet"):

@@ -27,6 +27,9 @@ SETS = {
     "imagenet folder": ("images --dataset imagenet --image-size 16", miniatures.imagenet_folder),
     "imagenet tfrecord": ("images --dataset imagenet --image-size 16", miniatures.imagenet_records),
     "imagenet arrayrecord": ("images --dataset imagenet --image-size 16", miniatures.imagenet_arrayrecords),
+    "imagenet packed": ("images --dataset imagenet --image-size 16 --crop-pct 0.9", miniatures.packed_set),
+    "images packed": ("images --image-size 16 --random-crop 0.3 --interpolation bicubic", miniatures.packed_set),
+    "parquet": ("images --dataset parquet --image-size 16", miniatures.parquet_set),
 }
 TINY = "--embed-dim 4 --steps 2 --batch-size 4 --logger jsonl"
 

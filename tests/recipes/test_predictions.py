@@ -1,6 +1,7 @@
 """`cssm.predict` and `cssm predict`: the model's own output, by class name, for pictures, clips, folders and arrays."""
 
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 import cssm
 from cssm.cli import main
 from cssm.core.errors import DataError, ShapeError, UsageError
+from cssm.data import ImageFolder
 from cssm.data.formats.images import read_image
 from cssm.recipes import RECIPES
 
@@ -52,6 +54,21 @@ def test_files_are_read_as_the_data_are(loaded, tmp_path):
     np.testing.assert_array_equal(found[1].output, same.output)
     [scaled] = cssm.predict(run, model, [read_image(tmp_path / "c.png", size=8, crop=True)])
     np.testing.assert_array_equal(found[2].output, scaled.output)
+
+
+def test_pictures_are_seen_as_in_evaluation(loaded, tmp_path):
+    """The centre that the run's validation cut out, with its margin, its interpolation and its orientation."""
+    run, model = loaded
+    data = ImageFolder(root=tmp_path, size=8, crop_pct=0.5, interpolation="bicubic", random_crop=0.2)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    for split in ("train", "val"):
+        (tmp_path / split / "ant").mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / split / "ant" / "a.png")
+    [found] = cssm.predict(replace(run, data=data), model, [tmp_path / "val" / "ant" / "a.png"])
+    [same] = cssm.predict(run, model, [data.source("val")[0]["input"]])
+    np.testing.assert_array_equal(found.output, same.output)
+    [other] = cssm.predict(run, model, [tmp_path / "val" / "ant" / "a.png"])
+    assert (other.output != same.output).any()
 
 
 def test_floats_of_bytes_are_told(loaded, capsys):

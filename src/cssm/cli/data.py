@@ -1,11 +1,11 @@
-"""cssm data: make, preview, check data sets; cut a clip to stream."""
+"""cssm data: make, pack, preview, check and time data sets; cut a clip to stream."""
 
 import argparse
 import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
@@ -13,85 +13,7 @@ from cssm.core.errors import DataError, UnknownNameError, UsageError
 from cssm.core.files import check_output, replacing
 
 from .common import parse
-
-Split = Literal["train", "val", "test"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Make:
-    out: Path
-    """Folder for the shards."""
-    train: int | None = None
-    """Training samples; 0 leaves the split out, as for the other two. Default 10,000, of digits all 1,257."""
-    val: int | None = None
-    """Validation samples; default 1,000, of digits all 270."""
-    test: int | None = None
-    """Test samples; default 1,000, of digits all 270."""
-    format: Literal["arrayrecord", "tfrecord"] = "arrayrecord"
-    """tfrecord is the published layout; arrayrecord is smaller and faster to read."""
-    shard_size: int = 1_000
-    """Samples of a shard."""
-    seed: int = 0
-    """Of the samples; of digits, of their order."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MakeTracks:
-    output: Path
-    """.pkl in the form of tapvid_davis.pkl. Named synthetic-v1-easy.pkl or synthetic-v1-hard.pkl, it is that frozen
-    set, 100 videos of 256 px, and takes no other options."""
-    split: Split = "test"
-    """Split whose textures are used."""
-    videos: int = 100
-    """How many."""
-    seed: int = 0
-    """Of the videos."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Preview:
-    output: Path | None = None
-    """PNG to write; default NAME.png."""
-    data_dir: Path | None = None
-    """Folder of published or made files; generated data needs none."""
-    split: Split = "train"
-    """Split to draw."""
-    samples: int = 4
-    """Samples of each class."""
-    seed: int | None = None
-    """Of generated samples (default 0), or of the order of files (default: as published)."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Check:
-    data_dir: Path | None = None
-    """Folder of published or made files; generated data needs none."""
-    split: Split = "train"
-    """Split to check."""
-    samples: int = 3_000
-    """Samples used, at most; a third is held out for scoring."""
-    seed: int | None = None
-    """Of generated samples (default 0), or of the order of files (default: as published)."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Clip:
-    output: Path
-    """.npz to write."""
-    data_dir: Path | None = None
-    """Folder of published or made files; generated data needs none."""
-    split: Split = "test"
-    """Split to take it from."""
-    index: int = 0
-    """Sample of the split."""
-    seed: int | None = None
-    """Of generated samples (default 0), or of the order of files (default: as published)."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Verify:
-    folder: tyro.conf.Positional[Path]
-    """Folder that `cssm data make` wrote."""
+from .data_flags import Check, Clip, Make, MakeTracks, Pack, Preview, Speed, Verify
 
 
 def main(argv: list[str]) -> int:
@@ -105,7 +27,7 @@ def main(argv: list[str]) -> int:
         return _verify(parse(Verify, rest, "data verify", action.help))
     from cssm.data import DATASETS
 
-    names = _written() if name == "make" else DATASETS.names()
+    names = {"make": _written, "pack": _packable}.get(name, DATASETS.names)()
     if rest[:1] and rest[0] in ("-h", "--help"):
         about = f"{action.help}\n\nNAME is one of {', '.join(names)}; cssm data {name} NAME --help adds its options."
         parse(action.flags, ["--help"], f"data {name} NAME", about)
@@ -113,7 +35,8 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"cssm data {name}: name a data set: {', '.join(names)}")
     dataset = DATASETS.canonical(rest[0])
     if dataset not in names:
-        raise UsageError(f"cssm data {name}: {dataset} has files of its own; it can write {', '.join(names)}")
+        why = "has files of its own; it can write" if name == "make" else "has no photographs of its own; it can pack"
+        raise UsageError(f"cssm data {name}: {dataset} {why} {', '.join(names)}")
     flags, data = _parse(name, dataset, rest[1:])
     return action.run(dataset, flags, data)
 
@@ -122,6 +45,14 @@ def _written() -> list[str]:
     from cssm.data.make import WRITTEN
 
     return sorted([*WRITTEN.values(), "tracks"])
+
+
+def _packable() -> list[str]:
+    from cssm.data import DATASETS, PackedImages
+    from cssm.data.formats.photographs import Photographs
+
+    kinds = {name: DATASETS[name] for name in DATASETS.names()}
+    return sorted(name for name, kind in kinds.items() if issubclass(kind, Photographs) and kind is not PackedImages)
 
 
 def _usage() -> str:
@@ -138,12 +69,13 @@ def _parse(action: str, dataset: str, argv: list[str]) -> tuple[Any, Any]:
     kind: Any = DATASETS[dataset] if folder is None else files_class(folder, dataset)
     command = f"data {action} {dataset}"
     flags = MakeTracks if (action, dataset) == ("make", "tracks") else ACTIONS[action].flags
+    hidden = _hidden(action)
     both = dataclasses.make_dataclass(
-        "Options", [("flags", _flat(flags)), ("data", _flat(_without_root(kind)))], frozen=True
+        "Options", [("flags", _flat(flags)), ("data", _flat(_without(kind, hidden)))], frozen=True
     )
     about = (kind.__doc__ or "").strip().partition("\n")[0]
     options = parse(both, argv, command, f"{ACTIONS[action].help}\n\n{about}")
-    given = {f.name: getattr(options.data, f.name) for f in dataclasses.fields(kind) if f.name != "root"}
+    given = {f.name: getattr(options.data, f.name) for f in dataclasses.fields(kind) if f.name not in hidden}
     return options.flags, kind(**given) if folder is None else open_files(folder, dataset, **given)
 
 
@@ -157,12 +89,25 @@ def _data_dir(argv: list[str]) -> Path | None:
         return None
 
 
-def _without_root(kind: type) -> type:
-    """`kind` whose root, which --data-dir gives, is no flag."""
-    if all(field.name != "root" for field in dataclasses.fields(kind)):
+def _hidden(action: str) -> set[str]:
+    """Fields of a data set that are no flags: its root, which --data-dir gives; how it is read, where it is packed."""
+    if action != "pack":
+        return {"root"}
+    from cssm.data.pack import SEEN
+
+    return SEEN - {"skip_corrupt"}
+
+
+def _without(kind: type, names: set[str]) -> type:
+    """`kind` some of whose fields are no flags."""
+    hidden: list[Any] = [
+        (field.name, Annotated[Any, tyro.conf.Suppress], dataclasses.field(default=field.default))
+        for field in dataclasses.fields(kind)
+        if field.name in names
+    ]
+    if not hidden:
         return kind
-    hidden = ("root", Annotated[Path | None, tyro.conf.Suppress], None)
-    return dataclasses.make_dataclass(kind.__name__, [hidden], bases=(kind,), frozen=True, kw_only=True)
+    return dataclasses.make_dataclass(kind.__name__, hidden, bases=(kind,), frozen=True, kw_only=True)
 
 
 def _flat(kind):
@@ -221,6 +166,29 @@ def _make_tracks(flags: MakeTracks, data) -> int:
     return 0
 
 
+def _pack(name: str, flags: Pack, data) -> int:
+    from cssm.data.formats.manifest import read_metadata
+    from cssm.data.pack import pack
+
+    if flags.data_dir is None:
+        raise UsageError(f"{name} is read from files: give --data-dir")
+    folder = pack(
+        data,
+        out=flags.output,
+        splits=flags.splits or None,
+        short_side=flags.short_side,
+        quality=flags.quality,
+        shard_size=flags.shard_size,
+        threads=flags.threads,
+        progress=sys.stderr.isatty(),
+    )
+    metadata = read_metadata(folder)
+    counts = ", ".join(f"{metadata[f'{split}_samples']:,} {split}" for split in metadata["splits"])
+    left_out = sum(map(len, metadata.get("left_out", {}).values()))
+    print(f"packed {counts} photographs of {name} into {folder}{f'; {left_out} left out' if left_out else ''}")
+    return 0
+
+
 def _preview(name: str, flags: Preview, data) -> int:
     from cssm.viz.contact_sheet import contact_sheet
     from cssm.viz.tracks import tracks_sheet
@@ -236,6 +204,24 @@ def _preview(name: str, flags: Preview, data) -> int:
         return 0
     contact_sheet(source, path, samples=flags.samples, title=title, names=data.class_names)
     print(f"wrote {path}")
+    return 0
+
+
+def _speed(name: str, flags: Speed, data) -> int:
+    from cssm.data.speed import measure
+
+    for option, low, high in (("seconds", 0.1, 600), ("rate", 1, 1e9), ("batch_size", 1, 2**16)):
+        if not low <= getattr(flags, option) <= high:
+            given = f"--{option.replace('_', '-')} is {getattr(flags, option)}"
+            raise UsageError(f"{given}: give {low:g} to {high:g}")
+    speed = measure(data, threads=flags.threads, seconds=flags.seconds, batch_size=flags.batch_size)
+    what = "videos" if len(data.sample_spec["input"].shape) == 4 else "images"
+    total = sum(speed.stages.values())
+    split = ", ".join(f"{stage} {seconds / total:.0%}" for stage, seconds in speed.stages.items())
+    print(f"{speed.one:,.0f} {what}/s on one core{f' ({split})' if split else ''}")
+    print(f"{speed.all:,.0f} {what}/s with {speed.threads} threads of the loader")
+    cores = speed.cores(flags.rate)
+    print(f"at {flags.rate:,.0f} {what}/s of training: {cores:,} core{'s' * (cores > 1)}")
     return 0
 
 
@@ -271,7 +257,7 @@ def _check_tracks(flags: Check, data) -> int:
 
 
 def _verify(flags: Verify) -> int:
-    from cssm.data.formats.stored import verify
+    from cssm.data.formats.manifest import verify
 
     print(f"{verify(flags.folder)} samples in whole shards")
     return 0
@@ -313,8 +299,12 @@ class Action(NamedTuple):
 
 ACTIONS = {
     "make": Action("write train, val and test shards; a killed run continues; checksums in metadata.json", Make, _make),
+    "pack": Action(
+        "write photographs as JPEGs of a small short side into shards, once, for fast training", Pack, _pack
+    ),
     "preview": Action("draw a contact sheet as PNG", Preview, _preview),
     "check": Action("what the label gives away without vision: markers, the majority class, colours", Check, _check),
-    "verify": Action("compare the shards of a made folder with their checksums", Verify, _verify),
+    "speed": Action("samples a second as training reads them; the cores that keep an accelerator busy", Speed, _speed),
+    "verify": Action("compare the shards of a made or packed folder with their checksums", Verify, _verify),
     "clip": Action("write one video as .npz, for cssm stream and cssm predict", Clip, _clip),
 }

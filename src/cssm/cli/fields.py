@@ -43,12 +43,19 @@ def fields_of(config: Any, part: str = "") -> list[Field]:
 
 @cache
 def field_docs(cls: type) -> dict[str, str]:
-    """The docstring under each annotated field of a class.
+    """The docstring under each annotated field of a class and of its bases.
 
     >>> from cssm.train import TrainConfig
     >>> field_docs(TrainConfig)["batch_size"]
     'Rows per update, over all devices and processes; the training data must deliver exactly this many.'
     """
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        docs |= _own_docs(base)
+    return docs
+
+
+def _own_docs(cls: type) -> dict[str, str]:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     except (OSError, TypeError):  # a class made at run time has no source

@@ -44,7 +44,8 @@ COMMON = (  # shown by --help; --help-all shows every field
     "model.variant", "model.mixer", "model.embed_dim", "model.depth", "model.depths", "model.dims", "model.seq_len",
     "model.timesteps", "model.patch_size", "model.mixer_options", "model.stem", "model.drop_path",
     "model.position", "model.norm", "model.readout", "data.frames", "data.size", "data.difficulty", "data.distractors",
-    "data.skip_corrupt", "train.steps", "train.epochs", "train.batch_size", "train.lr", "train.weight_decay",
+    "data.crop_pct", "data.interpolation", "data.random_crop", "data.decoder", "data.skip_corrupt",
+    "train.steps", "train.epochs", "train.batch_size", "train.lr", "train.weight_decay",
     "train.accumulate", "train.compute_dtype", "train.seed", "train_size", "val_size",
 )  # fmt: skip
 

@@ -1,12 +1,16 @@
 """Data sets by name: generated, or read from a folder, whichever of the known forms it holds."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from cssm.core.errors import DataError, UsageError
 
 from .dataset import DATASETS, DataSet, is_files, with_options
-from .formats.stored import StoredFiles, made_folder, open_made
+from .formats.manifest import is_packed, made_folder
+from .formats.packed import PackedImages, check_packed
+from .formats.photographs import Photographs
+from .formats.stored import StoredFiles, open_made
 
 
 def create_dataset(name: str, *, data_dir: str | Path | None = None, **options: Any) -> DataSet:
@@ -33,6 +37,7 @@ def open_files(root: Path, name: str, **options: Any) -> DataSet:
     """The data set that reads `name` from the folder `root`: published files, or a set that `cssm data make` wrote.
 
     A made set is known by its metadata.json and is read as it was made: `options` that say otherwise are refused.
+    Photographs that `cssm data pack` wrote are known by theirs, and take the options of how photographs are seen.
     Published files are read by the data set `{name}_files`, or `name` itself where it is a set of files.
 
     Raises UsageError when `name` has no files to read or `root` was made with other options, UnknownNameError for an
@@ -50,11 +55,30 @@ def open_files(root: Path, name: str, **options: Any) -> DataSet:
     return with_options(kind, name, {**options, "root": root})
 
 
+def moved(data: Any, root: Path) -> Any:
+    """`data` with its files in another folder; photographs may be packed there.
+
+    Raises UsageError when the folder holds another set, packed, or the same with other labels.
+    """
+    if not isinstance(data, Photographs) or isinstance(data, PackedImages) or not is_packed(root):
+        return dataclasses.replace(data, root=root)
+    check_packed(root, data.title)
+    shared = {field.name for field in dataclasses.fields(Photographs)} - {"root"}
+    packed = PackedImages(root=root, **{name: getattr(data, name) for name in shared})
+    labels = packed.metadata()["options"].get("labels")
+    if labels != getattr(data, "labels", labels):
+        raise UsageError(f"{root} was packed with labels {labels}, not {getattr(data, 'labels', None)}: pack it again")
+    return packed
+
+
 def files_class(root: Path, name: str, difficulty: int | None = None) -> type[DataSet]:
     """The class that reads `name` from `root`; errors as `open_files`."""
     name = DATASETS.canonical(name)
     if not root.is_dir():
         raise DataError(f"no folder {root}: give the data set's folder as --data-dir")
+    if issubclass(DATASETS[name], Photographs) and is_packed(root):
+        check_packed(root, name)
+        return PackedImages
     if is_files(DATASETS[name]):
         return DATASETS[name]
     if made_folder(root, difficulty) is not None:

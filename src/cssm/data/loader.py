@@ -28,6 +28,9 @@ def loader(
 ) -> "Batches":
     """An iterator of batches of `source`.
 
+    With shuffle or repeat, which is training, samples are drawn (`Source.drawn`): the draws are a function of the seed
+    and the place in the stream alone, whatever the batch size, the number of processes and the place of a restart.
+
     Args:
         source: where the samples come from.
         batch_size: samples of a batch b, over all processes together.
@@ -37,7 +40,7 @@ def loader(
             marked False in `valid`. True: endless; epochs follow each other without a gap and every sample comes
             once an epoch.
         threads: threads that make batches ahead of use; 0 makes each when it is asked for. Default: the
-            number of processor cores, 4 at most.
+            number of processor cores that this process may use, 16 at most.
         process: (index, count): this process gets row block `index` of `count` of every batch.
 
     Returns batches {"input", "label", ..., "valid": bool (b / count,)}: the source's keys and `valid`, which is
@@ -53,7 +56,7 @@ def loader(
     index, count = process
     check_range("batch_size", batch_size, 1, 2**31)
     check_range("process index", index, 0, count - 1)
-    threads = min(4, os.cpu_count() or 1) if threads is None else threads
+    threads = usable_threads() if threads is None else threads
     check_range("threads", threads, 0, 256)
     if not len(source):
         raise UsageError("the source has no samples: ask for a size of at least 1")
@@ -62,6 +65,12 @@ def loader(
     if shuffle:
         check_range("size of a shuffled source", len(source), 1, 2**32 - 1)
     return Batches(source, batch_size, seed, shuffle, repeat, threads, (index, count))
+
+
+def usable_threads() -> int:
+    """The processor cores that this process may use, 16 at most: a batch is made by one thread."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, cores)
 
 
 class Batches(Iterator[Batch]):
@@ -88,7 +97,7 @@ class Batches(Iterator[Batch]):
     def _pipeline(self, threads: int, process: tuple[int, int]) -> Any:
         import grain  # slow to import, as is numba: only when data is really loaded
 
-        from .rng import mix
+        from .rng import draws_of, mix
 
         index, count = process
         rows = slice(index * self.batch_size // count, (index + 1) * self.batch_size // count)
@@ -99,18 +108,25 @@ class Batches(Iterator[Batch]):
         if self._order["repeat"]:
             dataset = dataset.repeat(ENDLESS // len(self.source))  # Grain's own endless length overflows a batch of 1
         dataset = dataset.batch(self.batch_size, batch_fn=np.array)
-        dataset = dataset.map(lambda indices: self._make(indices, rows))
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+        training = self._order["shuffle"] or self._order["repeat"]
+
+        def made(number: int, indices: np.ndarray) -> Batch:
+            begin = int(number) * self.batch_size + rows.start
+            positions = begin + np.arange(rows.stop - rows.start, dtype=np.uint64)
+            return self._make(indices, rows, draws_of(self._order["seed"], positions) if training else None)
+
+        dataset = dataset.map_with_index(made)
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + min(threads, 4))
         return iter(dataset.to_iter_dataset(options))
 
-    def _make(self, indices: np.ndarray, rows: slice) -> Batch:
+    def _make(self, indices: np.ndarray, rows: slice, draws: np.ndarray | None) -> Batch:
         valid = np.arange(self.batch_size) < len(indices)
-        indices = np.pad(indices, (0, self.batch_size - len(indices)), mode="edge")
+        indices = np.pad(indices, (0, self.batch_size - len(indices)), mode="edge")[rows]
         try:
-            batch = self.source.batch(indices[rows])
+            batch = self.source.batch(indices) if draws is None else self.source.drawn(indices, draws)
         except MemoryError as error:  # of the host: a smaller batch on the device is no remedy
             raise DataError(
-                f"the host's memory ran out while {len(indices[rows])} samples were read, of {indices[rows][0]} and on "
+                f"the host's memory ran out while {len(indices)} samples were read, of {indices[0]} and on "
                 f"({error or 'no more is free'}): use a smaller --batch-size or smaller images"
             ) from error
         return {**batch, "valid": valid[rows] & batch.get("valid", True)}

@@ -68,6 +68,17 @@ def normal(state):
     return radius * math.cos(2.0 * math.pi * uniform(state))
 
 
+def draws_of(seed: int, positions: np.ndarray) -> np.ndarray:
+    """Random bits (b,) uint64 for the samples at `positions` (b,) uint64 of a stream of that seed.
+
+    >>> draws_of(0, np.arange(3, dtype=np.uint64)).dtype
+    dtype('uint64')
+    """
+    mixed = mix.py_func  # of arrays, which wrap around without a warning
+    key = mixed(mixed(np.array([seed], np.uint64) + GOLDEN) + GOLDEN)  # twice: seed and position may not change places
+    return mixed(key ^ mixed(positions + GOLDEN))
+
+
 def stream_key(seed: int, split: str) -> np.uint64:
     """The uint64 key of a split: every (seed, split) pair has its own streams.
 

@@ -30,7 +30,8 @@ class Source(abc.ABC):
 
     Concrete sources define `__len__` and `batch`; `source[i]` is a batch of one, so the two always agree.
     Both are pure functions of the index and may be called from several threads at once. A source that knows its
-    labels without reading samples gives them in `known_labels` (n,) int32.
+    labels without reading samples gives them in `known_labels` (n,) int32. One whose training samples are drawn, such
+    as random crops of photographs, defines `drawn` too.
     """
 
     known_labels: np.ndarray | None = None
@@ -42,6 +43,15 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """The samples at `indices` (b integers in 0..len-1), stacked. Raises IndexError outside the range."""
+
+    def drawn(self, indices: Sequence[int] | np.ndarray, draws: np.ndarray) -> Batch:
+        """The samples at `indices` as training sees them, a pure function of both arguments; by default as `batch`.
+
+        Args:
+            indices: as of `batch`.
+            draws: (b,) uint64, random bits for each, another for each place in the stream of training samples.
+        """
+        return self.batch(indices)
 
     def __getitem__(self, index: int | np.integer) -> Sample:
         return {key: value[0] for key, value in self.batch([int(index)]).items()}
@@ -61,6 +71,9 @@ class Subset(Source):
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         return self.source.batch(self.indices[checked_indices(indices, len(self))])
+
+    def drawn(self, indices: Sequence[int] | np.ndarray, draws: np.ndarray) -> Batch:
+        return self.source.drawn(self.indices[checked_indices(indices, len(self))], draws)
 
 
 def take(source: Source, size: int | None = None, seed: int | None = None) -> Source:

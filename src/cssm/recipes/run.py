@@ -15,7 +15,7 @@ from flax import nnx
 
 from cssm.core.errors import DataError, UsageError
 from cssm.core.files import replacing
-from cssm.data import DataSet, Source, loader
+from cssm.data import DataSet, Source, loader, moved
 from cssm.data.augment import Augment
 from cssm.data.baselines import Baseline
 from cssm.models import ModelConfig
@@ -93,8 +93,7 @@ class Run:
             return self
         if not hasattr(self.data, "root"):
             raise UsageError(f"{type(self.data).__name__} is generated, not read from files: leave --data-dir out")
-        data: Any = self.data
-        return replace(self, data=replace(data, root=Path(root).absolute()))
+        return replace(self, data=moved(self.data, Path(root).absolute()))
 
     def fitted(self) -> "Run":
         """This run with what follows from its data filled in: classes, grid, channels, frames, absolute paths."""

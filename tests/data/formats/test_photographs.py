@@ -109,12 +109,28 @@ def test_classes_come_from_train(tmp_path):
     miniatures.images_split(tmp_path)
     put(tmp_path / "val" / "dog" / "0.jpg", encoded())
     data = ImageFolder(root=tmp_path, size=8)
-    with pytest.raises(DataError, match="dog: not one of the 3 known classes"):
+    with pytest.raises(DataError, match=r"val: other class folders, unknown: dog: expected a folder for each of the 3"):
         data.source("val")
+    (tmp_path / "test" / "bee").rename(tmp_path / "test" / "wasp")
+    with pytest.raises(DataError, match=r"test: other class folders, unknown: wasp; missing: bee: expected"):
+        data.source("test")
+    (tmp_path / "test" / "wasp").rename(tmp_path / "test" / "bee")
     assert len(data.source("test")) == 9
     (tmp_path / "train").rename(tmp_path / "hidden")
     with pytest.raises(DataError, match="has val and test but no train folder"):
         data.source("train")
+
+
+def test_classes_of_imagenet_and_imagenette_are_those_of_train(tmp_path):
+    miniatures.imagenet_folder(tmp_path / "net")
+    (tmp_path / "net" / "val" / "n02").rename(tmp_path / "net" / "val" / "n99")
+    with pytest.raises(DataError, match=r"net.val: other class folders, unknown: n99; missing: n02: expected a folder"):
+        ImageNet(root=tmp_path / "net").source("val")
+    base = miniatures.imagenette(tmp_path / "nette") / "imagenette2-160"
+    (base / "val" / "n03000684").rename(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"val: other class folders, missing: n03000684: expected a folder for each of"):
+        Imagenette(root=tmp_path / "nette").source("val")
+    assert len(Imagenette(root=tmp_path / "nette").source("train")) == 80
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,17 @@ from cssm.core.errors import DataError
 
 # a group is read and unpacked whole: more than one record in it makes random access some ten times slower
 WRITER = "group_size:1,zstd:3"
+PLAIN = "group_size:1,uncompressed"  # for what is compressed already
 READER = "readahead_buffer_size:0,max_parallelism:0"
 SIGNATURE = bytes.fromhex("83af70d10d884a3f")  # of every Riegeli file, which ArrayRecord is
 ERRORS = (ValueError, RuntimeError, IndexError, OSError)
 
 
-def write_array_records(path: Path, records: Iterable[bytes]) -> int:
+def write_array_records(path: Path, records: Iterable[bytes], options: str = WRITER) -> int:
     """Write an ArrayRecord file; returns the number of records."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    writer, count = ArrayRecordWriter(str(path), WRITER), 0
+    writer, count = ArrayRecordWriter(str(path), options), 0
     try:
         for data in records:
             writer.write(data)
@@ -37,7 +38,8 @@ def is_array_record(path: Path) -> bool:
 
 
 class ArrayRecordFiles:
-    """The records of several files, in order, by number; safe to use from several threads (each has its readers).
+    """The records of several files, in order, by number; safe to use from several threads, as array_record's readers
+    are, of which there is one a file.
 
     Raises DataError naming file and record for a truncated or foreign file; with `skip_corrupt` a file that is not
     whole (it has lost its index) is left out, with a message in `left_out`.
@@ -45,7 +47,8 @@ class ArrayRecordFiles:
 
     def __init__(self, paths: Sequence[Path], *, skip_corrupt: bool = False):
         self.paths, self.left_out = list(paths), []
-        self._local = threading.local()
+        self._readers: dict[int, Any] = {}
+        self._opening = threading.Lock()
         counts = [self._count(i, skip_corrupt) for i in range(len(self.paths))]
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
@@ -55,17 +58,17 @@ class ArrayRecordFiles:
             return reader.num_records()
         wrong = f"{self.paths[file]}: not a whole ArrayRecord file"
         if not skip_corrupt:
-            raise DataError(wrong)
+            raise DataError(f"{wrong}: copy it again, or leave it out with skip_corrupt (--skip-corrupt)")
         self.left_out.append(f"{wrong}; left out")
         return 0
 
     def _reader(self, file: int) -> Any:
         from array_record.python.array_record_module import ArrayRecordReader
 
-        readers = self._local.__dict__.setdefault("readers", {})
-        if file not in readers:
-            readers[file] = ArrayRecordReader(str(self.paths[file]), READER)
-        return readers[file]
+        with self._opening:
+            if file not in self._readers:
+                self._readers[file] = ArrayRecordReader(str(self.paths[file]), READER)
+            return self._readers[file]
 
     def __len__(self) -> int:
         return int(self._starts[-1])

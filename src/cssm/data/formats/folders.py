@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from cssm.core.errors import DataError
@@ -15,6 +16,7 @@ HOUSEKEEPING = {"@eadir", "__macosx", "__pycache__", "#recycle", "$recycle.bin",
 RECORD = re.compile(
     r".*\.(tfrecords?|tfrec|array_?records?|records?)(-\d+(-of-\d+)?)?(\.gz)?|[^.]*\d[^.]*(\.gz)?", re.IGNORECASE
 )
+NUMBERED = re.compile(r"(?P<before>.*)-(?P<number>\d+)-of-(?P<count>\d+)(?P<after>.*)", re.ASCII)
 FOREIGN = re.compile(r"[A-Z0-9_]+|.*sums?", re.ASCII)  # README, SHA256SUMS
 
 
@@ -74,6 +76,32 @@ def record_listing(path: Path, what: str) -> list[Path]:
     if foreign := [file.name for file in files if file not in records]:
         _say_once(f"{path}: passed over {len(foreign)} files that are no records by their names, such as {foreign[0]}")
     return records
+
+
+def check_numbered(paths: Sequence[Path], *, skip_corrupt: bool = False) -> list[str]:
+    """DataError where files that are numbered, such as train-00003-of-00014, are not all there; with skip_corrupt the
+    messages alone.
+
+    >>> check_numbered([Path("a-00000-of-00003"), Path("a-00002-of-00003")], skip_corrupt=True)
+    ['a-00001-of-00003: missing, others of its set are there: copy it, or leave it out with skip_corrupt']
+    """
+    sets: dict[tuple[str, str, str], set[int]] = {}
+    for path in paths:
+        if found := NUMBERED.fullmatch(path.name):
+            sets.setdefault((found["before"], found["count"], found["after"]), set()).add(int(found["number"]))
+    wrong = []
+    for (before, count, after), numbers in sets.items():
+        expected = set(range(min(int(count), 10**6)))
+        missing = sorted(expected - numbers) if numbers != {n + 1 for n in expected} else []  # some count from 1
+        for number in missing[:1]:
+            name = paths[0].with_name(f"{before}-{number:0{len(count)}d}-of-{count}{after}")
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            wrong.append(
+                f"{name}{more}: missing, others of its set are there: copy it, or leave it out with skip_corrupt"
+            )
+    if wrong and not skip_corrupt:
+        raise DataError(wrong[0])
+    return wrong
 
 
 @functools.cache

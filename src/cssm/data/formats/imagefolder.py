@@ -1,7 +1,7 @@
 """Folders of photographs, one folder per class: one's own, and Imagenette."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -9,12 +9,11 @@ import numpy as np
 
 from cssm.core.errors import DataError, UsageError
 
-from ..dataset import DATASETS, DataSet, Spec, check_split, image_spec, root_of
-from ..source import Sample, Source, check_choice, check_range, take
+from ..dataset import DATASETS, root_of
+from ..source import check_choice
 from .folders import folder, listing, subfolders
-from .holdout import check_holdout, held_part, published_split, splits_with
-from .images import read_image
-from .records import FileSource
+from .images import read_encoded
+from .photographs import Encoded, EncodedImages, Photographs
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLITS = ("train", "val", "test")
@@ -29,7 +28,7 @@ IMAGENETTE = {
 
 @DATASETS.register("images")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageFolder(DataSet):
+class ImageFolder(Photographs):
     """Photographs in folders: ROOT/{train,val,test}/CLASS/*.{jpg,jpeg,png}, or ROOT/CLASS/*.{jpg,jpeg,png} alone.
 
     Classes are numbered by the sorted names of their folders. Without a train folder each class is cut by a fixed
@@ -51,55 +50,35 @@ class ImageFolder(DataSet):
     (('ant', 'bee'), [16, 2, 2])
     """
 
-    root: Path | None = None
-    """The data folder."""
-    size: int = 224
-    """Height and width, px: the short side is scaled to it and the centre cut out."""
     holdout: float = 0.0
     """Fraction of train that becomes val, where ROOT has a train folder and not all three; a val folder is then
     test, unless there is a test folder."""
-    skip_corrupt: bool = False
-    """Leave unreadable images out, counted and logged, instead of raising."""
 
-    baseline: ClassVar[str] = "majority"
-
-    def __post_init__(self):
-        check_range("size", self.size, 1, 4096)
-        check_holdout(self.holdout)
+    title: ClassVar[str] = "images"
 
     @property
-    def splits(self) -> tuple[str, ...]:
-        if published := self._published():
-            return splits_with(published, self.holdout)
-        if self.holdout:
+    def published(self) -> tuple[str, ...]:
+        found = self._folders()
+        if not found and self.holdout:
             cut = "class folders alone are cut 80/10/10"
             raise UsageError(f"holdout is for photographs in a train folder: {cut}; leave it out")
-        return SPLITS
+        return found or SPLITS
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        root = root_of(self.root, "images")
-        return class_folders(root / "train" if self._published() else root)
+        root = root_of(self.root, self.title)
+        return class_folders(root / "train" if self._folders() else root)
 
-    @property
-    def sample_spec(self) -> dict[str, Spec]:
-        return image_spec(self.size, self.size, 3)
-
-    def source(self, split: str = "train", *, size: int | None = None, seed: int | None = None) -> Source:
-        """A split, or its first `size` samples; a seed puts them in another order."""
-        root, published = root_of(self.root, "images"), self._published()
+    def encoded(self, split: str) -> EncodedImages:
+        root = root_of(self.root, self.title)
         labels = {name: i for i, name in enumerate(self.class_names)}
-        check_split(self, "images", split)
-        if not published:
-            files = [part_of(images, split) for images in labelled_files(root, labels, self.skip_corrupt)]
-            return take(image_source(files, self.size, self.skip_corrupt), size, seed)
-        files = labelled_files(root / published_split(split, published, self.holdout), labels, self.skip_corrupt)
-        source = image_source(files, self.size, self.skip_corrupt)
-        return take(held_part(source, split, self.holdout), size, seed)
+        if self._folders():
+            return in_turns(labelled_files(root / split, labels, self.skip_corrupt))
+        return in_turns([part_of(images, split) for images in labelled_files(root, labels, self.skip_corrupt)])
 
-    def _published(self) -> tuple[str, ...]:
+    def _folders(self) -> tuple[str, ...]:
         """The split folders of ROOT; none when it holds the classes themselves."""
-        root = folder(root_of(self.root, "images"), "train, val and test, or one folder per class")
+        root = folder(root_of(self.root, self.title), "train, val and test, or one folder per class")
         found = tuple(split for split in SPLITS if (root / split).is_dir())
         if found and "train" not in found:
             raise DataError(f"{root}: has {' and '.join(found)} but no train folder")
@@ -108,7 +87,7 @@ class ImageFolder(DataSet):
 
 @DATASETS.register("imagenette")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Imagenette(DataSet):
+class Imagenette(Photographs):
     """Imagenette: ten easy classes of ImageNet, ROOT/imagenette2[-160|-320]/{train,val}/WNID/*.JPEG.
 
     A split comes in turns, one of each class after the other, by file name. `source` and reading raise DataError for
@@ -121,24 +100,16 @@ class Imagenette(DataSet):
     root: Path | None = None
     """The folder that holds imagenette2*, or that folder itself."""
     size: int = 160
-    """Height and width, px: the short side is scaled to it and the centre cut out."""
+    """Height and width, px."""
     labels: Literal["own", "imagenet"] = "own"
     """own: 0..9. imagenet: the numbers of the same classes among ImageNet's 1000."""
-    holdout: float = 0.0
-    """Fraction of train that becomes val; the published val is then test."""
-    skip_corrupt: bool = False
-    """Leave unreadable images out, counted and logged, instead of raising."""
 
-    baseline: ClassVar[str] = "majority"
+    title: ClassVar[str] = "imagenette"
+    published: ClassVar[tuple[str, ...]] = ("train", "val")
 
     def __post_init__(self):
+        super().__post_init__()
         check_choice("labels", self.labels, ("own", "imagenet"))
-        check_range("size", self.size, 1, 4096)
-        check_holdout(self.holdout)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return splits_with(("train", "val"), self.holdout)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -146,20 +117,9 @@ class Imagenette(DataSet):
             return tuple(name for _, name in IMAGENETTE.values())
         return tuple(dict(IMAGENETTE.values()).get(i, str(i)) for i in range(1000))
 
-    @property
-    def sample_spec(self) -> dict[str, Spec]:
-        return image_spec(self.size, self.size, 3)
-
-    def source(self, split: str = "train", *, size: int | None = None, seed: int | None = None) -> Source:
-        """A split, or its first `size` samples; a seed puts them in another order."""
-        root = root_of(self.root, "imagenette")
-        check_split(self, "imagenette", split)
+    def encoded(self, split: str) -> EncodedImages:
         labels = {wnid: i if self.labels == "own" else IMAGENETTE[wnid][0] for i, wnid in enumerate(IMAGENETTE)}
-        files = labelled_files(
-            _base(root) / published_split(split, ("train", "val"), self.holdout), labels, self.skip_corrupt
-        )
-        source = image_source(files, self.size, self.skip_corrupt)
-        return take(held_part(source, split, self.holdout), size, seed)
+        return in_turns(labelled_files(_base(root_of(self.root, self.title)) / split, labels, self.skip_corrupt))
 
 
 def _base(root: Path) -> Path:
@@ -178,17 +138,29 @@ def class_folders(path: Path) -> tuple[str, ...]:
 
 
 def labelled_files(path: Path, labels: dict[str, int], skip_corrupt: bool = False) -> list[list[tuple[Path, int]]]:
-    """The (image, label) of every class in `path`, by name; DataError for a class that is not in `labels`.
+    """The (image, label) of every class in `path`, by name; DataError when its classes are not those in `labels`.
 
     With skip_corrupt links that lead nowhere are listed, to be counted as left out when they are read.
     """
-    out = []
-    for name in class_folders(path):
-        if name not in labels:
-            raise DataError(f"{path / name}: not one of the {len(labels)} known classes")
+    out, names = [], class_folders(path)
+    check_classes(path, names, labels)
+    for name in names:
         files = listing(path / name, SUFFIXES, "images of a class", dangling=skip_corrupt)
         out.append([(file, labels[name]) for file in files])
     return out
+
+
+def check_classes(path: Path, found: Sequence[str], known: Iterable[str]) -> None:
+    """DataError naming the classes of `found` that are not `known`, and those that are missing."""
+    unknown, missing = sorted(set(found) - set(known)), sorted(set(known) - set(found))
+    wrong = [f"{what}: {_some(names)}" for what, names in (("unknown", unknown), ("missing", missing)) if names]
+    if wrong:
+        expected = f"expected a folder for each of the {len(set(known))} classes, as in train"
+        raise DataError(f"{path}: other class folders, {'; '.join(wrong)}: {expected}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def part_of(images: Sequence[tuple[Path, int]], split: str) -> list[tuple[Path, int]]:
@@ -201,14 +173,14 @@ def part_of(images: Sequence[tuple[Path, int]], split: str) -> list[tuple[Path, 
     return [images[i] for i in sorted(at)]
 
 
-def image_source(classes: Sequence[Sequence[tuple[Path, int]]], size: int, skip_corrupt: bool) -> FileSource:
+def in_turns(classes: Sequence[Sequence[tuple[Path, int]]]) -> EncodedImages:
     """The photographs of `classes` in turns: the first of each class, the second of each, and so on."""
     turns = range(max(map(len, classes)))
     files = [images[turn] for turn in turns for images in classes if turn < len(images)]
 
-    def read(i: int) -> Sample:
+    def read(i: int) -> Encoded:
         path, label = files[i]
-        return {"input": read_image(path, size=size, crop=True), "label": np.int32(label)}
+        return Encoded(read_encoded(path), label)
 
     labels = np.array([label for _, label in files], np.int32)
-    return FileSource(len(files), read, lambda i: str(files[i][0]), skip_corrupt=skip_corrupt, labels=labels)
+    return EncodedImages(len(files), read, lambda i: str(files[i][0]), labels)

@@ -5,20 +5,16 @@ import re
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from cssm.core.errors import DataError
 from cssm.core.files import read_small_text
 
-from ..dataset import DATASETS, DataSet, Spec, check_split, image_spec, root_of
-from ..source import Sample, Source, check_choice, check_range, take
+from ..dataset import DATASETS, root_of
+from ..source import check_choice
 from .arrayrecord import ArrayRecordFiles, is_array_record
 from .example import Example
-from .folders import listing, record_listing, subfolders
-from .holdout import check_holdout, held_part, published_split, splits_with
-from .imagefolder import class_folders, image_source, labelled_files
-from .images import decode_image
-from .records import FileSource, record_source
+from .folders import check_numbered, listing, record_listing, subfolders
+from .imagefolder import class_folders, in_turns, labelled_files
+from .photographs import Encoded, EncodedImages, Photographs
 from .tfrecord import TFRecordFiles
 
 LAYOUTS = ("auto", "folder", "tfrecord", "arrayrecord")
@@ -30,7 +26,7 @@ LINE_BYTES = 10_000_000  # of one list
 
 @DATASETS.register("imagenet")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageNet(DataSet):
+class ImageNet(Photographs):
     """ImageNet-1k from files; the label is the place of the class's wnid in sorted order, 0..999.
 
     Folders come in turns, one of each class after the other, by file name, and have as many classes as train has
@@ -38,31 +34,19 @@ class ImageNet(DataSet):
     truncated or foreign files, naming file and record.
     """
 
-    root: Path | None = None
-    """The data folder."""
     layout: Literal["auto", "folder", "tfrecord", "arrayrecord"] = "auto"
     """folder: train/WNID/*.JPEG, and val/WNID/*.JPEG or a flat val/ with the ground truth beside it in
     ILSVRC2012_validation_ground_truth.txt (a wnid a line, or ILSVRC numbers 1..1000 with ILSVRC2012_synsets.txt,
     whose line k is the wnid of number k). tfrecord, arrayrecord: records with `image` and `label`, as TFDS writes them
     too, or `image/encoded` and `image/class/label` (1..1000), in files with train or val or validation in their names
     or in a folder of that name. auto looks."""
-    size: int = 224
-    """Height and width, px: the short side is scaled to it and the centre cut out."""
-    holdout: float = 0.0
-    """Fraction of train that becomes val; the published val is then test."""
-    skip_corrupt: bool = False
-    """Leave unreadable images out, counted and logged, instead of raising."""
 
-    baseline: ClassVar[str] = "majority"
+    title: ClassVar[str] = "imagenet"
+    published: ClassVar[tuple[str, ...]] = ("train", "val")
 
     def __post_init__(self):
+        super().__post_init__()
         check_choice("layout", self.layout, LAYOUTS)
-        check_range("size", self.size, 1, 4096)
-        check_holdout(self.holdout)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return splits_with(("train", "val"), self.holdout)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -70,20 +54,8 @@ class ImageNet(DataSet):
             return tuple(map(str, range(1000)))
         return class_folders(Path(self.root) / "train")
 
-    @property
-    def sample_spec(self) -> dict[str, Spec]:
-        return image_spec(self.size, self.size, 3)
-
-    def source(self, split: str = "train", *, size: int | None = None, seed: int | None = None) -> Source:
-        """A split, or its first `size` samples; a seed puts them in another order."""
-        root_of(self.root, "imagenet")
-        check_split(self, "imagenet", split)
-        published = published_split(split, ("train", "val"), self.holdout)
-        if self._layout() == "folder":
-            source = image_source(self._files(published), self.size, self.skip_corrupt)
-        else:
-            source = self._records(published)
-        return take(held_part(source, split, self.holdout), size, seed)
+    def encoded(self, split: str) -> EncodedImages:
+        return in_turns(self._files(split)) if self._layout() == "folder" else self._records(split)
 
     def _layout(self) -> str:
         """The layout, found by looking when it is auto."""
@@ -94,11 +66,13 @@ class ImageNet(DataSet):
             return "folder"
         return "arrayrecord" if is_array_record(record_paths(root, "train")[0]) else "tfrecord"
 
-    def _records(self, split: str) -> FileSource:
-        paths = record_paths(root_of(self.root, "imagenet"), split)
+    def _records(self, split: str) -> EncodedImages:
+        paths = record_paths(root_of(self.root, self.title), split)
+        missing = check_numbered(paths, skip_corrupt=self.skip_corrupt)
         kind = TFRecordFiles if self._layout() == "tfrecord" else ArrayRecordFiles
         files = kind(paths, skip_corrupt=self.skip_corrupt)
-        return record_source(files, lambda example: photo_sample(example, self.size), skip_corrupt=self.skip_corrupt)
+        files.left_out.extend(missing)
+        return encoded_records(files, 1000)
 
     def _files(self, split: str) -> list[list[tuple[Path, int]]]:
         root = root_of(self.root, "imagenet")
@@ -151,11 +125,21 @@ def record_paths(root: Path, split: str) -> list[Path]:
     return paths
 
 
-def photo_sample(example: Example, size: int) -> Sample:
-    """The sample of a record in any of the three dialects."""
+def encoded_records(files: TFRecordFiles | ArrayRecordFiles, classes: int) -> EncodedImages:
+    """The photographs of `files`, whose records are of any of the three dialects."""
+
+    def read(i: int) -> Encoded:
+        return encoded_image(Example(files.read(i), files.where(i)), classes)
+
+    return EncodedImages(len(files), read, files.where, left_out=tuple(files.left_out))
+
+
+def encoded_image(example: Example, classes: int) -> Encoded:
+    """The photograph of a record in any of the three dialects; DataError for a label of no class."""
     slim = "image/encoded" in example
     image = example.bytes("image/encoded" if slim else "image")
     label = example.integer("image/class/label") - 1 if slim else example.integer("label")
-    if not 0 <= label < 1000:
-        raise DataError(f"{example.where}: label {label + slim}, expected {'1..1000' if slim else '0..999'}")
-    return {"input": decode_image(image, example.where, size=size, crop=True), "label": np.int32(label)}
+    if not 0 <= label < classes:
+        expected = f"1..{classes}" if slim else f"0..{classes - 1}"
+        raise DataError(f"{example.where}: label {label + slim}, expected {expected}")
+    return Encoded(image, label)

@@ -1,11 +1,16 @@
 """Encoded still images to uint8 RGB: PNG and JPEG, grey, palette, CMYK; hostile sizes are refused before decoding.
 
-An image is turned as its EXIF orientation says, which phones set; transparency is dropped.
+Which part of a photograph a model sees is decided in `crops`. An image is turned as its EXIF orientation says, which
+phones set; transparency is dropped.
 """
 
 import io
+import math
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +35,26 @@ def decode_image(data: bytes, where: str, *, size: int | None = None, crop: bool
 
     Raises DataError when the data are no whole PNG or JPEG, have more than 64 million pixels, or 16 bits a channel.
     """
+    image = decode(data, where)
+    if size is None:
+        return np.asarray(image)
+    if crop:
+        return np.asarray(centre(image, size, size))
+    return np.asarray(image) if image.size == (size, size) else resize_image(np.asarray(image), size)
+
+
+def decode(data: bytes, where: str) -> Any:
+    """The Pillow image in RGB, upright, of a PNG or JPEG; errors as `decode_image`."""
+    with opened(data, where) as image:
+        return _upright(image).convert("RGB")
+
+
+@contextmanager
+def opened(data: bytes, where: str) -> Iterator[Any]:
+    """The Pillow image of a PNG or JPEG whose header is read and checked, and whose pixels are not decoded yet.
+
+    Raises DataError as `decode_image`, also for what goes wrong within the block.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -39,16 +64,10 @@ def decode_image(data: bytes, where: str, *, size: int | None = None, crop: bool
             if image.mode not in MODES or _deep(data):
                 found = "16 bits a channel" if _deep(data) else f"pixels of mode {image.mode!r}"
                 raise DataError(f"{where}: {found}, expected 8 bits a channel: convert the image first")
-            image = _upright(image).convert("RGB")
+            yield image
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # that one names a buffer of ours
         raise DataError(f"{where}: not a whole PNG or JPEG image{why}") from error
-    if size is None:
-        return np.asarray(image)
-    if crop:
-        image = _centre(image, size)
-        return np.asarray(image)
-    return np.asarray(image) if image.size == (size, size) else resize_image(np.asarray(image), size)
 
 
 def _deep(data: bytes) -> bool:
@@ -64,37 +83,56 @@ def _upright(image):
         2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
         6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
     }  # fmt: skip
-    try:
-        turn = turns.get(image.getexif().get(ORIENTATION, 1))
-    except (struct.error, TypeError, ValueError, OSError, SyntaxError):  # what Pillow raises at damaged EXIF data
-        return image
+    turn = turns.get(orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
-def _centre(image, size: int):
-    """The centre (size, size) of the image scaled to a short side of `size`.
+def orientation(image) -> int:
+    """The EXIF orientation of a Pillow image, 1..8; 1, upright, where that cannot be read."""
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except (struct.error, TypeError, ValueError, OSError, SyntaxError):  # what Pillow raises at damaged EXIF data
+        return 1
+
+
+def centre(image, size: int, short: int, interpolation: str = "bilinear"):
+    """The centre (size, size) of the Pillow image scaled to a short side of `short` px, the long one rounded down.
 
     A thin image, which scaled would be huge, is cut before: the same picture, off by 1 of 255 where rounding is even.
     """
     from PIL import Image
 
-    scale, bilinear = size / min(image.size), Image.Resampling.BILINEAR
-    width, height = max(size, round(image.width * scale)), max(size, round(image.height * scale))
-    left, top = (width - size) // 2, (height - size) // 2
+    (width, height), (left, top) = centre_of(image.size, size, short)
+    kind = Image.Resampling[interpolation.upper()]
     if width * height <= SCALED:
-        return image.resize((width, height), bilinear).crop((left, top, left + size, top + size))
+        return image.resize((width, height), kind).crop((left, top, left + size, top + size))
     across, down = image.width / width, image.height / height
     box = (left * across, top * down, (left + size) * across, (top + size) * down)
-    return image.resize((size, size), bilinear, box=box)
+    return image.resize((size, size), kind, box=box)
+
+
+def centre_of(sides: tuple[int, int], size: int, short: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Width and height of an image of `sides` scaled to a short side of `short`, and where its centre of `size` begins.
+
+    >>> centre_of((500, 375), 224, 256)
+    ((341, 256), (58, 16))
+    """
+    scaled: Any = tuple(short if n == min(sides) else math.floor(short * n / min(sides)) for n in sides)
+    begin: Any = tuple(round((n - size) / 2) for n in scaled)
+    return scaled, begin
 
 
 def read_image(path: Path, *, size: int | None = None, crop: bool = False) -> np.ndarray:
     """`decode_image` of a file; DataError also when it cannot be opened."""
+    return decode_image(read_encoded(path), str(path), size=size, crop=crop)
+
+
+def read_encoded(path: Path) -> bytes:
+    """The bytes of an image file; DataError when it cannot be opened or is too large to be one."""
     try:
-        data = read_small(path, LARGEST_FILE)
+        return read_small(path, LARGEST_FILE)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return decode_image(data, str(path), size=size, crop=crop)
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:

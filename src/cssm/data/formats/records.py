@@ -21,12 +21,14 @@ class FileSource(Source):
 
     Args:
         size: number of samples.
-        read: gives sample i, or raises DataError naming file and record.
+        read: gives sample i, or raises DataError naming file and record. A second argument, where it is given, is the
+            draw of a training sample (see `Source.drawn`).
         where: names file and record of sample i in errors.
         skip_corrupt: False: an unreadable sample is an error. True: it is left out, that is, its input is zero and
             its `valid` is False (batches have that key then), it is logged once, and counted in `left_out`.
         already_left_out: messages on what could not even be listed.
         labels: (size,) int32, where they are known without reading.
+        random: whether `read` takes draws.
 
     Raises DataError (from `batch`) for an unreadable sample, or when no sample can be read at all.
     """
@@ -34,14 +36,15 @@ class FileSource(Source):
     def __init__(
         self,
         size: int,
-        read: Callable[[int], Sample],
+        read: Callable[..., Sample],
         where: Callable[[int], str],
         *,
         skip_corrupt: bool = False,
         already_left_out: Sequence[str] = (),
         labels: np.ndarray | None = None,
+        random: bool = False,
     ):
-        self.known_labels = labels
+        self.known_labels, self._random = labels, random
         self._size, self._read, self._where, self._skip = size, read, where, skip_corrupt
         self._messages: dict[int, str] = {-1 - i: message for i, message in enumerate(already_left_out)}
         self._template: Sample | None = None
@@ -57,14 +60,17 @@ class FileSource(Source):
         return list(self._messages.values())
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        samples = [self._sample(i) for i in checked_indices(indices, self._size).tolist()]
-        if not samples:
-            raise UsageError("a batch of files needs at least one index")
-        return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
+        return _stacked([self._sample(i) for i in checked_indices(indices, self._size).tolist()])
 
-    def _sample(self, i: int) -> Sample:
+    def drawn(self, indices: Sequence[int] | np.ndarray, draws: np.ndarray) -> Batch:
+        if not self._random:
+            return self.batch(indices)
+        pairs = zip(checked_indices(indices, self._size).tolist(), draws.tolist(), strict=True)
+        return _stacked([self._sample(i, draw) for i, draw in pairs])
+
+    def _sample(self, i: int, *draw: int) -> Sample:
         try:
-            sample = self._checked(i)
+            sample = self._checked(i, *draw)
         except DataError as error:
             if not self._skip:
                 raise
@@ -75,8 +81,8 @@ class FileSource(Source):
             return {**sample, "valid": np.bool_(False)}
         return {**sample, "valid": np.bool_(True)} if self._skip else sample
 
-    def _checked(self, i: int) -> Sample:
-        sample = self._read(i)
+    def _checked(self, i: int, *draw: int) -> Sample:
+        sample = self._read(i, *draw)
         if self._template is None:
             self._template = sample
         for key, value in sample.items():
@@ -97,6 +103,12 @@ class FileSource(Source):
         if self._template is None:
             raise DataError(f"none of the {self._size} samples can be read, the first because: {self.left_out[0]}")
         return self._template
+
+
+def _stacked(samples: list[Sample]) -> Batch:
+    if not samples:
+        raise UsageError("a batch of files needs at least one index")
+    return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
 
 
 def record_source(

@@ -1,26 +1,22 @@
 """Sets that `cssm.data.make` wrote: a folder with metadata.json, which lists every shard with its checksum."""
 
 import dataclasses
-import hashlib
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cssm.core.errors import DataError, UnknownNameError, UsageError
-from cssm.core.files import read_small_text
 
 from ..dataset import DATASETS, DataSet, Spec, check_split, root_of, spec_of, with_options
 from ..source import Sample, Source, take
 from .arrayrecord import ArrayRecordFiles
 from .example import Example
+from .manifest import Shards, check_counts, made_folder, read_metadata, shard_paths
 from .pathfinder import checked_shape, image_sample, label_below, with_markers
 from .pathtracker import video_sample
-from .records import inside, record_source
+from .records import record_source
 from .tfrecord import TFRecordFiles
 
-METADATA = "metadata.json"
-LARGEST = 2**28  # bytes of it: a million shards
 VIDEO_KEYS = ("num_frames", "height", "width", "channels")
 
 
@@ -75,34 +71,17 @@ class StoredFiles(DataSet):
         root = root_of(self.root, "a made set")
         return made_folder(root) or root
 
-    def _records(self, shards: list[dict[str, Any]]) -> Source:
+    def _records(self, shards: Shards) -> Source:
         metadata, root = self._metadata(), self._folder()
-        paths = [inside(root, shard["name"], str(root / METADATA)) for shard in shards]
-        for path in paths:
-            if not path.is_file():
-                raise DataError(f"{path}: missing, {root / METADATA} lists it")
+        paths = shard_paths(root, shards, sizes=not self.skip_corrupt)
         if metadata["format"] == "arrayrecord":
             files = ArrayRecordFiles(paths, skip_corrupt=self.skip_corrupt)
             sample = partial(raw_sample, classes=self.num_classes)
         else:
             files = TFRecordFiles(paths, skip_corrupt=self.skip_corrupt)
             sample = image_sample if metadata["dataset"] == "pathfinder" else video_sample
-        for path, shard, count in zip(paths, shards, files.counts, strict=True):
-            if count != shard["samples"] and not any(message.startswith(str(path)) for message in files.left_out):
-                wrong = f"{path}: holds {count} records, {METADATA} lists {shard['samples']}: copy it again"
-                if not self.skip_corrupt:
-                    raise DataError(wrong)
-                files.left_out.append(wrong)
+        check_counts(paths, shards, files.counts, files.left_out, skip=self.skip_corrupt)
         return record_source(files, sample, skip_corrupt=self.skip_corrupt)
-
-
-def made_folder(root: Path, difficulty: int | None = None) -> Path | None:
-    """The folder of the made set in `root`: itself, or its difficulty_{d} (the only one, where none is asked for)."""
-    if _is_made(root):
-        return root
-    below = [root / f"difficulty_{difficulty}"] if difficulty is not None else root.glob("difficulty_*")
-    made = [folder for folder in below if _is_made(folder)]
-    return made[0] if len(made) == 1 else None
 
 
 def open_made(root: Path, name: str, options: dict[str, Any]) -> StoredFiles:
@@ -127,62 +106,9 @@ def open_made(root: Path, name: str, options: dict[str, Any]) -> StoredFiles:
     return data
 
 
-def _is_made(folder: Path) -> bool:
-    """Published sets may have a metadata.json of their own, without a list of shards."""
-    try:
-        return "splits" in json.loads(read_small_text(folder / METADATA, LARGEST))
-    except (DataError, OSError, ValueError, TypeError, RecursionError):
-        return False
-
-
 def raw_sample(example: Example, classes: int) -> Sample:
     """The sample of an ArrayRecord: `input` raw uint8, (t,) h, w, c in int64 features, `label`, `markers`."""
     shape = checked_shape(example, VIDEO_KEYS if "num_frames" in example else VIDEO_KEYS[1:])
     return with_markers(
         {"input": example.array("input", "uint8", shape), "label": label_below(example, classes)}, example
     )
-
-
-def read_metadata(root: Path) -> dict[str, Any]:
-    """metadata.json of a set, with the parts that this reader needs checked. Raises DataError."""
-    path = root / METADATA
-    try:
-        metadata = json.loads(read_small_text(path, LARGEST))
-        ok = metadata["format"] in ("arrayrecord", "tfrecord") and isinstance(metadata["seed"], int)
-        for shards in metadata["splits"].values():
-            ok &= all(isinstance(s["name"], str) and isinstance(s["sha256"], str) for s in shards)
-            ok &= bool(shards) and all(type(s["samples"]) is int and s["samples"] > 0 for s in shards)
-        ok &= metadata["dataset"] in ("pathtracker", "pathfinder", "featuretracker", "digits")
-        ok &= isinstance(metadata["options"], dict)
-        ok &= bool(metadata["splits"]) and all(split in ("train", "val", "test") for split in metadata["splits"])
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; a set that is being made has none yet") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path}: not the metadata of a made set ({error!r})") from error
-    if not ok:
-        raise DataError(f"{path}: not the metadata of a made set")
-    return metadata
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def verify(root: Path) -> int:
-    """Check every shard of a made set against its checksum; returns the number of samples.
-
-    Raises DataError naming the first shard that is missing or differs.
-    """
-    root = made_folder(Path(root)) or Path(root)
-    metadata, samples = read_metadata(root), 0
-    for shards in metadata["splits"].values():
-        for shard in shards:
-            path = inside(root, shard["name"], str(root / METADATA))
-            if not path.is_file():
-                raise DataError(f"{path}: missing, {METADATA} lists it")
-            if sha256(path) != shard["sha256"]:
-                raise DataError(f"{path}: its checksum differs from {METADATA}: damaged; delete it and make it again")
-            samples += shard["samples"]
-    return samples
