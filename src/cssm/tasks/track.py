@@ -25,8 +25,8 @@ from .tapvid import THRESHOLDS, evaluated, metrics_on, returned, standing_still
 from .task import Batch, Figures, Loss, Model, Monitor, Sums, check_parts
 
 SURE = 8.0  # px
-HUBER = 4.0  # px, where the loss of a distance turns linear
-WEIGHTS = {"heat": 0.5, "beneath": 0.5, "rough": 0.02, "refined": 0.05, "place": 0.1, "occluded": 1.0, "unsure": 0.5}
+HUBER = {"rough": 4.0, "refined": 2.0, "place": 1.0}  # px, where the loss of a distance turns linear
+WEIGHTS = {"heat": 0.5, "beneath": 0.5, "rough": 0.02, "refined": 0.1, "place": 0.3, "occluded": 1.0, "unsure": 0.5}
 REACH = 16.0  # px: from places that are further off no way leads to the true one, and none is shown
 HIDDEN = 0.2  # the weight of a hidden place, inside the frame, in the loss of the heat map
 NAMES = ("average_jaccard", "average_pts_within_thresh", "occlusion_accuracy", *(f"jaccard_{d}" for d in THRESHOLDS))
@@ -147,15 +147,15 @@ class Track:
         away = jnp.sqrt(jnp.square(f32(found.tracks) - batch["tracks"]).sum(-1) + 1e-6)
         earlier = jnp.sqrt(jnp.square(f32(found.earlier) - batch["tracks"][..., None, :]).sum(-1) + 1e-6)
         near = jnp.where(earlier[..., 0] < REACH, seen, 0)
-        huber = lambda distance: optax.losses.huber_loss(distance, delta=HUBER)  # noqa: E731
+        huber = lambda name, distance: optax.losses.huber_loss(distance, delta=HUBER[name])  # noqa: E731
         binary = lambda logits, truth: optax.sigmoid_binary_cross_entropy(f32(logits), f32(truth))  # noqa: E731
         placed = jnp.where(inside, seen + HIDDEN * (after - seen), 0)
         parts = {
             "beneath": (_mean_heat_loss(f32(found.beneath), batch["tracks"]), placed),
             "heat": (heat_loss(f32(found.heat), batch["tracks"]), placed),
-            "rough": (huber(earlier[..., 0]), near),
-            "refined": (huber(earlier[..., 1:]).sum(-1), near),
-            "place": (huber(away), near),
+            "rough": (huber("rough", earlier[..., 0]), near),
+            "refined": (huber("refined", earlier[..., 1:]).sum(-1), near),
+            "place": (huber("place", away), near),
             "occluded": (binary(found.occluded, batch["occluded"]), after),
             "unsure": (binary(found.unsure, jax.lax.stop_gradient(away) > SURE), seen),
         }
