@@ -81,7 +81,7 @@ def test_the_loss_from_the_definition(batch, found):
         parts[name][0] += weight * value
         parts[name][1] += weight
 
-    huber = lambda d: d**2 / 2 if d < 4 else 4 * (d - 2)  # noqa: E731
+    huber = lambda d, delta: d**2 / 2 if d < delta else delta * (d - delta / 2)  # noqa: E731
     binary = lambda logit, truth: np.log1p(np.exp(-logit if truth else logit))  # noqa: E731
     maps = [found.heat, *jnp.moveaxis(found.beneath, 3, 0)]
     heat, *beneath = (np.asarray(heat_loss(each, jnp.asarray(batch["tracks"]))) for each in maps)
@@ -100,9 +100,9 @@ def test_the_loss_from_the_definition(batch, found):
                 away = np.sqrt(np.square(values.tracks[b, n, t] - truth).sum() + 1e-6)
                 rough, refined = np.sqrt(np.square(values.earlier[b, n, t] - truth).sum(-1) + 1e-6)
                 if rough < REACH:
-                    add("rough", huber(rough))
-                    add("refined", huber(refined))
-                    add("place", huber(away))
+                    add("rough", huber(rough, 4))
+                    add("refined", huber(refined, 2))
+                    add("place", huber(away, 1))
                 add("unsure", binary(values.unsure[b, n, t], away > SURE))
     expected = sum(WEIGHTS[name] * total / max(weight, 1) for name, (total, weight) in parts.items())
     loss = task.loss(model_of(found), task.prepare(batch), None)
