@@ -70,10 +70,11 @@ def test_other_models_take_no_timm_file(tmp_path, timm_file, capsys):
 SIMPLE = ["train", "digits", "--embed-dim", "8", "--depth", "1", "--batch-size", "8", "--train-size", "16"]
 
 
-def test_a_run_starts_with_the_parameters_of_another_run(tmp_path, capsys):
+def test_a_run_starts_with_the_parameters_of_another_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     first, second = tmp_path / "a", tmp_path / "b"
     assert main([*SIMPLE, "--steps", "1", "--out", str(first)]) == 0
-    words = ["--steps", "1", "--lr", "1e-9", "--seed", "7", "--init-from", str(first), "--out", str(second)]
+    words = ["--steps", "1", "--lr", "1e-9", "--seed", "7", "--init-from", "a", "--out", str(second)]
     assert main([*SIMPLE, *words]) == 0
     run, model = load_run(second)
     before = parameters(load_run(first)[1])

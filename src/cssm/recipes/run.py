@@ -71,6 +71,8 @@ class Run:
     pretrained`), or a safetensors file of timm's; None: drawn by the seed."""
 
     def __post_init__(self):
+        if self.init_from is not None:
+            object.__setattr__(self, "init_from", located(self.init_from))
         for name in ("train_size", "val_size", "test_size"):
             size = getattr(self, name)
             if size is not None and size < 9:
@@ -101,8 +103,7 @@ class Run:
         task = run.task.fitted(run.data)
         model = run.model.fitted(run.data.sample_spec["input"].shape, task.outputs)
         if run.init_from is not None:
-            path = located(run.init_from)
-            run, model = replace(run, init_from=path), config_for(model, path)
+            model = config_for(model, run.init_from)
         return replace(run, task=task, model=model)
 
     def build(self, copies: int = 1) -> Any:
