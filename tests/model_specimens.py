@@ -21,6 +21,7 @@ CAUSAL = {"norm": "global_layer_causal", "stem": "pixel"}
 STREAMING = {  # options that change the path, of models that stream
     "simple, causal": ("simple", CAUSAL),
     "simple, gates": ("simple", CAUSAL | {"mixer": "mingru", "readout": "all", "pool": "mean", "depth": 1}),
+    "simple, learned positions": ("simple", {"stem": "pixel", "norm": "layer", "position": "learned", "depth": 1}),
     "simple, affine": ("simple", {"stem": "pixel", "norm": "none", "act": "none", "position": "none", "depth": 1}),
     "simple, as in a host": (
         "simple",

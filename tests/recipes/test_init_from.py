@@ -105,7 +105,7 @@ def test_a_head_of_other_classes_is_left_and_all_else_must_fit():
     assert set(loaded.kept) == {"head.head.kernel", "head.head.bias"}
     after = parameters(model)
     assert all((after[name] == 0.5).all() for name in loaded.taken)
-    with pytest.raises(UsageError, match=r"a file: stem.* has shape .*choose the model it is of"):
+    with pytest.raises(UsageError, match=r"a file: stack.* has shape .*choose the model it is of"):
         load_named(toy(5, 12), arrays, "a file")
     with pytest.raises(UsageError, match="holds no parameter of a SimpleCSSM"):
         load_named(model, {"weight": np.zeros(2)}, "a file")

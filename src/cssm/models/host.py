@@ -17,7 +17,7 @@ from cssm.core.typing import Float, Grid, Int, Logits, RawFrame, RawVideo
 from cssm.nn.block import Block
 from cssm.nn.mixer import repeat_frame, require_dt
 from cssm.nn.parts.activation import activation
-from cssm.nn.parts.position import Time, rotary_angles, rotate, steps_between
+from cssm.nn.parts.position import Time, resample_table, rotary_angles, rotate, steps_between
 from cssm.nn.parts.readout import Readout
 from cssm.nn.parts.stem import Stem
 from cssm.nn.shared.running import counted
@@ -40,7 +40,7 @@ class Host(Model):
     rotary: features are turned by their positions in time and space before the first block. act: activation after the
     stem, unless it has one. seq_len: frames that an image stands for; unroll: how, see `cssm.nn.Stack.static`. grid:
     (H, W) pixels that it was built for. lifts: nothing but an affine map of pixels may stand before the first mixer,
-    which is then handed over.
+    which is then handed over. positions: a table (H', W', C) that is added to what arrives at the first block.
     """
 
     @abc.abstractmethod
@@ -49,12 +49,14 @@ class Host(Model):
 
     def _assemble(
         self, stem: Stem, blocks: Iterable[Block], head: Readout, *, rotary: bool, act: str, seq_len: int, unroll: str,
-        grid: Grid, lifts: bool = False, remat: bool = False,
+        grid: Grid, lifts: bool = False, remat: bool = False, positions: nnx.Param | None = None,
     ) -> None:  # fmt: skip
         self.stem, self.stack, self.head = stem, Stack(blocks, remat=remat), head
         self.rotary, self.act, self.seq_len, self.unroll = rotary, act, seq_len, unroll
         self.grid: Grid = (grid[0], grid[1])
-        self.affine = lifts and act == "none" and not rotary and stem.affine_in_pixels
+        self.positions = positions
+        plain = act == "none" and not rotary and positions is None
+        self.affine = lifts and plain and stem.affine_in_pixels
         # frames that do not see each other: of the last one, no other is needed
         self.apart = not rotary and all(b.frame_wise for b in self.stack.blocks)
 
@@ -204,6 +206,8 @@ class Host(Model):
         """Stem, activation and positions of a clip with no past, of one from a time on, or of an image, at time 0."""
         y = self.stem(x)
         y = y if self.stem.activated else activation(self.act)(y)
+        if self.positions is not None:
+            y = y + resample_table(self.positions[...], (y.shape[-3], y.shape[-2])).astype(y.dtype)
         if not self.rotary:
             return y
         steps = steps_between(dt) if steps is None and dt is not None else steps

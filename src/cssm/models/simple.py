@@ -1,8 +1,8 @@
 """SimpleCSSM: stem, positions, norm, mixer blocks, readout. The model of the sCSSM paper, with a real residual.
 
-x = act(stem(frames)), turned by its positions; for each block: x <- norm(act(x)), then x <- x + mixer(x) (no activation
-in front of the first), then x <- x + MLP(LayerNorm(x)) where there is an MLP; logits = Dense(LayerNorm(pool(x of the
-frames read))). A static image (B, H, W, C) stands for `seq_len` repeats of it, at time 0.
+x = act(stem(frames)), turned by its positions, or with a learned table added; for each block: x <- norm(act(x)), then
+x <- x + mixer(x) (no activation in front of the first), then x <- x + MLP(LayerNorm(x)) where there is an MLP; logits =
+Dense(LayerNorm(pool(x of the frames read))). A static image (B, H, W, C) stands for `seq_len` repeats of it, at time 0.
 Source: 003 Methods, section 1.2; docs/math.md section 6.
 """
 
@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from flax import nnx
 
 from cssm.core.errors import UsageError
@@ -27,7 +28,7 @@ from .host import Host
 from .model import check_sizes, fitted_to
 from .registry import MODELS
 
-POSITIONS = ("mrope", "none")
+POSITIONS = ("mrope", "learned", "none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ class SimpleCSSMConfig:
     strides: tuple[int, ...] = ()
     """Of each block: above 1, it downsamples (LayerNorm and a strided convolution) first. () for 1 everywhere."""
     position: str = "mrope"
-    """mrope (rotary over time, height, width) or none."""
+    """mrope (rotary over time, height, width), learned (a table over the grid, resampled to others) or none."""
     norm: str = "global_layer"
     """global_layer, global_layer_causal (streams), layer or none."""
     act: str = "gelu"
@@ -136,7 +137,12 @@ class SimpleCSSM(Host):
             stem, blocks, Readout(config.embed_dim, config.num_classes, config.readout, config.pool, rngs=rngs),
             rotary=config.position == "mrope" and not inside, act=config.act, seq_len=config.seq_len,
             unroll=config.unroll, grid=config.grid, lifts=True, remat=config.remat,
+            positions=_table(stem.grid(config.grid), config.embed_dim, rngs) if config.position == "learned" else None,
         )  # fmt: skip
+
+
+def _table(grid: Grid, channels: int, rngs: nnx.Rngs) -> nnx.Param:
+    return nnx.Param(0.02 * jax.random.truncated_normal(rngs.params(), -2, 2, (*grid, channels)))
 
 
 def _blocks(config: SimpleCSSMConfig, grid: Grid, rotary: bool, rngs: nnx.Rngs):

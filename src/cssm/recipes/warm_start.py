@@ -60,7 +60,7 @@ def load_named(model: Any, arrays: Mapping[str, np.ndarray], source: str) -> Loa
     flat = nnx.to_flat_state(nnx.state(model))
     own = {".".join(map(str, path)): leaf for path, leaf in flat}
     left = {name: "the model has none of that name" for name in arrays if name not in own}
-    for name in set(arrays) - set(left):
+    for name in sorted(set(arrays) - set(left)):
         shapes = arrays[name].shape, own[name].shape
         if shapes[0] != shapes[1] and not name.startswith("head."):
             raise UsageError(
