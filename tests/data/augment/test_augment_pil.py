@@ -4,25 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from data_helpers import picture
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from cssm.data.augment import colour, crop, filters, rand_augment, three, warp
+from cssm.data.augment import colour, crop, filters, rand_augment, three
 
 SIZE = (44, 57)  # height and width that no transposition leaves alone
 
 
-def picture(seed=0, size=SIZE, low=10, high=240):
-    """Smooth colours, an edge and a little noise, (h, w, 3) of 8 bits; not all levels are used."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[: size[0], : size[1]] / max(size)
-    waves = [np.sin(rng.uniform(2, 9) * x + rng.uniform(2, 9) * y + rng.uniform(0, 6)) for _ in range(6)]
-    channels = np.stack([waves[2 * i] + 0.5 * waves[2 * i + 1] + 0.6 * (x > y + 0.2 * i) for i in range(3)], -1)
-    channels = channels + 0.03 * rng.standard_normal(channels.shape)
-    channels -= channels.min()
-    return np.rint(low + (high - low) * channels / channels.max()).astype(np.uint8)
-
-
-PICTURE = picture()
+PICTURE = picture(0, SIZE)
 PIL = Image.fromarray(PICTURE)
 
 

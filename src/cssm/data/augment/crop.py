@@ -6,9 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cssm.core.typing import Bool, Float, Int, Shaped
-
-from .colour import Planes
+from cssm.core.typing import Bool, Int, Shaped
 
 RATIOS = (3 / 4, 4 / 3)  # width to height
 TRIES = 10
