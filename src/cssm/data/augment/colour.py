@@ -3,12 +3,13 @@
 Pixels are planes, uint8 (b, t, c, h, w): a still has t = 1. What is measured (a mean, a histogram) is that of a clip.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from cssm.core.typing import Float, Int, Shaped
+from cssm.core.typing import Bool, Float, Int, Shaped
 
 Planes = Shaped[Any, "b t c h w"]
 Tables = Shaped[Any, "b c 256"]
@@ -34,6 +35,11 @@ def per_row(value: Shaped[Any, "b"]) -> Shaped[Any, "b 1 1 1 1"]:
     return value[:, None, None, None, None]
 
 
+def where_any(chosen: Bool[Any, ""], change: Callable[[Planes], Planes], x: Planes) -> Planes:
+    """change(x), or x where no clip of the batch has drawn it. A branch that is taken or not: never under `vmap`."""
+    return jax.lax.cond(chosen, change, lambda x: x, x)
+
+
 def grey(x: Planes) -> Shaped[Any, "b t 1 h w"]:
     """Luma of red, green and blue: (299 R + 587 G + 114 B) / 1000, rounded."""
     r, g, b = (x[:, :, i : i + 1].astype(jnp.int32) for i in range(3))
@@ -42,7 +48,12 @@ def grey(x: Planes) -> Shaped[Any, "b t 1 h w"]:
 
 def mean_grey(x: Planes) -> Float[Any, "b 1 1 1 1"]:
     """The mean luma of each clip, to the nearest whole level."""
-    return jnp.floor(grey(x).astype(jnp.float32).mean((1, 2, 3, 4), keepdims=True) + 0.5)
+    return _mean(grey(x))
+
+
+def _mean(luma: Shaped[Any, "b t 1 h w"]) -> Float[Any, "b 1 1 1 1"]:
+    rows = luma.astype(jnp.int32).sum(-1, keepdims=True).astype(jnp.float32)  # whole numbers: faster, and they fit
+    return jnp.floor(rows.mean((1, 2, 3), keepdims=True) / luma.shape[-1] + 0.5)
 
 
 def blended(base: Any, x: Planes, factor: Any) -> Planes:
@@ -53,12 +64,14 @@ def blended(base: Any, x: Planes, factor: Any) -> Planes:
 
 def jittered(x: Planes, order: Int[Any, "b 3"], factors: Float[Any, "b 3"]) -> Planes:
     """Brightness (0), contrast (1) and saturation (2), in an order, each by a factor, of each clip."""
-    for step in range(3):
-        which = per_row(order[:, step])
+
+    def step(x: Planes, each: tuple[Any, Any]) -> tuple[Planes, None]:
+        which, factor = per_row(each[0]), per_row(each[1])
         base = jnp.where(which == 1, mean_grey(x), 0.0)
         base = jnp.where(which == 2, grey(x).astype(jnp.float32), base)
-        x = blended(base, x, per_row(factors[:, step]))
-    return x
+        return blended(base, x, factor), None
+
+    return jax.lax.scan(step, x, (order.T, factors.T))[0]  # a loop: XLA would compute each step again in the next
 
 
 def draw_jitter(key: jax.Array, rows: int, strength: float) -> tuple[Int[Any, "b 3"], Float[Any, "b 3"]]:

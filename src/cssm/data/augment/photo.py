@@ -109,18 +109,27 @@ class Photo:
         import jax
         import jax.numpy as jnp
 
-        from . import colour
         from .points import flipped_points
 
         x = jnp.asarray(batch["input"])
         self._check(batch, x.shape[-1], x.dtype)
-        keys = jax.random.split(key, 5)
-        flips = jax.random.bernoulli(keys[0], self.flip, (len(x),))
-        y = self._coloured(keys[2], self._cropped(keys[1], x, flips))
-        out = {**batch, "input": colour.interleaved(y, x.ndim)} | flipped_points(flips, batch, x.shape[-2])
+        first, second, third = jax.random.split(key, 3)
+        draws = self._draws(first, len(x), (x.shape[-3], x.shape[-2]))
+        out = {**batch, "input": draws.applied(x)} | flipped_points(draws.flips, batch, x.shape[-2])
         if self.erasing or self.mixes:
-            out["input"] = self._erased(keys[3], out["input"])
-        return out | (self._mixed(keys[4], out) if self.mixes else {})
+            out["input"] = self._erased(second, out["input"])
+        return out | (self._mixed(third, out) if self.mixes else {})
+
+    def _draws(self, key: Any, rows: int, size: tuple[int, int]) -> Any:
+        """What happens to the pixels of each of so many clips of (height, width) before they are normalised."""
+        from .draws import draw
+
+        wanted = size if self.crop_size is None else (self.crop_size, self.crop_size)
+        policy = parse_policy(self.policy)
+        return draw(
+            key, rows, size, flip=self.flip, crop=None if self.crop_scale is None else (self.crop_scale, wanted),
+            policy=policy, jitter=self.strength,
+        )  # fmt: skip
 
     def _check(self, entries: Any, channels: int, dtype: Any) -> None:
         """UsageError where a sample's entries, channels or dtype do not allow what is asked for."""
@@ -143,36 +152,6 @@ class Photo:
             raise UsageError("mixup and cutmix need labels, the data have none: leave them out")
         if self.mixes and self.classes < 2:
             raise UsageError(f"mixup and cutmix need the number of classes, classes is {self.classes}: give at least 2")
-
-    def _cropped(self, key: Any, x: Any, flips: Any) -> Any:
-        """The pixels (b, [t,] h, w, c) cropped and flipped, as planes."""
-        import jax.numpy as jnp
-
-        from . import colour, crop
-
-        if self.crop_scale is None:
-            y = colour.planes(x)
-            return jnp.where(colour.per_row(flips), y[..., ::-1], y)
-        size = x.shape[-3:-1]
-        boxes = crop.draw_boxes(key, len(x), size, self.crop_scale)
-        wanted = size if self.crop_size is None else (self.crop_size, self.crop_size)
-        return crop.resized_crops(x if x.ndim == 5 else x[:, None], boxes, wanted, flips)
-
-    def _coloured(self, key: Any, y: Any) -> Any:
-        """The planes after policy and jitter."""
-        import jax
-
-        from .colour import draw_jitter, jittered
-        from .rand_augment import rand_augment
-        from .three import draw_three, three
-
-        first, second = jax.random.split(key)
-        policy = parse_policy(self.policy)
-        if policy == "three":
-            y = three(y, *draw_three(first, len(y)))
-        elif not isinstance(policy, str):
-            y = rand_augment(first, y, policy)
-        return jittered(y, *draw_jitter(second, len(y), self.strength)) if self.strength else y
 
     def _erased(self, key: Any, x: Any) -> Any:
         """Pixels (b, [t,] h, w, c) normalised, with boxes of noise."""

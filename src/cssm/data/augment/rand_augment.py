@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from cssm.core.typing import Bool, Float, Int
 
 from . import colour, warp
-from .colour import Planes, per_row
+from .colour import Planes, per_row, where_any
 from .filters import smoothed
 from .policies import RandAugment
 
@@ -22,6 +22,11 @@ OPERATIONS = (
 )  # fmt: skip
 CHANCE = 0.5  # that a drawn operation is carried out
 ROTATE, SHEAR, TRANSLATE, ADD, ENHANCE = 30.0, 0.3, 0.45, 110.0, 0.9  # at magnitude 10: degrees, -, of the side, -, -
+TABLES = (
+    "autocontrast", "equalise", "invert", "posterise", "solarise", "solarise_add", "contrast", "brightness",
+)  # fmt: skip
+BLENDS = "saturation", "sharpness"
+WARPS = "rotate", "shear_x", "shear_y", "translate_x", "translate_y"
 PLACE = {name: i for i, name in enumerate(OPERATIONS)}
 
 
@@ -43,21 +48,26 @@ def draw_layer(key: jax.Array, rows: int, policy: RandAugment) -> Layer:
     return Layer(jnp.where(done, operation, -1), jnp.clip(magnitude, 0, 10), negative)
 
 
-def rand_augment(key: jax.Array, x: Planes, policy: RandAugment) -> Planes:
+def rand_augment(x: Planes, layers: tuple[Layer, ...], increasing: bool) -> Planes:
     """The clips after all layers."""
-    for k in jax.random.split(key, policy.layers):
-        x = applied(x, draw_layer(k, len(x), policy), policy.increasing)
+    for layer in layers:
+        x = applied(x, layer, increasing)
     return x
 
 
 def applied(x: Planes, layer: Layer, increasing: bool) -> Planes:
-    """The clips after one layer."""
-    x = colour.looked_up(x, _tables(x, layer, increasing))
+    """The clips after one layer. What no clip of the batch has drawn is left out."""
+    x = where_any(_any(layer, TABLES), lambda x: colour.looked_up(x, _tables(x, layer, increasing)), x)
+    x = where_any(_any(layer, BLENDS), lambda x: _blended(x, layer, increasing), x)
+    return where_any(_any(layer, WARPS), lambda x: warp.warped(x, _matrix(layer, x.shape[3:])), x)
+
+
+def _blended(x: Planes, layer: Layer, increasing: bool) -> Planes:
+    """Saturation and sharpness: the pixels and their luma or their smoothed selves, apart or together."""
     sharp, saturated = _is(layer, "sharpness"), _is(layer, "saturation")
     base = jnp.where(per_row(sharp), smoothed(x), colour.grey(x))
     factor = jnp.where(sharp | saturated, enhanced(layer, increasing), 1.0)  # 1: as it is
-    x = colour.blended(base, x, per_row(factor))
-    return warp.warped(x, _matrix(layer, x.shape[3:]))
+    return colour.blended(base, x, per_row(factor))
 
 
 def enhanced(layer: Layer, increasing: bool) -> Float[Any, "b"]:
@@ -70,9 +80,14 @@ def _is(layer: Layer, name: str) -> Bool[Any, "b"]:
     return layer.operation == PLACE[name]
 
 
+def _any(layer: Layer, names: tuple[str, ...]) -> Bool[Any, ""]:
+    return jnp.isin(layer.operation, jnp.array([PLACE[name] for name in names])).any()
+
+
 def _tables(x: Planes, layer: Layer, increasing: bool) -> colour.Tables:
     """The table of each clip and channel (b, c, 256)."""
-    share, zero, counts = layer.magnitude / 10, jnp.zeros(len(x)), colour.histogram(x)
+    share, zero = layer.magnitude / 10, jnp.zeros(len(x))
+    counts = _counted(x, layer)
     bits, threshold = jnp.trunc(share * 4).astype(jnp.int32), jnp.trunc(share * 256)
     factor, mean = enhanced(layer, increasing), colour.mean_grey(x).reshape(-1)
     tables = {
@@ -87,6 +102,12 @@ def _tables(x: Planes, layer: Layer, increasing: bool) -> colour.Tables:
     }
     chosen = [_is(layer, name)[:, None, None] for name in tables]
     return jnp.select(chosen, list(tables.values()), jnp.arange(256, dtype=jnp.uint8))
+
+
+def _counted(x: Planes, layer: Layer) -> Int[Any, "b c 256"]:
+    """The histogram of each channel of a clip, zero where no clip needs it."""
+    none = jnp.zeros((len(x), x.shape[2], 256), jnp.int32)
+    return jax.lax.cond(_any(layer, ("autocontrast", "equalise")), colour.histogram, lambda x: none, x)
 
 
 def _matrix(layer: Layer, size: tuple[int, ...]) -> Float[Any, "b 6"]:

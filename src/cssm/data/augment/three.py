@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from cssm.core.typing import Float, Int
 
-from .colour import Planes, grey, per_row
+from .colour import Planes, grey, per_row, where_any
 from .filters import gaussian_blur
 
 GREY, SOLARISE, BLUR = range(3)
@@ -28,4 +28,4 @@ def three(x: Planes, kinds: Int[Any, "b"], sigma: Float[Any, "b"]) -> Planes:
     kind = per_row(kinds)
     inverted = jnp.where(x >= THRESHOLD, 255 - x, x)
     x = jnp.where(kind == GREY, grey(x), jnp.where(kind == SOLARISE, inverted, x))
-    return gaussian_blur(x, sigma)
+    return where_any((sigma > 0).any(), lambda x: gaussian_blur(x, sigma), x)
