@@ -12,7 +12,7 @@ import tyro
 from cssm.core.errors import DataError, UnknownNameError, UsageError
 from cssm.core.files import check_output, replacing
 
-from .common import parse
+from .common import parse, prepare_process
 
 Split = Literal["train", "val", "test"]
 
@@ -57,9 +57,18 @@ class Preview:
     split: Split = "train"
     """Split to draw."""
     samples: int = 4
-    """Samples of each class."""
+    """Samples of each class; with --augment of all classes together."""
+    augment: str | None = None
+    """Augmentation to draw, flip_shift or photo: each sample, then draws of it. Its fields are options, as of train."""
+    draws: int | None = None
+    """Draws of each sample, with --augment; default 6."""
     seed: int | None = None
     """Of generated samples (default 0), or of the order of files (default: as published)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoAugment:
+    """No augmentation: no options of one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,8 +123,8 @@ def main(argv: list[str]) -> int:
     dataset = DATASETS.canonical(rest[0])
     if dataset not in names:
         raise UsageError(f"cssm data {name}: {dataset} has files of its own; it can write {', '.join(names)}")
-    flags, data = _parse(name, dataset, rest[1:])
-    return action.run(dataset, flags, data)
+    flags, data, augment = _parse(name, dataset, rest[1:])
+    return action.run(dataset, flags, data) if augment is None else _preview_augment(dataset, flags, data, augment)
 
 
 def _written() -> list[str]:
@@ -130,29 +139,35 @@ def _usage() -> str:
     return "\n".join([head, "", "actions:", *lines])
 
 
-def _parse(action: str, dataset: str, argv: list[str]) -> tuple[Any, Any]:
-    """The action's flags and the data set, whose own fields are flags too."""
+def _parse(action: str, dataset: str, argv: list[str]) -> tuple[Any, Any, Any]:
+    """The action's flags, the data set and the augmentation or None, whose own fields are flags too."""
     from cssm.data import DATASETS, files_class, open_files
+    from cssm.data.augment import AUGMENTS
 
-    folder = None if action == "make" else _data_dir(argv)
+    folder = None if action == "make" else _first(argv, "--data-dir", Path)
+    asked = _first(argv, "--augment", str) if action == "preview" else None
+    augment: Any = NoAugment if asked in (None, "none") else AUGMENTS[asked]
     kind: Any = DATASETS[dataset] if folder is None else files_class(folder, dataset)
     command = f"data {action} {dataset}"
     flags = MakeTracks if (action, dataset) == ("make", "tracks") else ACTIONS[action].flags
     both = dataclasses.make_dataclass(
-        "Options", [("flags", _flat(flags)), ("data", _flat(_without_root(kind)))], frozen=True
+        "Options",
+        [("flags", _flat(flags)), ("data", _flat(_without_root(kind))), ("augment", _flat(augment))],
+        frozen=True,
     )
     about = (kind.__doc__ or "").strip().partition("\n")[0]
     options = parse(both, argv, command, f"{ACTIONS[action].help}\n\n{about}")
     given = {f.name: getattr(options.data, f.name) for f in dataclasses.fields(kind) if f.name != "root"}
-    return options.flags, kind(**given) if folder is None else open_files(folder, dataset, **given)
+    data = kind(**given) if folder is None else open_files(folder, dataset, **given)
+    return options.flags, data, None if augment is NoAugment else options.augment
 
 
-def _data_dir(argv: list[str]) -> Path | None:
-    """--data-dir is looked for first: it decides which options there are."""
+def _first(argv: list[str], name: str, kind: Callable[[str], Any]) -> Any:
+    """The value of --data-dir or --augment, looked for first: it decides which options there are."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    finder.add_argument("--data-dir", "--data_dir", type=Path)
+    finder.add_argument(name, name[:2] + name[2:].replace("-", "_"), type=kind, dest="value")
     try:
-        return finder.parse_known_args(argv)[0].data_dir
+        return finder.parse_known_args(argv)[0].value
     except argparse.ArgumentError:  # without a value: the real parser says so
         return None
 
@@ -226,6 +241,8 @@ def _preview(name: str, flags: Preview, data) -> int:
     from cssm.viz.tracks import tracks_sheet
 
     path = check_output(flags.output or Path(f"{name}.png"), ".png", "--output")
+    if flags.draws is not None:
+        raise UsageError("--draws is of an augmentation: add --augment photo, or leave it out")
     if not 1 <= flags.samples <= 512:
         raise UsageError(f"--samples is {flags.samples}: give 1 to 512, of each class")
     source = _source(data, flags.split, 64 * flags.samples, flags.seed)
@@ -235,6 +252,28 @@ def _preview(name: str, flags: Preview, data) -> int:
         print(f"wrote {path}")
         return 0
     contact_sheet(source, path, samples=flags.samples, title=title, names=data.class_names)
+    print(f"wrote {path}")
+    return 0
+
+
+def _preview_augment(name: str, flags: Preview, data, augment) -> int:
+    from cssm.viz.augment_sheet import augment_sheet
+
+    path = check_output(flags.output or Path(f"{name}.png"), ".png", "--output")
+    kind = "imagenet" if data.sample_spec["input"].shape[-1] == 3 else "unit"
+    fitted = augment.fitted(data, data.num_classes, kind)
+    for field in dataclasses.fields(augment):
+        given, now = getattr(augment, field.name), getattr(fitted, field.name)
+        if given not in (now, field.default):
+            flag = field.name.replace("_", "-")
+            raise UsageError(f"--{flag} {given} does not hold: the data says {now}; leave it out")
+    source = _source(data, flags.split, 16 * max(flags.samples, 1), flags.seed)
+    draws = 6 if flags.draws is None else flags.draws
+    prepare_process()
+    augment_sheet(
+        source, fitted, path, samples=flags.samples, draws=draws, names=data.class_names, normalization=kind,
+        title=f"{name}, {flags.split} split, {flags.augment}", seed=flags.seed or 0,
+    )  # fmt: skip
     print(f"wrote {path}")
     return 0
 

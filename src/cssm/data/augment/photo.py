@@ -137,6 +137,7 @@ class Photo:
         found = [name for name in POINTS if name in entries]
         moved = "crop_scale" if self.crop_scale is not None else "policy" if policy not in ("none", "three") else None
         moved = moved or ("mixup or cutmix" if self.mixes else None)
+        moved = moved or ("erasing" if self.erasing and "tracks" in entries else None)
         if found and moved:
             raise UsageError(
                 f"{moved} would leave {found[0]} without their pixels: leave {moved} out, or choose other data"
