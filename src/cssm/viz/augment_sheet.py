@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -61,7 +62,7 @@ def augment_sheet(
     columns = [_stills(batch["input"]), *(_stills(shown(out["input"], normalization)) for out in outs)]
     captions = ["as it is", *(f"draw {i + 1}{_share(batch, out)}" for i, out in enumerate(outs))]
     labels = batch.get("label", np.zeros(len(batch["input"]), int))
-    words = [f"label {label}" if names is None else names[label] for label in labels]
+    words = [f"label {label}" if names is None else str(names[label]) for label in labels]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as new:
@@ -94,9 +95,7 @@ def _share(batch: Batch, out: Batch) -> str:
     return f": {out['label'][np.arange(len(out['label'])), batch['label']].min():.2f}"
 
 
-def _paint(
-    columns: list[np.ndarray], words: list[str], captions: list[str], title: str, tile: int
-):  # fmt: skip
+def _paint(columns: list[np.ndarray], words: list[str], captions: list[str], title: str, tile: int) -> Any:
     from PIL import Image, ImageDraw, ImageFont
 
     large, small = ImageFont.load_default(22), ImageFont.load_default(15)

@@ -100,7 +100,7 @@ def test_a_crop_that_never_fits_is_the_middle():
 
 
 def test_rates_of_the_operations():
-    layer = rand_augment.draw_layer(KEY, DRAWS, parse_policy("rand-m9-mstd0.5-inc1"))
+    layer = rand_augment.draw_layer(KEY, DRAWS, RandAugment(9.0, 2, 0.5, True))
     rates = np.bincount(np.asarray(layer.operation) + 1, minlength=16) / DRAWS
     assert abs(rates[0] - 0.5) < 0.015
     np.testing.assert_allclose(rates[1:], 0.5 / 15, atol=4 * np.sqrt(0.033 / DRAWS))

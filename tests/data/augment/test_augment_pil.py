@@ -114,8 +114,9 @@ def test_smoothing(pixels):
 @pytest.mark.parametrize("kind", [three.GREY, three.SOLARISE, three.BLUR])
 def test_the_three(pixels, kind):
     want = [PIL.convert("L").convert("RGB"), ImageOps.solarize(PIL, 128), PIL.filter(ImageFilter.GaussianBlur(1.7))]
-    sigma = jnp.array([1.7 if kind == three.BLUR else 0.0])
-    close(jax.jit(three.three)(pixels, jnp.array([kind]), sigma), want[kind], *((0.5, 2, 7) if kind == 2 else (0, 0)))
+    sigma, blurred = jnp.array([1.7 if kind == three.BLUR else 0.0]), kind == three.BLUR
+    got = jax.jit(three.three)(pixels, jnp.array([kind]), sigma)
+    close(got, want[kind], 0.5 if blurred else 0, 2 if blurred else 0, inner=7 if blurred else 0)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])

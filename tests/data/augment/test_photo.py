@@ -125,7 +125,8 @@ def test_what_is_mixed_is_what_the_label_says(name):
     """Pictures of one colour each: the mean of a picture is the shares of its label."""
     levels = np.arange(6, dtype=np.uint8) * 40
     images = np.broadcast_to(levels[:, None, None, None], (6, 16, 16, 3))
-    photo = Photo(classes=6, pixels="none", **{name: 1.0})
+    alphas = {"mixup": float(name == "mixup"), "cutmix": float(name == "cutmix")}
+    photo = dataclasses.replace(Photo(classes=6, pixels="none"), **alphas)
     seen = []
     for seed in range(6):
         out = jax.jit(photo)(jax.random.key(seed), {"input": images, "label": np.arange(6)})

@@ -1,7 +1,7 @@
 """What happens to the pixels of each clip of a batch: drawn first, then carried out.
 
-On a CPU the clips are taken one after the other: each stays in the cache, and what it has not drawn is not computed.
-Elsewhere the whole batch goes through every operation that any of its clips has drawn.
+On one CPU the clips are taken one after the other: each stays in the cache, and what it has not drawn is not computed.
+Elsewhere, and where the rows are divided over devices, the whole batch goes through every operation that any of its clips has drawn.
 """
 
 from collections.abc import Callable
@@ -59,21 +59,22 @@ def draw(
     """Draws for so many clips of (height, width) px. crop: the least share of the area, and the size of the result."""
 
     keys = jax.random.split(key, 4)
-    layers = policy.layers if isinstance(policy, RandAugment) else 0
+    random = policy if isinstance(policy, RandAugment) else None
+    layers = () if random is None else jax.random.split(keys[2], random.layers)
     return Draws(
         flips=jax.random.bernoulli(keys[0], flip, (rows,)),
         boxes=None if crop is None else crops.draw_boxes(keys[1], rows, size, crop[0]),
         three=draw_three(keys[2], rows) if policy == "three" else None,
-        layers=tuple(draw_layer(k, rows, policy) for k in jax.random.split(keys[2], layers)) if layers else (),
+        layers=() if random is None else tuple(draw_layer(k, rows, random) for k in layers),
         jitter=colour.draw_jitter(keys[3], rows, jitter) if jitter else None,
         size=size if crop is None else crop[1],
-        increasing=isinstance(policy, RandAugment) and policy.increasing,
+        increasing=random is not None and random.increasing,
     )
 
 
 def by_clip(function: Callable[..., Any], draws: Draws, x: jax.Array) -> jax.Array:
-    """function(draws, x) of a batch: clip after clip on a CPU, all at once elsewhere."""
-    if jax.default_backend() != "cpu":
+    """function(draws, x) of a batch: clip after clip on one CPU, all at once elsewhere."""
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return function(draws, x)
     return jax.lax.map(lambda one: function(*jax.tree.map(lambda leaf: leaf[None], one))[0], (draws, x))
 
