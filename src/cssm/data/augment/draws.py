@@ -1,7 +1,8 @@
 """What happens to the pixels of each clip of a batch: drawn first, then carried out.
 
 On one CPU the clips are taken one after the other: each stays in the cache, and what it has not drawn is not computed.
-Elsewhere, and where the rows are divided over devices, the whole batch goes through every operation that any of its clips has drawn.
+Elsewhere, and where the rows are divided over devices, the whole batch goes through every operation that any of its
+clips has drawn.
 """
 
 from collections.abc import Callable
