@@ -120,9 +120,9 @@ def draw_augment() -> None:
     """The sheets of docs/augmentation.md, as `cssm data preview photos --size 80 --augment photo ...` draws others."""
     photos = Photos(size=80)
     for name, photo in AUGMENTATIONS.items():
-        title, options = f"photos, {name}", {"samples": 4, "draws": 6, "names": photos.class_names}
+        few, path = Subset(photos.source(), (1, 2, 6, 8)), IMAGES / f"augment_{name}.png"
         fitted = photo.fitted(photos, photos.num_classes, "imagenet")
-        path = augment_sheet(Subset(photos.source(), (1, 2, 6, 8)), fitted, IMAGES / f"augment_{name}.png", title=title, **options)
+        augment_sheet(few, fitted, path, title=f"photos, {name}", names=photos.class_names)
         Image.open(path).quantize(200).save(path, optimize=True)
         print(path)
 

@@ -12,9 +12,8 @@ import tyro
 from cssm.core.errors import DataError, UnknownNameError, UsageError
 from cssm.core.files import check_output, replacing
 
-from .common import parse, prepare_process
-
-Split = Literal["train", "val", "test"]
+from .common import parse
+from .data_preview import NoAugment, Preview, Split, preview, source_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,29 +45,6 @@ class MakeTracks:
     """How many."""
     seed: int = 0
     """Of the videos."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Preview:
-    output: Path | None = None
-    """PNG to write; default NAME.png."""
-    data_dir: Path | None = None
-    """Folder of published or made files; generated data needs none."""
-    split: Split = "train"
-    """Split to draw."""
-    samples: int = 4
-    """Samples of each class; with --augment of all classes together."""
-    augment: str | None = None
-    """Augmentation to draw, flip_shift or photo: each sample, then draws of it. Its fields are options, as of train."""
-    draws: int | None = None
-    """Draws of each sample, with --augment; default 6."""
-    seed: int | None = None
-    """Of generated samples (default 0), or of the order of files (default: as published)."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NoAugment:
-    """No augmentation: no options of one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,7 +100,7 @@ def main(argv: list[str]) -> int:
     if dataset not in names:
         raise UsageError(f"cssm data {name}: {dataset} has files of its own; it can write {', '.join(names)}")
     flags, data, augment = _parse(name, dataset, rest[1:])
-    return action.run(dataset, flags, data) if augment is None else _preview_augment(dataset, flags, data, augment)
+    return action.run(dataset, flags, data) if name != "preview" else preview(dataset, flags, data, augment)
 
 
 def _written() -> list[str]:
@@ -185,14 +161,6 @@ def _flat(kind):
     return tyro.conf.OmitArgPrefixes[kind]
 
 
-def _source(data: Any, split: str, size: int, seed: int | None):
-    """`size` samples of what is generated; files give all they have, or as many as they have."""
-    from cssm.data.make import ENDLESS
-
-    seeded = {} if seed is None else {"seed": seed}
-    return data.source(split, size=size if type(data) in ENDLESS else None, **seeded)
-
-
 def _make(name: str, flags: Any, data) -> int:
     if isinstance(flags, MakeTracks):
         return _make_tracks(flags, data)
@@ -236,48 +204,6 @@ def _make_tracks(flags: MakeTracks, data) -> int:
     return 0
 
 
-def _preview(name: str, flags: Preview, data) -> int:
-    from cssm.viz.contact_sheet import contact_sheet
-    from cssm.viz.tracks import tracks_sheet
-
-    path = check_output(flags.output or Path(f"{name}.png"), ".png", "--output")
-    if flags.draws is not None:
-        raise UsageError("--draws is of an augmentation: add --augment photo, or leave it out")
-    if not 1 <= flags.samples <= 512:
-        raise UsageError(f"--samples is {flags.samples}: give 1 to 512, of each class")
-    source = _source(data, flags.split, 64 * flags.samples, flags.seed)
-    title = f"{name}, {flags.split} split"
-    if "tracks" in data.sample_spec:
-        tracks_sheet(source, path, flags.samples, title)
-        print(f"wrote {path}")
-        return 0
-    contact_sheet(source, path, samples=flags.samples, title=title, names=data.class_names)
-    print(f"wrote {path}")
-    return 0
-
-
-def _preview_augment(name: str, flags: Preview, data, augment) -> int:
-    from cssm.viz.augment_sheet import augment_sheet
-
-    path = check_output(flags.output or Path(f"{name}.png"), ".png", "--output")
-    kind = "imagenet" if data.sample_spec["input"].shape[-1] == 3 else "unit"
-    fitted = augment.fitted(data, data.num_classes, kind)
-    for field in dataclasses.fields(augment):
-        given, now = getattr(augment, field.name), getattr(fitted, field.name)
-        if given not in (now, field.default):
-            flag = field.name.replace("_", "-")
-            raise UsageError(f"--{flag} {given} does not hold: the data says {now}; leave it out")
-    source = _source(data, flags.split, 16 * max(flags.samples, 1), flags.seed)
-    draws = 6 if flags.draws is None else flags.draws
-    prepare_process()
-    augment_sheet(
-        source, fitted, path, samples=flags.samples, draws=draws, names=data.class_names, normalization=kind,
-        title=f"{name}, {flags.split} split, {flags.augment}", seed=flags.seed or 0,
-    )  # fmt: skip
-    print(f"wrote {path}")
-    return 0
-
-
 def _check(name: str, flags: Check, data) -> int:
     from cssm.data.baselines import histogram, shortcut
 
@@ -285,7 +211,7 @@ def _check(name: str, flags: Check, data) -> int:
         raise UsageError(f"--samples is {flags.samples}: give at least 9, a third of them is held out")
     if "tracks" in data.sample_spec:
         return _check_tracks(flags, data)
-    source = _source(data, flags.split, flags.samples, flags.seed)
+    source = source_of(data, flags.split, flags.samples, flags.seed)
     samples = min(flags.samples, len(source))
     found = [shortcut(data, source, n=samples)]
     if data.num_classes == 2:
@@ -324,7 +250,7 @@ def _clip(name: str, flags: Clip, data) -> int:
     path = check_output(output, ".npz", "--output")
     if not 0 <= flags.index < 2**31:
         raise UsageError(f"--index is {flags.index}: samples are counted from 0, to 2**31")
-    source = _source(data, flags.split, flags.index + 1, flags.seed)
+    source = source_of(data, flags.split, flags.index + 1, flags.seed)
     if flags.index >= len(source):
         raise UsageError(f"--index is {flags.index}: the {flags.split} split has {len(source)} samples")
     sample = source[flags.index]
@@ -352,7 +278,7 @@ class Action(NamedTuple):
 
 ACTIONS = {
     "make": Action("write train, val and test shards; a killed run continues; checksums in metadata.json", Make, _make),
-    "preview": Action("draw a contact sheet as PNG", Preview, _preview),
+    "preview": Action("draw a contact sheet as PNG", Preview, preview),
     "check": Action("what the label gives away without vision: markers, the majority class, colours", Check, _check),
     "verify": Action("compare the shards of a made folder with their checksums", Verify, _verify),
     "clip": Action("write one video as .npz, for cssm stream and cssm predict", Clip, _clip),
