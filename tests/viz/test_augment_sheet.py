@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cssm.core.errors import UsageError
-from cssm.data import PathTracker
+from cssm.data import PathTracker, Tracks
 from cssm.data.augment import FlipShift, Photo
 from cssm.data.source import Source
 from cssm.viz.augment_sheet import augment_sheet
@@ -79,3 +79,10 @@ def test_what_cannot_be_read_is_left_out(tmp_path):
 def test_counts_out_of_range(tmp_path, options):
     with pytest.raises(UsageError, match="give 1 to 64"):
         augment_sheet(Flat(), FlipShift(), tmp_path / "a.png", **options)
+
+
+def test_videos_without_labels(tmp_path):
+    source = Tracks(frames=4, size=32).source("val", size=3)
+    path = augment_sheet(source, FlipShift(flip=0.0), tmp_path / "a.png", samples=2, draws=1, tile=32, names=())
+    found = panels(path, 2, 2, 32)
+    assert (found[:, 0] == found[:, 1]).all() and (found[0, 0] == source[0]["input"][2]).all()

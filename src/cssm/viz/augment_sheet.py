@@ -61,8 +61,7 @@ def augment_sheet(
     outs = [jax.tree.map(np.asarray, changed(jax.random.key(seed + i), batch)) for i in range(draws)]
     columns = [_stills(batch["input"]), *(_stills(shown(out["input"], normalization)) for out in outs)]
     captions = ["as it is", *(f"draw {i + 1}{_share(batch, out)}" for i, out in enumerate(outs))]
-    labels = batch.get("label", np.zeros(len(batch["input"]), int))
-    words = [f"label {label}" if names is None else str(names[label]) for label in labels]
+    words = _words(batch, names)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as new:
@@ -71,7 +70,9 @@ def augment_sheet(
 
 
 def _batch(source: Source, samples: int) -> Batch:
-    """So many readable samples, one of each class in turn."""
+    """So many readable samples, one of each class in turn; without labels the first ones."""
+    if "label" not in source.batch([0] if len(source) else []):
+        return source.batch(np.arange(min(samples, len(source))))
     labels = labels_of(source, np.arange(min(SEARCHED, len(source))))
     classes = [np.flatnonzero(labels == label) for label in sorted(set(labels[labels >= 0].tolist()))]
     turns = sorted((turn, at) for places in classes for turn, at in enumerate(places.tolist()))
@@ -80,6 +81,13 @@ def _batch(source: Source, samples: int) -> Batch:
     if not readable.any():
         raise UsageError(f"none of the first {len(labels)} samples can be read: there is nothing to draw")
     return {key: value[readable] for key, value in batch.items()}
+
+
+def _words(batch: Batch, names: Sequence[str] | None) -> list[str]:
+    """What stands before each row: its class, or its number where there are no labels."""
+    if "label" not in batch:
+        return [f"sample {i}" for i in range(len(batch["input"]))]
+    return [f"label {label}" if names is None else str(names[label]) for label in batch["label"]]
 
 
 def _stills(x: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ def test_mixup_moment():
 def test_cutmix_moment():
     """At 224 pixels: the share of the pixels that stay, exactly, with boxes cut at the border."""
     share, low, high, mean = mixes((0.0, 1.0))
-    mean_is(share, 0.681)
+    mean_is(share, 0.6822)
     assert set(np.unique(low)) <= {0.0, 1.0} and (high >= low).all() and np.allclose(share, mean, atol=1e-5)
 
 
@@ -53,7 +53,7 @@ def test_corrected_share_of_cutmix_over_many_boxes():
         return 1 - box[2] * box[3] / 224**2
 
     share = jax.jit(jax.vmap(one))(jax.random.split(KEY, DRAWS))
-    mean_is(share, 0.681)
+    mean_is(share, 0.6822)  # its exact value, summed over all places of the box
     assert abs(float(share.mean()) - 0.681) < 0.006
 
 
