@@ -143,6 +143,15 @@ def test_crops_resized(size, box):
     close(turned, ImageOps.mirror(want), 0.3, 2)
 
 
+@pytest.mark.parametrize("level", [0, 255])
+def test_pictures_with_much_of_one_level(level):
+    """The brightest level does not count in what equalise spreads."""
+    image = PICTURE.copy()
+    image[:20] = level
+    want = ImageOps.equalize(Image.fromarray(image))
+    close(one(colour.planes(jnp.asarray(image)[None]), "equalise", 9.0), want, 0, 0)
+
+
 def test_degenerate_pictures():
     """One colour alone: nothing to stretch, nothing to spread; as PIL has it."""
     flat = np.full((8, 9, 3), (7, 7, 200), np.uint8)

@@ -10,6 +10,7 @@ from cssm.core.typing import Bool, Int, Shaped
 
 RATIOS = (3 / 4, 4 / 3)  # width to height
 TRIES = 10
+EXACT = jax.lax.Precision.HIGHEST  # short floats would be off by a level
 BLOCK = 32  # rows of the result that share a window of the pixels
 
 
@@ -86,11 +87,11 @@ def _along_rows(x: Any, starts: Any, weights: Any) -> Any:
     """(t, h, n) -> (t, k i, n)."""
     size = weights.shape[-1]
     cut = jax.vmap(lambda s: jax.lax.dynamic_slice_in_dim(x, s, size, 1))(starts).astype(jnp.float32)  # k t window n
-    return jnp.einsum("kiw,ktwn->tkin", weights, cut).reshape(len(x), -1, x.shape[-1])
+    return jnp.einsum("kiw,ktwn->tkin", weights, cut, precision=EXACT).reshape(len(x), -1, x.shape[-1])
 
 
 def _along_columns(x: Any, starts: Any, weights: Any) -> Any:
     """(n, w) -> (n, k i)."""
     size = weights.shape[-1]
     cut = jax.vmap(lambda s: jax.lax.dynamic_slice_in_dim(x, s, size, 1))(starts)  # k n window
-    return jnp.einsum("knw,kiw->nki", cut, weights).reshape(len(x), -1)
+    return jnp.einsum("knw,kiw->nki", cut, weights, precision=EXACT).reshape(len(x), -1)
