@@ -90,6 +90,23 @@ def test_every_row_has_draws_of_its_own():
     assert len({row.tobytes() for row in out}) >= 7
 
 
+def test_the_three_and_their_blur_are_drawn_for_each_row():
+    same = {"input": np.repeat(picture(1, (16, 16))[None], 30, 0)}
+    out = np.asarray(jax.jit(Photo(flip=0.0, policy="three", jitter=0.0))(KEY, same)["input"])
+    grey = (out == out[..., :1]).all((1, 2, 3))
+    assert 2 < grey.sum() < 20 and len({row.tobytes() for row in out}) >= 6
+
+
+@pytest.mark.parametrize("photo", [Photo(policy="three"), Photo(crop_scale=0.3), Photo(erasing=0.001)], ids=str)
+def test_a_flip_turns_what_the_other_draws_make(photo):
+    turned, plain = (
+        np.asarray(jax.jit(dataclasses.replace(photo, flip=flip))(KEY, batch_of())["input"], float)
+        for flip in (1.0, 0.0)
+    )
+    assert (turned != plain).any((1, 2, 3)).all()
+    assert np.abs(turned - plain[:, :, ::-1]).max() <= 2 and np.abs(turned - plain[:, :, ::-1]).mean() < 0.01
+
+
 def test_rows_that_are_not_valid_do_not_leak():
     batch = batch_of()
     batch["valid"][[1, 2]] = False
