@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from cssm.data import FeatureTracker, Pathfinder, PathTracker, Subset
+from cssm.data import FeatureTracker, Pathfinder, PathTracker, Photos, Subset
+from cssm.data.augment import Photo
 from cssm.data.formats.video import writing_video
 from cssm.data.tracks import frozen
 from cssm.models import list_models
@@ -19,6 +20,7 @@ from cssm.ops import goom
 from cssm.recipes import draw_predictions, load_run
 from cssm.shared.palette import BLUE, RED
 from cssm.tasks.tapvid import returned, sample_queries_first
+from cssm.viz.augment_sheet import augment_sheet
 from cssm.viz.contact_sheet import contact_sheet
 from cssm.viz.figure import figure, plain
 from cssm.viz.impulse import draw_impulse
@@ -33,6 +35,10 @@ SHEETS = {
     "pathfinder": ("Pathfinder, contour length 14", Pathfinder(difficulty=14)),
     "pathtracker": ("PathTracker, 14 distractors, matched foils", PathTracker()),
     "featuretracker": ("FeatureTracker, 10 distractors", FeatureTracker()),
+}
+AUGMENTATIONS = {
+    "three": Photo(crop_scale=0.3, policy="three", erasing=0.25, mixup=0.8, cutmix=1.0),
+    "rand": Photo(crop_scale=0.3, policy="rand-m9-mstd0.5-inc1"),
 }
 
 
@@ -110,8 +116,22 @@ def draw_tracking(model: str = "tracker_small", video: int = 7) -> None:
     Image.open(IMAGES / "belief.png").quantize(200).save(IMAGES / "belief.png", optimize=True)
 
 
+def draw_augment() -> None:
+    """The sheets of docs/augmentation.md, as `cssm data preview photos --size 80 --augment photo ...` draws others."""
+    photos = Photos(size=80)
+    for name, photo in AUGMENTATIONS.items():
+        few, path = Subset(photos.source(), (1, 2, 6, 8)), IMAGES / f"augment_{name}.png"
+        fitted = photo.fitted(photos, photos.num_classes, "imagenet")
+        augment_sheet(few, fitted, path, title=f"photos, {name}", names=photos.class_names)
+        Image.open(path).quantize(200).save(path, optimize=True)
+        print(path)
+
+
 def main(only: tuple[str, ...] = ()) -> None:
-    """Everything, or `python docs/figures.py mixers` or `tracking`: those pictures (and table) alone."""
+    """Everything, or `python docs/figures.py mixers`, `tracking` or `augment`: those pictures (and table) alone."""
+    if only == ("augment",):
+        draw_augment()
+        return
     if only == ("tracking",):
         draw_tracking()
         return
@@ -121,6 +141,7 @@ def main(only: tuple[str, ...] = ()) -> None:
     if only == ("mixers",):
         return
     draw_tracking()
+    draw_augment()
     print(draw_goom(IMAGES / "goom.png"))
     for name, (title, data) in SHEETS.items():
         source = data.source("train", size=256)

@@ -30,3 +30,14 @@ def validate(config_class, **options):
         object.__setattr__(config, field.name, options.pop(field.name, field.default))
     assert not options
     config.__post_init__()
+
+
+def picture(seed=0, size=(44, 57), low=10, high=240):
+    """Smooth colours, an edge and a little noise, (h, w, 3) of 8 bits; not all levels are used."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: size[0], : size[1]] / max(size)
+    waves = [np.sin(rng.uniform(2, 9) * x + rng.uniform(2, 9) * y + rng.uniform(0, 6)) for _ in range(6)]
+    channels = np.stack([waves[2 * i] + 0.5 * waves[2 * i + 1] + 0.6 * (x > y + 0.2 * i) for i in range(3)], -1)
+    channels = channels + 0.03 * rng.standard_normal(channels.shape)
+    channels -= channels.min()
+    return np.rint(low + (high - low) * channels / channels.max()).astype(np.uint8)

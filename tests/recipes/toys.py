@@ -187,6 +187,9 @@ MODELS.register("averager")(AveragerConfig())
 class Darken:
     """An augmentation that can be seen: every pixel halved, and the target left."""
 
+    def fitted(self, data, classes, normalization):
+        return self
+
     def __call__(self, key, batch):
         return {**batch, "input": batch["input"] // 2}
 

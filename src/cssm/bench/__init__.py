@@ -1,6 +1,6 @@
 """The benchmark: interleaved comparisons in JAX and PyTorch, checked before they are timed."""
 
-from . import delta, fftconv, goom, hosts, mechanism, mixers, models, s4, scan, spectral, spectral_cpu, tracker  # noqa: F401
+from . import augment, delta, fftconv, goom, hosts, mechanism, mixers, models, s4, scan, spectral, spectral_cpu, tracker  # noqa: F401
 from .frameworks import has_torch
 from .harness import Comparison, Incorrect, Timing, copy_bandwidth, run
 from .registry import MODEL_BENCHES, OP_BENCHES, SWEEP_BENCHES

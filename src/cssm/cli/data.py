@@ -13,7 +13,8 @@ from cssm.core.errors import DataError, UnknownNameError, UsageError
 from cssm.core.files import check_output, replacing
 
 from .common import parse
-from .data_flags import Check, Clip, Make, MakeTracks, Pack, Preview, Speed, Verify
+from .data_flags import Check, Clip, Make, MakeTracks, Pack, Speed, Verify
+from .data_preview import NoAugment, Preview, preview, source_of
 
 
 def main(argv: list[str]) -> int:
@@ -37,8 +38,8 @@ def main(argv: list[str]) -> int:
     if dataset not in names:
         why = "has files of its own; it can write" if name == "make" else "has no photographs of its own; it can pack"
         raise UsageError(f"cssm data {name}: {dataset} {why} {', '.join(names)}")
-    flags, data = _parse(name, dataset, rest[1:])
-    return action.run(dataset, flags, data)
+    flags, data, augment = _parse(name, dataset, rest[1:])
+    return action.run(dataset, flags, data) if name != "preview" else preview(dataset, flags, data, augment)
 
 
 def _written() -> list[str]:
@@ -61,30 +62,36 @@ def _usage() -> str:
     return "\n".join([head, "", "actions:", *lines])
 
 
-def _parse(action: str, dataset: str, argv: list[str]) -> tuple[Any, Any]:
-    """The action's flags and the data set, whose own fields are flags too."""
+def _parse(action: str, dataset: str, argv: list[str]) -> tuple[Any, Any, Any]:
+    """The action's flags, the data set and the augmentation or None, whose own fields are flags too."""
     from cssm.data import DATASETS, files_class, open_files
+    from cssm.data.augment import AUGMENTS
 
-    folder = None if action == "make" else _data_dir(argv)
+    folder = None if action == "make" else _first(argv, "--data-dir", Path)
+    asked = _first(argv, "--augment", str) if action == "preview" else None
+    augment: Any = NoAugment if asked in (None, "none") else AUGMENTS[asked]
     kind: Any = DATASETS[dataset] if folder is None else files_class(folder, dataset)
     command = f"data {action} {dataset}"
     flags = MakeTracks if (action, dataset) == ("make", "tracks") else ACTIONS[action].flags
     hidden = _hidden(action)
     both = dataclasses.make_dataclass(
-        "Options", [("flags", _flat(flags)), ("data", _flat(_without(kind, hidden)))], frozen=True
+        "Options",
+        [("flags", _flat(flags)), ("data", _flat(_without(kind, hidden))), ("augment", _flat(augment))],
+        frozen=True,
     )
     about = (kind.__doc__ or "").strip().partition("\n")[0]
     options = parse(both, argv, command, f"{ACTIONS[action].help}\n\n{about}")
     given = {f.name: getattr(options.data, f.name) for f in dataclasses.fields(kind) if f.name not in hidden}
-    return options.flags, kind(**given) if folder is None else open_files(folder, dataset, **given)
+    data = kind(**given) if folder is None else open_files(folder, dataset, **given)
+    return options.flags, data, None if augment is NoAugment else options.augment
 
 
-def _data_dir(argv: list[str]) -> Path | None:
-    """--data-dir is looked for first: it decides which options there are."""
+def _first(argv: list[str], name: str, kind: Callable[[str], Any]) -> Any:
+    """The value of --data-dir or --augment, looked for first: it decides which options there are."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    finder.add_argument("--data-dir", "--data_dir", type=Path)
+    finder.add_argument(name, name[:2] + name[2:].replace("-", "_"), type=kind, dest="value")
     try:
-        return finder.parse_known_args(argv)[0].data_dir
+        return finder.parse_known_args(argv)[0].value
     except argparse.ArgumentError:  # without a value: the real parser says so
         return None
 
@@ -113,14 +120,6 @@ def _without(kind: type, names: set[str]) -> type:
 def _flat(kind):
     """Its fields become flags without a prefix."""
     return tyro.conf.OmitArgPrefixes[kind]
-
-
-def _source(data: Any, split: str, size: int, seed: int | None):
-    """`size` samples of what is generated; files give all they have, or as many as they have."""
-    from cssm.data.make import ENDLESS
-
-    seeded = {} if seed is None else {"seed": seed}
-    return data.source(split, size=size if type(data) in ENDLESS else None, **seeded)
 
 
 def _make(name: str, flags: Any, data) -> int:
@@ -189,24 +188,6 @@ def _pack(name: str, flags: Pack, data) -> int:
     return 0
 
 
-def _preview(name: str, flags: Preview, data) -> int:
-    from cssm.viz.contact_sheet import contact_sheet
-    from cssm.viz.tracks import tracks_sheet
-
-    path = check_output(flags.output or Path(f"{name}.png"), ".png", "--output")
-    if not 1 <= flags.samples <= 512:
-        raise UsageError(f"--samples is {flags.samples}: give 1 to 512, of each class")
-    source = _source(data, flags.split, 64 * flags.samples, flags.seed)
-    title = f"{name}, {flags.split} split"
-    if "tracks" in data.sample_spec:
-        tracks_sheet(source, path, flags.samples, title)
-        print(f"wrote {path}")
-        return 0
-    contact_sheet(source, path, samples=flags.samples, title=title, names=data.class_names)
-    print(f"wrote {path}")
-    return 0
-
-
 def _speed(name: str, flags: Speed, data) -> int:
     from cssm.data.speed import measure
 
@@ -232,7 +213,7 @@ def _check(name: str, flags: Check, data) -> int:
         raise UsageError(f"--samples is {flags.samples}: give at least 9, a third of them is held out")
     if "tracks" in data.sample_spec:
         return _check_tracks(flags, data)
-    source = _source(data, flags.split, flags.samples, flags.seed)
+    source = source_of(data, flags.split, flags.samples, flags.seed)
     samples = min(flags.samples, len(source))
     found = [shortcut(data, source, n=samples)]
     if data.num_classes == 2:
@@ -271,7 +252,7 @@ def _clip(name: str, flags: Clip, data) -> int:
     path = check_output(output, ".npz", "--output")
     if not 0 <= flags.index < 2**31:
         raise UsageError(f"--index is {flags.index}: samples are counted from 0, to 2**31")
-    source = _source(data, flags.split, flags.index + 1, flags.seed)
+    source = source_of(data, flags.split, flags.index + 1, flags.seed)
     if flags.index >= len(source):
         raise UsageError(f"--index is {flags.index}: the {flags.split} split has {len(source)} samples")
     sample = source[flags.index]
@@ -302,7 +283,7 @@ ACTIONS = {
     "pack": Action(
         "write photographs as JPEGs of a small short side into shards, once, for fast training", Pack, _pack
     ),
-    "preview": Action("draw a contact sheet as PNG", Preview, _preview),
+    "preview": Action("draw a contact sheet as PNG", Preview, preview),
     "check": Action("what the label gives away without vision: markers, the majority class, colours", Check, _check),
     "speed": Action("samples a second as training reads them; the cores that keep an accelerator busy", Speed, _speed),
     "verify": Action("compare the shards of a made or packed folder with their checksums", Verify, _verify),

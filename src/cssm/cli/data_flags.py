@@ -59,20 +59,6 @@ class Pack:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Preview:
-    output: Path | None = None
-    """PNG to write; default NAME.png."""
-    data_dir: Path | None = None
-    """Folder of published or made files; generated data needs none."""
-    split: Split = "train"
-    """Split to draw."""
-    samples: int = 4
-    """Samples of each class."""
-    seed: int | None = None
-    """Of generated samples (default 0), or of the order of files (default: as published)."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
     data_dir: Path | None = None
     """Folder of published or made files; generated data needs none."""

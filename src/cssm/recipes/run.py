@@ -104,7 +104,10 @@ class Run:
         model = run.model.fitted(run.data.sample_spec["input"].shape, task.outputs)
         if run.init_from is not None:
             model = config_for(model, run.init_from)
-        return replace(run, task=task, model=model)
+        augment = run.augment
+        if augment is not None:
+            augment = augment.fitted(run.data, task.outputs, getattr(task, "normalization", "imagenet"))
+        return replace(run, task=task, model=model, augment=augment)
 
     def build(self, copies: int = 1) -> Any:
         """The model with its initial parameters. UsageError where there is no memory for that many copies of them."""

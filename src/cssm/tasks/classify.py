@@ -12,8 +12,9 @@ import optax
 
 from cssm.core.errors import DataError, ShapeError, UsageError
 from cssm.core.typing import Bool, Float, Int, Logits
-from cssm.data import IMAGENET_MEAN, IMAGENET_STD, DataSet, Source
+from cssm.data import DataSet, Source
 from cssm.data.baselines import Baseline, shortcut
+from cssm.data.normalise import NORMALIZATIONS, normalise
 
 from .picture import class_table, draw_classes, draw_confusion
 from .task import Batch, Figures, Loss, Model, Monitor, Sums, check_parts
@@ -21,7 +22,6 @@ from .task import Batch, Figures, Loss, Model, Monitor, Sums, check_parts
 Targets = Int[Any, "b"] | Float[Any, "b p"]
 CRITERIA = ("softmax", "sigmoid")
 DETAILED = 100  # classes, at most, whose confusions are counted
-NORMALIZATIONS = ("imagenet", "unit", "symmetric", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ class Classify:
 
     def prepare(self, batch: Batch, dtype: Any = None) -> dict[str, Any]:
         """The batch with `input` normalised, float input left as it is; then cast to `dtype` if one is given."""
-        x = self._normalise(jnp.asarray(batch["input"]))
+        x = normalise(batch["input"], self.normalization)
         return {**batch, "input": x if dtype is None else x.astype(dtype)}
 
     def loss(self, model: Model, batch: Batch, key: jax.Array | None) -> Loss:
@@ -184,16 +184,6 @@ class Classify:
                 f"the logits have shape {logits.shape}, expected {want}: set num_classes to match the model"
             )
         return logits.astype(jnp.float32)
-
-    def _normalise(self, x: jax.Array) -> jax.Array:
-        if jnp.issubdtype(x.dtype, jnp.floating):
-            return x
-        x = x.astype(jnp.float32)
-        if self.normalization == "imagenet":
-            if x.shape[-1] != 3:
-                raise ShapeError(f"imagenet normalization needs 3 channels, the input has {x.shape[-1]}: use unit")
-            return (x / 255 - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
-        return {"unit": x / 255, "symmetric": x / 127.5 - 1, "none": x}[self.normalization]
 
 
 def cross_entropy(logits: Logits, labels: Targets, smoothing: float = 0.0) -> Float[Any, "b"]:

@@ -139,7 +139,10 @@ def _find_class(name: Any) -> type:
 
 
 def _class_of(name: str) -> type | None:
-    """The frozen dataclass of that full name: declared, or defined (not merely imported) in a public module of cssm."""
+    """The frozen dataclass of that full name: declared, or defined in a public module of cssm or inside that package.
+
+    Not one that is merely imported there: a module that became a package still reads what it saved.
+    """
     if name in LOADABLE:
         return LOADABLE[name]
     match = CLASS_NAME.fullmatch(name)
@@ -150,7 +153,9 @@ def _class_of(name: str) -> type | None:
     except ImportError:
         return None
     found = vars(module).get(match[2])
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found) and found.__module__ == match[1]):
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        return None
+    if not f"{found.__module__}.".startswith(f"{match[1]}."):
         return None
     return found if _frozen(found) else None
 

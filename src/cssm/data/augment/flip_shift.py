@@ -1,37 +1,15 @@
-"""Augmentation of batches on the device: a function of a key, with one draw for each clip, so that frames stay aligned.
-
-Augmentations run inside the jitted training step, before pixels are normalised. JAX is imported when one is called.
-"""
+"""Flips, and moves by whole pixels."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal
 
 from cssm.core.errors import UsageError
-from cssm.core.registry import Registry
 
-from .source import check_choice, check_range
+from ..source import check_choice, check_range
+from .protocol import AUGMENTS, Arrays
 
 if TYPE_CHECKING:
     import jax
-
-Arrays = Mapping[str, Any]
-AUGMENTS: Registry[Any] = Registry("augmentation")
-
-
-@runtime_checkable
-class Augment(Protocol):
-    """An augmentation: a frozen dataclass of options; the `augment` of a run."""
-
-    def __call__(self, key: "jax.Array", batch: Arrays) -> dict[str, Any]:
-        """The batch, changed; the same key gives the same batch.
-
-        Args:
-            key: a JAX random key, another one for each step.
-            batch: `input` (b, [t,] h, w, c) of any dtype, which is kept; `label` (b,); perhaps `markers` (b, 2, 2),
-                (y, x) px with pixel centres at +.5, which follow the pixels; other keys pass through.
-        """
-        ...
 
 
 @AUGMENTS.register("flip_shift")
@@ -62,33 +40,25 @@ class FlipShift:
         check_range("shift", self.shift, 0, 4096)
         check_choice("padding", self.padding, ("zero", "edge"))
 
+    def fitted(self, data: Any, classes: int, normalization: str) -> "FlipShift":
+        return self
+
     def __call__(self, key: "jax.Array", batch: Arrays) -> dict[str, Any]:
         import jax
         import jax.numpy as jnp
 
+        from .points import flipped_points
+
         x = jnp.asarray(batch["input"])
         flips, moves = self._draw(key, len(x))
         flipped = jnp.where(flips.reshape(-1, *[1] * (x.ndim - 1)), x[..., ::-1, :], x)
-        out = {**batch, "input": jax.vmap(self._moved)(flipped, moves) if self.shift else flipped}
-        if "markers" in batch:
-            y, along = jnp.moveaxis(jnp.asarray(batch["markers"]), -1, 0)  # (b, 2) each
-            along = jnp.where(flips[:, None], x.shape[-2] - along, along)
-            out["markers"] = jnp.stack([y, along], -1) + moves[:, None].astype(y.dtype)
-        if "tracks" in batch:
-            out |= self._flipped_tracks(flips, batch, x.shape[-2])
-        return out
-
-    def _flipped_tracks(self, flips: Any, batch: Arrays, width: int) -> dict[str, Any]:
-        """tracks (b, n, t, 2) (x, y) and query_points (b, n, 3) (t, y, x) as their pixels."""
-        import jax.numpy as jnp
-
-        if self.shift:
+        out: dict[str, Any] = {**batch, "input": jax.vmap(self._moved)(flipped, moves) if self.shift else flipped}
+        out |= flipped_points(flips, batch, x.shape[-2])
+        if self.shift and "tracks" in batch:
             raise UsageError(f"shift is {self.shift}: points that are tracked may not leave the frame, use shift=0")
-        tracks, queries = jnp.asarray(batch["tracks"]), jnp.asarray(batch["query_points"])
-        x, last = tracks[..., 0], queries[..., 2]
-        x = jnp.where(flips[:, None, None], width - x, x)
-        last = jnp.where(flips[:, None], width - last, last)
-        return {"tracks": tracks.at[..., 0].set(x), "query_points": queries.at[..., 2].set(last)}
+        if "markers" in batch:
+            out["markers"] += moves[:, None].astype(out["markers"].dtype)
+        return out
 
     def _draw(self, key: "jax.Array", rows: int) -> tuple[Any, Any]:
         """flips (b,) bool and moves (b, 2) int32 (dy, dx)."""
