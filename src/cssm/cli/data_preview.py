@@ -22,9 +22,9 @@ class Preview:
     samples: int = 4
     """Samples of each class; with --augment of all classes together."""
     augment: str | None = None
-    """Augmentation to draw, flip_shift or photo: each sample, then draws of it. Its fields are options, as of train."""
+    """Augmentation to draw, flip_shift, photo or views: each sample, then draws of it. Its fields are options."""
     draws: int | None = None
-    """Draws of each sample, with --augment; default 6."""
+    """Draws of each sample, with --augment; default 6, of views 1."""
     seed: int | None = None
     """Of generated samples (default 0), or of the order of files (default: as published)."""
 
@@ -77,7 +77,7 @@ def _preview_augment(name: str, flags: Preview, data, augment) -> int:
             flag = field.name.replace("_", "-")
             raise UsageError(f"--{flag} {given} does not hold: the data says {now}; leave it out")
     source = source_of(data, flags.split, 16 * max(1, min(flags.samples, 64)), flags.seed)
-    draws = 6 if flags.draws is None else flags.draws
+    draws = (1 if flags.augment == "views" else 6) if flags.draws is None else flags.draws
     prepare_process()
     augment_sheet(
         source, fitted, path, samples=flags.samples, draws=draws, names=data.class_names, normalization=kind,

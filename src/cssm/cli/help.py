@@ -14,7 +14,7 @@ CHOICES = """\
   --arch NAME         model (cssm list models)
   --dataset NAME      data set (cssm list datasets)
   --data-dir DIR      folder of published or made files, or of your own
-  --augment NAME      augmentation: none, flip_shift, photo
+  --augment NAME      augmentation: none, flip_shift, photo, views
   --config FILE       TOML with any of these options, and recipe = "NAME"; the command line wins\
 """
 

@@ -78,8 +78,8 @@ class LeJEPA:
 
     neighbours: int = 20
     """Of the k-NN probe at every validation, among the features of 2,000 training samples; 0 leaves it out."""
-    views: bool = False
-    """Whether the frames of an input are views of one image; the data say so."""
+    still: bool = False
+    """Whether inputs are images, whose frames are views; the data say so."""
 
     keys: ClassVar[tuple[str, ...]] = ("input", "label")
 
@@ -118,7 +118,7 @@ class LeJEPA:
     def fitted(self, data: DataSet) -> "LeJEPA":
         fitted = self.probe.fitted(data)
         still = len(data.sample_spec["input"].shape) == 3
-        return replace(self, num_classes=fitted.num_classes, class_names=fitted.class_names, views=still)
+        return replace(self, num_classes=fitted.num_classes, class_names=fitted.class_names, still=still)
 
     def equip(self, model: Any, rngs: nnx.Rngs) -> Any:
         """The model with `projections`, one for each block."""
@@ -217,7 +217,7 @@ class LeJEPA:
         clip or of each global view)."""
         x = batch["input"]
         keys = (None, None) if key is None else jax.random.split(key)
-        if not self.views:
+        if not self.still:
             *outputs, last = model.intermediates(x, (*self.blocks, -1), key=keys[0])
             return self._projected(model, outputs), last[:, -1] if model.head.frames == "last" else last
         z, last = self._of_images(model, x if x.ndim == 5 else x[:, None], keys[0])
@@ -241,7 +241,7 @@ class LeJEPA:
         """(prediction loss, 0 for single views; SIGReg). Without a key the directions are always the same."""
         valid = batch["valid"].astype(jnp.float32)
         centre = None
-        if self.views and self.prediction == "to_mean" and batch["input"].ndim == 5:
+        if self.still and self.prediction == "to_mean" and batch["input"].ndim == 5:
             centre = batch["input"].shape[1]
         prediction = jnp.zeros(())
         if z.shape[1] > 1:

@@ -34,7 +34,7 @@ def augment_sheet(
     """Draw samples of `source`, of its classes in turn, one a row, as they are and as augmented, to the PNG `path`.
 
     The samples of the sheet are one batch, so that they are mixed with each other; of a clip the middle frame is shown.
-    Above each draw stands the share of a row's own label where labels are mixed.
+    Above each draw stands the share of a row's own label where labels are mixed. Of a draw that is several views, each.
 
     Args:
         augment: fitted to the data.
@@ -59,8 +59,15 @@ def augment_sheet(
     batch = _batch(source, samples)
     changed = jax.jit(augment)
     outs = [jax.tree.map(np.asarray, changed(jax.random.key(seed + i), batch)) for i in range(draws)]
-    columns = [_stills(batch["input"]), *(_stills(shown(out["input"], normalization)) for out in outs)]
-    captions = ["as it is", *(f"draw {i + 1}{_share(batch, out)}" for i, out in enumerate(outs))]
+    columns, captions = [_stills(batch["input"])], ["as it is"]
+    for i, out in enumerate(outs):
+        if out["input"].ndim > batch["input"].ndim:  # several views of an image
+            views = [out[key][:, v] for key in ("input", "local") if key in out for v in range(out[key].shape[1])]
+            columns += [_stills(shown(view, normalization)) for view in views]
+            captions += [f"draw {i + 1}, {v + 1}" for v in range(len(views))]
+        else:
+            columns.append(_stills(shown(out["input"], normalization)))
+            captions.append(f"draw {i + 1}{_share(batch, out)}")
     words = _words(batch, names)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,7 @@ def test_erased_fraction():
 
 
 def test_area_and_aspect_of_crops():
-    boxes = np.asarray(crop.draw_boxes(KEY, 10 * DRAWS, (256, 256), 0.08))
+    boxes = np.asarray(crop.draw_boxes(KEY, 10 * DRAWS, (256, 256), (0.08, 1.0)))
     top, left, height, width = boxes.T
     area, ratio = height * width / 256**2, np.log(width / height)
     fits = area < 0.7  # larger ones of a long shape are drawn again
@@ -97,9 +97,9 @@ def test_area_and_aspect_of_crops():
 
 def test_a_crop_that_never_fits_is_the_middle():
     """All of the area of a long strip: no aspect in the range has it."""
-    boxes = np.asarray(crop.draw_boxes(KEY, 50, (10, 100), 1.0))
+    boxes = np.asarray(crop.draw_boxes(KEY, 50, (10, 100), (1.0, 1.0)))
     assert (boxes == [0, 43, 10, 13]).all()
-    assert (np.asarray(crop.draw_boxes(KEY, 50, (100, 10), 1.0)) == [43, 0, 13, 10]).all()
+    assert (np.asarray(crop.draw_boxes(KEY, 50, (100, 10), (1.0, 1.0))) == [43, 0, 13, 10]).all()
 
 
 def test_rates_of_the_operations():

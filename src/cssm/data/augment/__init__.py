@@ -6,5 +6,6 @@ Augmentations run inside the jitted training step, before pixels are normalised.
 from .flip_shift import FlipShift
 from .photo import Photo
 from .protocol import AUGMENTS, Arrays, Augment
+from .views import Views
 
-__all__ = ["AUGMENTS", "Arrays", "Augment", "FlipShift", "Photo"]
+__all__ = ["AUGMENTS", "Arrays", "Augment", "FlipShift", "Photo", "Views"]

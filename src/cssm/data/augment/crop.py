@@ -14,15 +14,15 @@ EXACT = jax.lax.Precision.HIGHEST  # short floats would be off by a level
 BLOCK = 32  # rows of the result that share a window of the pixels
 
 
-def draw_boxes(key: jax.Array, rows: int, size: tuple[int, int], least: float) -> Int[Any, "b 4"]:
+def draw_boxes(key: jax.Array, rows: int, size: tuple[int, int], scale: tuple[float, float]) -> Int[Any, "b 4"]:
     """(top, left, height, width) px of crops of (height, width).
 
-    The share of the area is uniform on least..1, the logarithm of width / height on log 3/4..log 4/3. The first of ten
+    The share of the area is uniform on `scale`, the logarithm of width / height on log 3/4..log 4/3. The first of ten
     tries that fits is taken; where none does, the largest box in the middle of an aspect in that range.
     """
     h, w = size
     keys = jax.random.split(key, 3)
-    area = h * w * jax.random.uniform(keys[0], (rows, TRIES), minval=least, maxval=1.0)
+    area = h * w * jax.random.uniform(keys[0], (rows, TRIES), minval=scale[0], maxval=scale[1])
     low, high = map(math.log, RATIOS)
     ratio = jnp.exp(jax.random.uniform(keys[1], (rows, TRIES), minval=low, maxval=high))
     heights, widths = jnp.round(jnp.sqrt(area / ratio)), jnp.round(jnp.sqrt(area * ratio))

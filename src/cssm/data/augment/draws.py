@@ -53,11 +53,12 @@ def draw(
     size: tuple[int, int],
     *,
     flip: float,
-    crop: tuple[float, tuple[int, int]] | None,
+    crop: tuple[tuple[float, float], tuple[int, int]] | None,
     policy: RandAugment | str,
     jitter: float,
 ) -> Draws:
-    """Draws for so many clips of (height, width) px. crop: the least share of the area, and the size of the result."""
+    """Draws for so many clips of (height, width) px. crop: least and largest share of the area, and the size
+    of the result."""
 
     keys = jax.random.split(key, 4)
     random = policy if isinstance(policy, RandAugment) else None

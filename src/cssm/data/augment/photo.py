@@ -127,7 +127,7 @@ class Photo:
         wanted = size if self.crop_size is None else (self.crop_size, self.crop_size)
         policy = parse_policy(self.policy)
         return draw(
-            key, rows, size, flip=self.flip, crop=None if self.crop_scale is None else (self.crop_scale, wanted),
+            key, rows, size, flip=self.flip, crop=None if self.crop_scale is None else ((self.crop_scale, 1.0), wanted),
             policy=policy, jitter=self.strength,
         )  # fmt: skip
 
