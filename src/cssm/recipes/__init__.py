@@ -1,6 +1,6 @@
 """Named runs: one function is one full run, with its command, hardware and expected score."""
 
-from . import images, paths, tracking
+from . import imagenet, images, paths, self_supervised, tracking
 from .predictions import Prediction, predict
 from .registry import RECIPES
 from .run import (
@@ -19,6 +19,6 @@ from .run import (
 
 __all__ = [
     "RECIPES", "Prediction", "Report", "Run", "baseline_of", "compiled", "draw_predictions", "execute", "figures_of",
-    "images", "load_run", "load_saved", "paths", "predict", "prepare", "sums_of",
+    "imagenet", "images", "load_run", "load_saved", "paths", "predict", "prepare", "self_supervised", "sums_of",
     "tracking",
 ]  # fmt: skip

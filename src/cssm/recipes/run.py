@@ -149,21 +149,22 @@ def prepare(run: Run, run_dir: Path, resume: bool) -> nnx.Module:
         if cluster().writes:
             say(f"{run.init_from}: {loaded}")
     run.task.check(run.data, model)
-    if run.augment is not None:
-        check_augmented(run, run.augment, model)
+    if run.augment is not None or isinstance(run.task, Equips):
+        check_loss(run, model)
     for split in ("train", "val"):
         run.source(split)  # files that are not there, splits, sizes
     return model
 
 
-def check_augmented(run: Run, augment: Augment, model: nnx.Module) -> None:
-    """Traces the loss of an augmented batch, in shapes alone: what does not fit is told before a step."""
+def check_loss(run: Run, model: nnx.Module) -> None:
+    """Traces the loss of a batch as it is augmented, in shapes alone: what does not fit is told before a step."""
     spec = run.data.sample_spec
     shapes = {name: jax.ShapeDtypeStruct((2, *s.shape), np.dtype(s.dtype)) for name, s in spec.items()}
     shapes["valid"] = jax.ShapeDtypeStruct((2,), np.bool_)
 
     def loss(batch: Any, key: jax.Array) -> jax.Array:
-        return run.task.loss(model, run.task.prepare(augment(key, batch)), key).value
+        batch = batch if run.augment is None else run.augment(key, batch)
+        return run.task.loss(model, run.task.prepare(batch), key).value
 
     jax.eval_shape(loss, shapes, jax.random.key(0))
 

@@ -1,0 +1,53 @@
+"""LeJEPA: training without labels, of which a linear probe takes nothing but a look. One function is one full run."""
+
+from cssm.data import ImageNet, Photos
+from cssm.data.augment import Views
+from cssm.models import SimpleCSSMConfig, ViTConfig
+from cssm.tasks import LeJEPA
+from cssm.train import TrainConfig
+
+from .registry import RECIPES
+from .run import Run
+
+
+@RECIPES.register("lejepa")
+def lejepa() -> Run:
+    """ImageNet-1k without labels: two global and six local views that predict each other, recurrent ViT-S.
+
+    Command: `cssm train lejepa --data-dir shards`, then `cssm eval RUN --probe linear`. Hardware: one GPU of 80 GB, a
+    day (source 003: 16 h on one). Expected: not yet measured here, no number published.
+    """
+    return Run(
+        recipe="lejepa",
+        data=ImageNet(size=224, interpolation="bicubic", crop_pct=0.875, holdout=0.01),
+        model=ViTConfig(mixer="no_gate", timesteps=8, layer_scale=1e-4, drop_path=0.05, pool="mean"),
+        task=LeJEPA(
+            embedding=64, hidden=2048, blocks=(-1, -5), form="lejepa", interval=(0.0, 3.0), slices=1024,
+            prediction_weight=0.95, sigreg_weight=0.05,
+        ),
+        augment=Views(),
+        train=TrainConfig(
+            epochs=100, batch_size=256, lr=5e-4, weight_decay=5e-2, ema=None, eval_every=2, compute_dtype="bfloat16",
+            warmup_steps=5000,
+        ),
+    )  # fmt: skip
+
+
+@RECIPES.register("lejepa_small")
+def lejepa_small() -> Run:
+    """Crops of two photographs without labels, recurrent and small: minutes on two CPU cores.
+
+    Command: `cssm train lejepa_small`, then `cssm eval RUN --probe linear`. Hardware: any CPU. Expected: see
+    docs/self-supervision.md.
+    """
+    return Run(
+        recipe="lejepa_small",
+        data=Photos(size=48),
+        model=SimpleCSSMConfig(
+            embed_dim=48, depth=3, seq_len=4, stem="patch", patch_size=4, position="none", norm="layer", mlp_ratio=2.0,
+            unroll="block", pool="mean", num_classes=10,
+        ),
+        task=LeJEPA(embedding=16, hidden=128, blocks=(-1,), sigreg_weight=20.0, slices=128),
+        augment=Views(global_views=2, local_views=2, local_size=24, local_scale=(0.1, 0.4), jitter=0.2, policy="none"),
+        train=TrainConfig(steps=1000, batch_size=64, lr=2e-3, weight_decay=1e-2, warmup_steps=100, eval_every=200),
+    )  # fmt: skip
