@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from cssm.core.errors import UsageError
+from cssm.train.state import Blueprint, split
 from model_specimens import (
     EVERY,
     GRID,
@@ -177,3 +178,25 @@ def test_10_another_head_keeps_the_trunk(name):
     model.reset_classifier(5, nnx.Rngs(1))
     assert_close(features(model, clip()), before)
     assert model.head(before).shape == (B, 5)
+
+
+QUICK_IN_HALF = ("vit", "simple, learned positions")
+IN_HALF = [name if name in QUICK_IN_HALF else pytest.param(name, marks=pytest.mark.slow) for name in SPECIMENS]
+
+
+@pytest.mark.parametrize("name", IN_HALF)
+def test_11_bfloat16_gradients_are_finite(name):
+    """Parameters and frames cast as `--compute-dtype bfloat16` does it: near to float32, of an image too."""
+    model = build(name)
+    blueprint, params = Blueprint.of(model), split(model)[0]
+    half, x = blueprint.cast(params, jnp.bfloat16), jnp.asarray(clip(), jnp.bfloat16)
+
+    def loss(params, x):
+        clips, images = (blueprint.build(params, split(model)[1])(x) for x in (x, x[:, 0]))
+        return jnp.square(clips.astype(jnp.float32)).sum() + jnp.square(images.astype(jnp.float32)).sum()
+
+    value, slope = jax.jit(jax.value_and_grad(loss))(half, x)
+    want = jax.jit(loss)(params, clip())
+    assert np.isfinite(value) and value == pytest.approx(float(want), rel=0.15, abs=0.05)
+    for path, gradient in slope.items():
+        assert np.isfinite(np.asarray(gradient, np.float32)).all(), path
