@@ -16,7 +16,7 @@ from cssm.data.tracks import FROZEN, frozen
 from cssm.models import Tracker
 from cssm.recipes import load_run
 from cssm.recipes.points import answers, score_all
-from cssm.weights import FOLDER, pack
+from cssm.weights import FOLDER, pack, read
 
 
 def command_of(words: list[str]) -> str:
@@ -34,6 +34,9 @@ def record_of(run_dir: Path) -> dict:
         "packages": about["packages"], "seed": run.train.seed, "data": type(run.data).__name__,
         "summary": json.loads((run_dir / "summary.json").read_text()),
     }  # fmt: skip
+    if run.init_from is not None:
+        before = read(run.init_from).record
+        record["began_with"] = {name: before[name] for name in ("command", "commit", "time", "seed", "score")}
     if not isinstance(model, Tracker):
         name, value = next(iter(record["summary"].items()))
         return record | {"score": f"{name} {value}"}

@@ -261,6 +261,8 @@ def test_frames_that_a_time_table_tells_apart_are_all_seen():
     assert_close(model.features(x), model.stack(model._embed(x))[:, -1], 1e-5)
     with pytest.raises(UsageError, match="cannot stream"):
         model.init_state(1, (5, 4))
+    with pytest.raises(UsageError, match="time_table counts frames"):
+        SimpleCSSMConfig(**small | {"mixer": "no_gate", "time_table": 4}).make(nnx.Rngs(0))(x, dt=jnp.ones((2, 4)))
     with pytest.raises(UsageError, match="attention looks at each alone"):
         ViTConfig(time_table=4)
     with pytest.raises(UsageError, match="no use for time_table"):

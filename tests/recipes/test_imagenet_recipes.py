@@ -73,9 +73,7 @@ def line_of(name, folder):
     line, files = TINY[name]
     folder.mkdir()
     holdout = "" if files is None else f"--data-dir {files(folder)} --holdout 0.25"
-    return f"{name} {line} --batch-size 4 --epochs none --steps 2 --warmup-steps 1 --logger jsonl {holdout}".replace(
-        "--epochs none ", ""
-    )
+    return f"{name} {line} --batch-size 4 --steps 2 --warmup-steps 1 --logger jsonl {holdout}"
 
 
 QUICK = ("imagenet_cssm", "convnext_ssm", "lejepa")
@@ -102,6 +100,14 @@ def test_images_without_views_are_refused_before_anything_is_written(tmp_path, c
     words = ["train", "lejepa_small", "--embed-dim", "4", "--steps", "2", "--out", str(tmp_path / "run")]
     assert main([*words, "--augment", "none"]) == 2
     assert "images with --augment views" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    for line, message in (
+        ("digits --dataset photos --augment views --local-size 16", "which Classify does not compare"),
+        ("lejepa_small --local-size 64", "local_size is 64 px of images of 48 x 48"),
+        ("lejepa_small --frame-readout mean", "give readout='last'"),
+        ("tracker_small --layer-decay 0.5", "by numbered blocks"),
+    ):
+        assert main(["train", *line.split(), "--steps", "2", "--out", str(tmp_path / "run")]) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "run").exists(), line
     small = RECIPES["lejepa_small"]()
     assert (
         isinstance(small.task, LeJEPA)
@@ -110,3 +116,4 @@ def test_images_without_views_are_refused_before_anything_is_written(tmp_path, c
     )
     with pytest.raises(UsageError, match="blocks holds 7"):
         prepare(run_of("lejepa_small --blocks 7"), tmp_path / "run", resume=False)
+    assert RECIPES["lejepa"]().train.grad_clip is small.train.grad_clip is None  # labels would be a part of the norm

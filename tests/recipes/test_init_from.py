@@ -99,13 +99,27 @@ def test_a_head_of_other_classes_is_left_and_all_else_must_fit():
     toy = lambda classes, width: create_model("simple", rngs=nnx.Rngs(0), num_classes=classes, embed_dim=width)  # noqa: E731
     arrays = {name: np.full_like(value, 0.5) for name, value in parameters(toy(3, 8)).items()}
     model = toy(5, 8)
-    loaded = load_named(model, arrays | {"extra": np.zeros(2)}, "a file")
-    assert set(loaded.left) == {"extra", "head.head.kernel", "head.head.bias"}
-    assert loaded.left["head.head.bias"] == "shape (3,), the model has (5,): other classes"
+    loaded = load_named(model, arrays | {"projections.0.up.bias": np.zeros(2)}, "a file")
+    assert set(loaded.left) == {"projections.0.up.bias", "head.head.kernel", "head.head.bias"}
+    assert loaded.left["head.head.bias"] == "shape (3,), the model has (5,)"
     assert set(loaded.kept) == {"head.head.kernel", "head.head.bias"}
     after = parameters(model)
     assert all((after[name] == 0.5).all() for name in loaded.taken)
     with pytest.raises(UsageError, match=r"a file: stack.* has shape .*choose the model it is of"):
         load_named(toy(5, 12), arrays, "a file")
     with pytest.raises(UsageError, match="holds no parameter of a SimpleCSSM"):
-        load_named(model, {"weight": np.zeros(2)}, "a file")
+        load_named(model, {"head.weight": np.zeros(2)}, "a file")
+    with pytest.raises(UsageError, match=r"stack.blocks.1.* the model has none of that name"):
+        load_named(model, arrays | {"stack.blocks.1.norm.scale": np.zeros(2)}, "a deeper model")
+
+
+def test_positions_are_resampled_to_the_grid_of_the_model():
+    toy = lambda size: create_model(  # noqa: E731
+        "simple", rngs=nnx.Rngs(0), embed_dim=8, position="learned", grid=(size, size), stem="patch"
+    )
+    arrays = parameters(toy(16))
+    arrays["positions"] = np.ones_like(arrays["positions"])
+    model = toy(24)
+    loaded = load_named(model, arrays, "a file")
+    assert loaded.changed == {"positions": "resampled from (4, 4) to (6, 6)"} and not loaded.left
+    np.testing.assert_allclose(model.positions[...], 1, atol=1e-5)

@@ -9,11 +9,11 @@ import pytest
 from flax import nnx
 
 from cssm.cli import main
-from cssm.core.errors import UsageError
+from cssm.core.errors import DataError, UsageError
 from cssm.data import PathTracker, Source
 from cssm.models import SimpleCSSMConfig
 from cssm.recipes import RECIPES, Run, execute, load_run
-from cssm.recipes.probe import Features, features_of, knn_probe, linear_probe, pixels, probe
+from cssm.recipes.probe import Features, features_of, knn_probe, linear_probe, pixels, pooled, probe
 from cssm.recipes.run import compiled
 from cssm.tasks import Classify, LeJEPA
 from cssm.train import TrainConfig
@@ -49,7 +49,7 @@ def test_the_neighbours_vote():
             votes[train.labels[i]] += np.exp(cosines[i] / 0.07)
         right += votes.argmax() == label
     assert knn_probe(train, test, 4, neighbours=7) == right / 60
-    assert knn_probe(train, test, 4, neighbours=10**6) > 0  # as many as there are
+    assert knn_probe(train, test, 4, neighbours=10**6) == knn_probe(train, test, 4, neighbours=200)  # all there are
 
 
 def test_pixels_are_means_of_frames_and_blocks():
@@ -73,8 +73,15 @@ class Half(Source):
 
 def test_what_cannot_be_read_is_not_probed():
     task = Classify(num_classes=10, normalization="none")
-    found = features_of(lambda x: np.asarray(x).mean((1, 2)), task, Half(), 8)
-    assert found.labels.tolist() == [0, 2, 4, 6] and found.values[:, 0].tolist() == [0, 2, 4, 6]
+    read = {"mean": lambda x: np.asarray(x).mean((1, 2))}
+    found = features_of(read, task, Half(), 10)["mean"]
+    assert found.labels.tolist() == [0, 2, 4, 6, 8] and found.values[:, 0].tolist() == [0, 2, 4, 6, 8]
+    some = features_of(read, task, Half(), 10, most=6)["mean"].labels.tolist()
+    assert some != sorted(some) and set(some) <= {0, 2, 4, 6, 8}  # not the first: files may come class by class
+    with pytest.raises(DataError, match="labels 0 to 8 are not 0 to 4: the split has no labels"):
+        features_of(read, task, Half(), 5)
+    with pytest.raises(DataError, match="bad: features are not finite"):
+        features_of({"bad": lambda x: np.full((len(x), 2), np.nan)}, task, Half(), 10)
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +113,15 @@ def test_the_command(run_dir, kind, capsys):
     printed = capsys.readouterr().out
     record = json.loads(printed.splitlines()[-1])
     assert record["count"] == 24 and record["train_count"] == 40 and record["probe"] == kind
-    assert {"features", "untrained", "pixels", "markers_only"} <= set(record)
-    assert all(word in printed for word in ("of the model", "before training", "pixels"))
+    assert {"features", "random", "pixels", "markers_only"} <= set(record)
+    assert all(word in printed for word in ("of the model", "of random parameters", "pixels"))
+    assert ("3-nearest-neighbour" if kind == "knn" else "linear probe") in printed
+    run, model = load_run(run_dir)
+    reads = {"features": pooled(model), "random": pooled(run.build()), "pixels": pixels}
+    for name, read in reads.items():
+        known, asked = (features_of({"": read}, run.task, run.source(s), 2)[""] for s in ("train", "test"))
+        want = linear_probe(known, asked, 2) if kind == "linear" else knn_probe(known, asked, 2, 3)
+        assert record[name] == pytest.approx(want), name
     assert json.loads((run_dir / f"eval-test-{kind}.json").read_text()) == record
 
 

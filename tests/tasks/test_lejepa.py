@@ -167,7 +167,7 @@ def test_a_clip_and_its_embeddings():
     assert (
         set(figures) == {"accuracy", "probe_loss", "prediction", "sigreg", "rank", "count"} and float(loss.weight) == 4
     )
-    want = figures["prediction"] + figures["sigreg"] + figures["probe_loss"]
+    want = figures["prediction"] + figures["sigreg"] + figures["probe_loss"]  # of form "mean"
     assert float(loss.value) == pytest.approx(want, rel=1e-5)
     assert figures["prediction"] == pytest.approx(float(prediction_loss(z, "to_mean")), rel=1e-5)
 
@@ -220,8 +220,20 @@ def test_sums_of_batches_are_those_of_all():
     whole, first, second = (compiled(task.evaluate, model, b) for b in (batch, *halves))
     total = task.summarise({k: first[k] + second[k] for k in first})
     figures = task.summarise(whole)
-    for name in ("accuracy", "probe_loss", "prediction", "rank", "count"):
+    assert set(total) == set(figures)
+    for name in figures:
         assert total[name] == pytest.approx(figures[name], rel=1e-4), name
+
+
+def test_the_figure_of_sigreg_is_that_of_all_embeddings_without_their_number():
+    for options in ({}, {"form": "lejepa"}):
+        task, model = equipped(CLIPS, **options)
+        batch = task.prepare(batch_of(CLIPS, rows=8))
+        z = compiled(lambda model, batch, task=task: task._embedded(model, batch, None)[0], model, batch)
+        want = sigreg(z.reshape(-1, 6), task._directions(None), form=task.form)
+        want = want if task.form == "mean" else want / 32
+        found = task.summarise(compiled(task.evaluate, model, batch))
+        assert found["sigreg"] == pytest.approx(float(want), rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,18 @@ def test_the_share_of_the_devices(monkeypatch):
 
     monkeypatch.setattr(jax, "devices", lambda: [Device()] * 2)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
+    for kind, peak in (
+        ("NVIDIA L40", 181e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA H100 NVL", 835e12),
+        ("TPU v5", 459e12),
+    ):
+        Device.device_kind = kind
+        assert peak_flops("bfloat16") == 2 * peak, kind
+    for kind in ("NVIDIA RTX A1000", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA H100 MIG 1g.10gb", "cpu"):
+        Device.device_kind = kind
+        assert peak_flops("bfloat16") is None, kind
+    Device.device_kind = "NVIDIA H200"
     assert peak_flops("bfloat16") == 2 * 989e12 and peak_flops("float32") == 2 * 494e12
     watch = Watch(Classify().fitted(PathTracker()), lambda record: None, every=1, last=9, rows=4)
     assert watch._flops(8.0) == {}

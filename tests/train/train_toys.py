@@ -106,7 +106,7 @@ def fit(run_dir, *, model=None, data=None, options=None, **kwargs):
 
 def curve(run_dir):
     """Every record without what the clock and the machine decide."""
-    skip = ("seconds", "samples_per_second", "tflops", "memory_mib")
+    skip = ("seconds", "samples_per_second", "memory_mib")
     records = read_metrics(Path(run_dir) / "metrics.jsonl")
     return [{key: value for key, value in record.items() if key not in skip} for record in records]
 

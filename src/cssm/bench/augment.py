@@ -1,5 +1,6 @@
 """What augmentation costs: a batch of photographs on one core, in JAX against PIL and NumPy."""
 
+import io
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from cssm.data import IMAGENET_MEAN, IMAGENET_STD
 from cssm.data.augment import Photo
+from cssm.data.formats.crops import View
 
 from .harness import Comparison
 from .registry import MODEL_BENCHES
@@ -31,6 +33,11 @@ def augment() -> Iterator[Comparison]:
     yield Comparison(
         name=f"augmentation, {ROWS} images, one core: three, crop, flip, erasing, mixing", same_result=False,
         wanted=1.0, contenders={"PIL + NumPy": cache(_pil), "cssm": cache(partial(_jax, photo))},
+    )  # fmt: skip
+    yield Comparison(
+        name=f"training input, {ROWS} JPEGs of 500 x 375, one core: decoded, cropped to {SIZE}, augmented",
+        same_result=False, wanted=1.0,
+        contenders={"PIL + NumPy": cache(_pil_from_files), "cssm": cache(_cssm_from_files)},
     )  # fmt: skip
     random = Photo(policy="rand-m9-mstd0.5-inc1", **USUAL)
     yield Comparison(
@@ -79,6 +86,43 @@ def _jax(photo: Photo) -> Callable[[], Any]:
     return run
 
 
+def files() -> list[bytes]:
+    """The pictures as JPEGs of 500 x 375 px."""
+    wide = [Image.fromarray(x).resize((500, 375), Image.Resampling.BICUBIC) for x in pictures()]
+    out = []
+    for image in wide:
+        image.save(encoded := io.BytesIO(), "JPEG", quality=90)
+        out.append(encoded.getvalue())
+    return out
+
+
+def _cssm_from_files() -> Callable[[], Any]:
+    """As a run does it: decoded and cropped by the loader, the rest in the step."""
+    encoded, view = files(), View(size=SIZE, random_crop=0.08, interpolation="bicubic")
+    photo = Photo(policy="three", **{name: value for name, value in USUAL.items() if "crop" not in name})
+    function, labels, count = jax.jit(photo), np.arange(ROWS), iter(range(10**9))
+
+    def run() -> Any:
+        with one_core():
+            step = next(count)
+            x = np.stack([view(data, "memory", ROWS * step + i) for i, data in enumerate(encoded)])
+            return jax.block_until_ready(function(jax.random.key(step), {"input": x, "label": labels}))
+
+    return run
+
+
+def _pil_from_files() -> Callable[[], Any]:
+    encoded, rng = files(), np.random.RandomState(0)
+
+    def run() -> Any:
+        with one_core():
+            images = [Image.open(io.BytesIO(data)).convert("RGB") for data in encoded]
+            x = np.stack([pil_photo(image, rng) for image in images])
+            return mixed_by_numpy(x, np.eye(1000, dtype=np.float32)[:ROWS], rng)
+
+    return run
+
+
 def _pil() -> Callable[[], Any]:
     images, rng = [Image.fromarray(x) for x in pictures()], np.random.RandomState(0)
 
@@ -93,8 +137,9 @@ def _pil() -> Callable[[], Any]:
 def pil_photo(image: Image.Image, rng: np.random.RandomState) -> np.ndarray:
     """One photograph as `Photo(policy="three")` has it, (size, size, 3) float32."""
     share, ratio = rng.uniform(0.08, 1), math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-    width, height = (min(GIVEN, round(GIVEN * math.sqrt(share * r))) for r in (ratio, 1 / ratio))
-    left, top = rng.randint(GIVEN - width + 1), rng.randint(GIVEN - height + 1)
+    side = math.sqrt(image.width * image.height * share)
+    width, height = min(image.width, round(side * ratio**0.5)), min(image.height, round(side / ratio**0.5))
+    left, top = rng.randint(image.width - width + 1), rng.randint(image.height - height + 1)
     image = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
     if rng.uniform() < 0.5:
         image = ImageOps.mirror(image)

@@ -16,7 +16,7 @@ from .common import SavedRun, parse, prepare_process
 class Flags(SavedRun):
     probe: Literal["linear", "knn"] | None = None
     """A probe of the model's frozen features, averaged over space and frames, in place of the model's own answer:
-    fitted to the training split, beside the same on the features before training, and on pixels."""
+    fitted to the training split, beside the same on features of random parameters, and on pixels."""
     split: Literal["test", "val"] = "test"
     """The test split took no part in training or in the choice of the checkpoint."""
     batch_size: int | None = None
@@ -75,7 +75,7 @@ def _probe(flags: Flags) -> int:
     from rich.table import Table
 
     from cssm.recipes import baseline_of, load_run
-    from cssm.recipes.probe import probe
+    from cssm.recipes.probe import neighbours_of, probe
 
     if (flags.query_mode, flags.videos, flags.batch_size) != ("first", None, None):
         raise UsageError("--query-mode, --videos and --batch-size are not for --probe: leave them out")
@@ -83,11 +83,12 @@ def _probe(flags: Flags) -> int:
     found = probe(str(flags.probe), run, model, flags.split)
     baseline = baseline_of(run, flags.split)
     counts = f"{found['train_count']:.0f} training samples, {found['count']:.0f} of {flags.split}"
-    table = Table("features", "accuracy", title=f"{flags.probe} probe, {counts}", title_justify="left")
-    for name in ("features", "untrained", "pixels"):
+    kind = "linear" if flags.probe == "linear" else f"{neighbours_of(run)}-nearest-neighbour"
+    table = Table("features", "accuracy", title=f"{kind} probe, {counts}", title_justify="left")
+    for name in ("features", "random", "pixels"):
         error = (found[name] * (1 - found[name]) / found["count"]) ** 0.5
         table.add_row(
-            {"features": "of the model", "untrained": "before training"}.get(name, name),
+            {"features": "of the model", "random": "of random parameters"}.get(name, name),
             f"{found[name]:.4f} ± {error:.4f}",
         )
     beside = {} if baseline is None else {baseline.name: baseline.value}

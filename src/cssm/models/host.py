@@ -223,4 +223,6 @@ class Host(Model):
             raise UsageError("dt is for clips: a static image has no frames between which time passes; leave dt out")
         for block in self.stack.blocks:
             require_dt(block.mixer)
+            if block.time_table is not None:
+                raise UsageError("time_table counts frames, whatever the time between them: leave dt out")
         check_dt(dt, x.shape[:2])

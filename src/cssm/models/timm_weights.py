@@ -171,7 +171,7 @@ def read_arrays(source: str | os.PathLike | Arrays) -> Arrays:
 
     path = Path(source)
     if not path.is_file():
-        raise UsageError(f"{path}: no such file; give a safetensors file of a timm model")
+        raise UsageError(f"{path}: no such file; give a safetensors file, such as one of timm, or the folder of a run")
     if path.stat().st_size > LARGEST:
         raise UsageError(f"{path} has {path.stat().st_size} bytes: more than any model")
     try:

@@ -37,11 +37,13 @@ from cssm.train import (
     train,
 )
 from cssm.train.memory import out_of_memory
+from cssm.train.optim import optimizer
 from cssm.train.progress import say
+from cssm.train.state import split
 from cssm.viz.curves import draw_curves
 from cssm.viz.figure import figure
 
-from .probe import features_of, knn_probe, pooled
+from .probe import NeighbourProbe
 from .warm_start import config_for, located, start_from
 
 
@@ -151,9 +153,16 @@ def prepare(run: Run, run_dir: Path, resume: bool) -> nnx.Module:
     run.task.check(run.data, model)
     if run.augment is not None or isinstance(run.task, Equips):
         check_loss(run, model)
-    for split in ("train", "val"):
-        run.source(split)  # files that are not there, splits, sizes
+    check_optimizer(run, model)
+    for name in ("train", "val"):
+        run.source(name)  # files that are not there, splits, sizes
     return model
+
+
+def check_optimizer(run: Run, model: nnx.Module) -> None:
+    """Raises what the optimiser says of the names of the parameters (freeze, layer_decay)."""
+    transform, _ = optimizer(run.train, 1)
+    jax.eval_shape(transform.init, split(model)[0])
 
 
 def check_loss(run: Run, model: nnx.Module) -> None:
@@ -164,6 +173,12 @@ def check_loss(run: Run, model: nnx.Module) -> None:
 
     def loss(batch: Any, key: jax.Array) -> jax.Array:
         batch = batch if run.augment is None else run.augment(key, batch)
+        views = batch["input"].ndim != 1 + len(spec["input"].shape)
+        if views and not getattr(run.task, "takes_views", False):
+            raise UsageError(
+                f"{type(run.augment).__name__} makes several views of an image, which {type(run.task).__name__} does "
+                "not compare: choose another --augment, or a recipe of self-supervision"
+            )
         return run.task.loss(model, run.task.prepare(batch), key).value
 
     jax.eval_shape(loss, shapes, jax.random.key(0))
@@ -281,30 +296,6 @@ def sums_of(run: Run, model: nnx.Module, split: str, batch_size: int | None = No
                 raise
         rows //= 2
         say(f"memory ran out with {2 * rows} rows at a time: evaluating with {rows}")
-
-
-class NeighbourProbe:
-    """At every evaluation, the k-NN probe of the parameters of that moment: a line, and one of probes.jsonl."""
-
-    TRAIN, ASKED = 2000, 1000  # samples, at most
-
-    def __init__(self, run: Run, asked: Source, train: Source):
-        self.run, self.asked, self.train = run, asked, train
-
-    def __call__(self, event: Event) -> None:
-        if event.kind != "eval":
-            return
-        task: Any = self.run.task
-        read = pooled(event.model())
-        known, asked = (features_of(read, task, s, n) for s, n in ((self.train, self.TRAIN), (self.asked, self.ASKED)))
-        accuracy = knn_probe(known, asked, self.run.data.num_classes, task.neighbours)
-        record = {"step": event.step, "knn_accuracy": round(accuracy, 4), "count": len(asked.labels)}
-        path = event.run_dir / "probes.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        before = [line for line in lines if json.loads(line)["step"] < event.step]  # a resumed run repeats some
-        with replacing(path) as new:
-            new.write_text("\n".join([*before, json.dumps(record)]) + "\n")
-        say(f"step {event.step}: k-NN probe {accuracy:.4f} (n = {len(asked.labels)})")
 
 
 class _Curves:

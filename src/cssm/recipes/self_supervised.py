@@ -1,4 +1,8 @@
-"""LeJEPA: training without labels, of which a linear probe takes nothing but a look. One function is one full run."""
+"""LeJEPA: training without labels. One function is one full run.
+
+Labels train the probe alone: gradients are not clipped, by a common norm of which it would be a part. They choose the
+best checkpoint; `--checkpoint last` is the one without them.
+"""
 
 from cssm.data import ImageNet, Photos
 from cssm.data.augment import Views
@@ -28,7 +32,7 @@ def lejepa() -> Run:
         augment=Views(),
         train=TrainConfig(
             epochs=100, batch_size=256, lr=5e-4, weight_decay=5e-2, ema=None, eval_every=2, compute_dtype="bfloat16",
-            warmup_steps=5000,
+            warmup_steps=5000, grad_clip=None,
         ),
     )  # fmt: skip
 
@@ -49,5 +53,5 @@ def lejepa_small() -> Run:
         ),
         task=LeJEPA(embedding=16, hidden=128, blocks=(-1,), sigreg_weight=20.0, slices=128),
         augment=Views(global_views=2, local_views=2, local_size=24, local_scale=(0.1, 0.4), jitter=0.2, policy="none"),
-        train=TrainConfig(steps=1000, batch_size=64, lr=2e-3, weight_decay=1e-2, warmup_steps=100, eval_every=200),
+        train=TrainConfig(steps=1000, batch_size=64, lr=2e-3, weight_decay=1e-2, warmup_steps=100, eval_every=200, grad_clip=None),
     )  # fmt: skip

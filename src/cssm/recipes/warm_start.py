@@ -11,8 +11,10 @@ from flax import nnx
 from cssm.core.errors import UsageError
 from cssm.models.registry import warm_started
 from cssm.models.timm_weights import Loaded, load_timm, read_arrays
+from cssm.nn.parts.position import resample_table
 
 SHIPPED = Path(__file__).parents[1] / "weights"
+HEADS = ("head.", "projections.")  # behind the trunk
 
 
 def located(path: Path) -> Path:
@@ -47,10 +49,11 @@ def parameters(model: Any) -> dict[str, np.ndarray]:
 
 
 def load_named(model: Any, arrays: Mapping[str, np.ndarray], source: str) -> Loaded:
-    """Put arrays into the parameters of their names. A head of other classes is left, all else must fit.
+    """Put arrays into the parameters of their names. Positions are resampled to the grid of the model; a head of other
+    classes is left, and so are projections of self-supervision; all else must fit.
 
     Raises:
-      UsageError: an array of another shape, or nothing that fits; the model is unchanged.
+      UsageError: an array of another shape, one that the model has not, or nothing that fits; the model is unchanged.
 
     >>> layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
     >>> print(load_named(layer, {"bias": np.ones(3, np.float32)}, "a file"))
@@ -59,25 +62,31 @@ def load_named(model: Any, arrays: Mapping[str, np.ndarray], source: str) -> Loa
     """
     flat = nnx.to_flat_state(nnx.state(model))
     own = {".".join(map(str, path)): leaf for path, leaf in flat}
-    left = {name: "the model has none of that name" for name in arrays if name not in own}
-    for name in sorted(set(arrays) - set(left)):
-        shapes = arrays[name].shape, own[name].shape
-        if shapes[0] != shapes[1] and not name.startswith("head."):
+    taken: dict[str, np.ndarray] = {}
+    changed, left = {}, {}
+    for name, array in sorted(arrays.items()):
+        shape = own[name].shape if name in own else None
+        if shape == array.shape:
+            taken[name] = array
+        elif name.startswith(HEADS):
+            left[name] = "the model has none" if shape is None else f"shape {array.shape}, the model has {shape}"
+        elif name.endswith("positions") and shape is not None and shape[-1] == array.shape[-1]:
+            taken[name] = np.asarray(resample_table(jnp.asarray(array), (shape[0], shape[1])))
+            changed[name] = f"resampled from {array.shape[:2]} to {shape[:2]}"
+        else:
+            has = "none of that name" if shape is None else str(shape)
             raise UsageError(
-                f"{source}: {name} has shape {shapes[0]}, the model {shapes[1]}: choose the model it is of"
+                f"{source}: {name} has shape {array.shape}, the model has {has}: choose the model it is of"
             )
-        if shapes[0] != shapes[1]:
-            left[name] = f"shape {shapes[0]}, the model has {shapes[1]}: other classes"
-    taken = sorted(set(arrays) - set(left))
     if not taken:
         raise UsageError(f"{source} holds no parameter of a {type(model).__name__}: choose the model it is of")
     new = [
-        (p, leaf.replace(jnp.asarray(arrays[n])) if n in taken else leaf)
-        for (n, leaf), (p, _) in zip(own.items(), flat, strict=True)
+        (path, own[name].replace(jnp.asarray(taken.get(name, own[name][...]))))
+        for name, path in zip(own, [p for p, _ in flat], strict=True)
     ]
     nnx.update(model, nnx.from_flat_state(new))
     kept = {name: "keeps its value" for name in own if name not in taken}
-    return Loaded(tuple(taken), {}, left, kept)
+    return Loaded(tuple(n for n in taken if n not in changed), changed, left, kept)
 
 
 def _is_own(path: Path) -> bool:

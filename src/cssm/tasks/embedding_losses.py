@@ -56,17 +56,27 @@ def sigreg(
     if not low < high:
         raise UsageError(f"interval is {interval}, expected (low, high) with low < high")
     wide = jnp.promote_types(z.dtype, jnp.float32)
-    t = jnp.linspace(low, high, KNOTS, dtype=wide)
-    angles = (z.astype(wide) @ directions.astype(wide).T)[..., None] * t  # (n, s, knots)
-    normal = jnp.exp(-jnp.square(t) / 2)
     share = jnp.ones(len(z), wide) if weights is None else jnp.asarray(weights, wide)
-    count = share.sum()
-    mean = lambda x: jnp.einsum("n,nsk->sk", share, x) / jnp.maximum(count, 1)  # noqa: E731
-    away = jnp.square(mean(jnp.cos(angles)) - normal) + jnp.square(mean(jnp.sin(angles)))
+    sums = characteristic_sums(z.astype(wide), directions.astype(wide), share, (low, high))
+    away = from_normal(sums / jnp.maximum(share.sum(), 1), form, (low, high))
+    return away if form == "mean" else share.sum() * away
+
+
+def characteristic_sums(z: Any, directions: Any, weights: Any, interval: tuple[float, float]) -> Float[Any, "2 s k"]:
+    """Weighted sums over n of cos(t x_n) and sin(t x_n), x = z u, at the knots t of the interval."""
+    t = jnp.linspace(*interval, KNOTS, dtype=z.dtype)
+    angles = (z @ directions.T)[..., None] * t  # (n, s, knots)
+    return jnp.stack([jnp.einsum("n,nsk->sk", weights, part(angles)) for part in (jnp.cos, jnp.sin)])
+
+
+def from_normal(phi: Float[Any, "2 s k"], form: str, interval: tuple[float, float]) -> Float[Any, ""]:
+    """How far a characteristic function (real, imaginary part) is from the normal one: `sigreg` without its factor N."""
+    t = jnp.linspace(*interval, KNOTS, dtype=phi.dtype)
+    normal = jnp.exp(-jnp.square(t) / 2)
+    away = jnp.square(phi[0] - normal) + jnp.square(phi[1])
     if form == "mean":
         return away.mean()
-    sides = 2 if low == 0 else 1
-    return sides * count * jnp.trapezoid(away * normal, t).mean()
+    return (2 if interval[0] == 0 else 1) * jnp.trapezoid(away * normal, t).mean()
 
 
 def prediction_loss(

@@ -22,7 +22,16 @@ from cssm.data.baselines import Baseline
 from cssm.nn.parts.dense import Dense
 
 from .classify import Classify
-from .embedding_losses import FORMS, MODES, effective_rank, prediction_loss, sigreg
+from .embedding_losses import (
+    FORMS,
+    MODES,
+    WIDTH,
+    characteristic_sums,
+    effective_rank,
+    from_normal,
+    prediction_loss,
+    sigreg,
+)
 from .task import Batch, Figures, Loss, Model, Monitor, Sums
 
 
@@ -82,6 +91,10 @@ class LeJEPA:
     """Whether inputs are images, whose frames are views; the data say so."""
 
     keys: ClassVar[tuple[str, ...]] = ("input", "label")
+    takes_views: ClassVar[bool] = True
+    """Of one image, which it compares."""
+    couples_rows: ClassVar[bool] = True
+    """The loss of a batch is not the mean of its rows'."""
 
     def __post_init__(self):
         self.probe  # noqa: B018
@@ -99,8 +112,12 @@ class LeJEPA:
             raise UsageError(f"prediction is {self.prediction!r}: use {', '.join(MODES)}")
         if self.form not in FORMS:
             raise UsageError(f"form is {self.form!r}: use {' or '.join(FORMS)}")
-        if not self.interval[0] < self.interval[1]:
+        if not -np.inf < self.interval[0] < self.interval[1] < np.inf:
             raise UsageError(f"interval is {self.interval}, expected low < high")
+        if self.form == "mean" and self.interval != (0.0, 3.0):
+            raise UsageError(f"interval {self.interval} does nothing with form 'mean': leave it out, or give 'lejepa'")
+        if not self.sigreg_weight and self.slices != 256:
+            raise UsageError(f"slices {self.slices} do nothing with sigreg_weight 0: leave them out")
 
     @property
     def probe(self) -> Classify:
@@ -130,6 +147,11 @@ class LeJEPA:
         """As `Classify`; the loss of images, which needs views, is traced where the augmentation is known."""
         self.probe.check(data, model)
         self._channels(model)
+        frames = getattr(getattr(model, "head", None), "frames", "last")
+        if self.still and frames != "last":
+            raise UsageError(
+                f"of images the last frame is embedded, and the model reads {frames!r}: give readout='last'"
+            )
 
     def prepare(self, batch: Batch, dtype: Any = None) -> dict[str, Any]:
         """The batch with the pixels of all views normalised, then cast to `dtype` if one is given."""
@@ -148,22 +170,28 @@ class LeJEPA:
             raise UsageError("LeJEPA compares views: give clips, or images with --augment views")
         directions, inner = (None, None) if key is None else jax.random.split(key)
         z, features = self._embedded(model, batch, inner)
-        prediction, spread = self._parts(z, batch, directions)
-        probe = self._probed(model, features, batch)
-        value = self.prediction_weight * prediction + self.sigreg_weight * spread + probe["loss_sum"] / _rows(probe)
-        sums = self._sums(z, batch, prediction, spread, probe)
-        count = batch["valid"].sum()
-        return Loss(value, count, jax.lax.stop_gradient(sums))
+        prediction, probe = self._predicted(z, batch), self._probed(model, features, batch)
+        weights = self._weights(z, batch)
+        options = {"form": self.form, "interval": self.interval, "weights": weights}
+        spread = sigreg(z.reshape(-1, self.embedding), self._directions(directions), **options)
+        probe_loss = probe["loss_sum"] / jnp.maximum(probe["count"], 1)
+        value = self.prediction_weight * prediction + self.sigreg_weight * spread + probe_loss
+        each = spread if self.form == "mean" else spread / jnp.maximum(weights.sum(), 1)
+        sums = self._sums(z, batch, prediction, probe) | {"spread_sum": each * batch["valid"].sum()}
+        return Loss(value, batch["valid"].sum(), jax.lax.stop_gradient(sums))
 
     def evaluate(self, model: Model, batch: Batch) -> Sums:
         """Sums of the probe, of both losses, and of the embeddings and their products."""
         z, features = self._embedded(model, batch, None)
-        prediction, spread = self._parts(z, batch, None)
-        return self._sums(z, batch, prediction, spread, self._probed(model, features, batch))
+        sums = self._sums(z, batch, self._predicted(z, batch), self._probed(model, features, batch))
+        flat = z.reshape(-1, self.embedding).astype(jnp.float32)
+        held = characteristic_sums(flat, self._directions(None), self._weights(z, batch), self.knots)
+        return sums | {"characteristic": held}
 
     def summarise(self, sums: Sums) -> Figures:
-        """The probe's `accuracy`, `probe_loss`, `prediction` where there are frames or views, `sigreg`, the effective
-        `rank` of the embeddings, 1 to P, and `count`. Raises DataError when no row was valid."""
+        """The probe's `accuracy`, `probe_loss`, `prediction` where there are frames or views, `sigreg` without its
+        factor N, the effective `rank` of the embeddings, 1 to P, and `count`. Of an evaluation `sigreg` and `rank` are
+        those of all embeddings together. Raises DataError when no row was valid."""
         rows = float(sums["rows"])
         if not rows:
             raise DataError("no valid row was counted: the data is empty or every row has valid=False")
@@ -173,7 +201,12 @@ class LeJEPA:
             figures["prediction"] = float(sums["prediction_sum"]) / float(sums["prediction_rows"])
         moments = np.asarray(sums["z_sum"]), np.asarray(sums["z_products"])
         rank = effective_rank(*moments, float(sums["embeddings"]))
-        return figures | {"sigreg": float(sums["sigreg_sum"]) / rows, "rank": rank, "count": rows}
+        if "characteristic" in sums:
+            phi = jnp.asarray(sums["characteristic"]) / float(sums["embeddings"])
+            spread = float(from_normal(phi, self.form, self.knots))
+        else:
+            spread = float(sums["spread_sum"]) / rows
+        return figures | {"sigreg": spread, "rank": rank, "count": rows}
 
     def details(self, sums: Sums) -> dict[str, Any]:
         """Those of the probe."""
@@ -237,20 +270,28 @@ class LeJEPA:
         each = [project(y.mean((-3, -2))) for project, y in zip(model.projections, outputs, strict=True)]
         return sum(each[1:], each[0]) / len(each)
 
-    def _parts(self, z: Float[Any, "b t p"], batch: Batch, key: jax.Array | None) -> tuple[Any, Any]:
-        """(prediction loss, 0 for single views; SIGReg). Without a key the directions are always the same."""
-        valid = batch["valid"].astype(jnp.float32)
+    @property
+    def knots(self) -> tuple[float, float]:
+        """Between which points characteristic functions are compared."""
+        return (-WIDTH, WIDTH) if self.form == "mean" else self.interval
+
+    def _weights(self, z: Float[Any, "b t p"], batch: Batch) -> Float[Any, "n"]:
+        """Of all embeddings: 0 in rows that fill the batch up."""
+        return jnp.repeat(batch["valid"].astype(jnp.float32), z.shape[1])
+
+    def _directions(self, key: jax.Array | None) -> Float[Any, "s p"]:
+        """Unit vectors; without a key always the same."""
+        drawn = jax.random.normal(jax.random.key(0) if key is None else key, (self.slices, self.embedding))
+        return drawn / jnp.linalg.norm(drawn, axis=1, keepdims=True)
+
+    def _predicted(self, z: Float[Any, "b t p"], batch: Batch) -> Any:
+        """The prediction loss, 0 for single views."""
         centre = None
         if self.still and self.prediction == "to_mean" and batch["input"].ndim == 5:
             centre = batch["input"].shape[1]
-        prediction = jnp.zeros(())
-        if z.shape[1] > 1:
-            prediction = prediction_loss(z, self.prediction, centre=centre, weights=valid)
-        key = jax.random.key(0) if key is None else key
-        directions = jax.random.normal(key, (self.slices, self.embedding))
-        directions = directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
-        options = {"form": self.form, "interval": self.interval, "weights": jnp.repeat(valid, z.shape[1])}
-        return prediction, sigreg(z.reshape(-1, self.embedding), directions, **options)
+        if z.shape[1] == 1:
+            return jnp.zeros(())
+        return prediction_loss(z, self.prediction, centre=centre, weights=batch["valid"].astype(jnp.float32))
 
     def _probed(self, model: Any, features: Any, batch: Batch) -> Sums:
         """The sums of the probe, on features that no gradient passes; those of views, each with its image's label."""
@@ -259,17 +300,13 @@ class LeJEPA:
         logits = lambda x, key=None: model.head(x)  # noqa: E731
         return probe.evaluate(logits, {"input": jax.lax.stop_gradient(features), **rows})
 
-    def _sums(self, z, batch: Batch, prediction, spread, probe: Sums) -> Sums:
+    def _sums(self, z, batch: Batch, prediction, probe: Sums) -> Sums:
         rows = batch["valid"].sum().astype(jnp.float32)
         flat = z.reshape(-1, self.embedding).astype(jnp.float32)
         flat = jnp.where(jnp.repeat(batch["valid"], z.shape[1])[:, None], flat, 0)
         predicted = rows if z.shape[1] > 1 else jnp.zeros(())
         return probe | {
             "rows": rows, "prediction_rows": predicted, "prediction_sum": prediction * predicted,
-            "sigreg_sum": spread * rows, "z_sum": flat.sum(0), "z_products": flat.T @ flat,
+            "z_sum": flat.sum(0), "z_products": flat.T @ flat,
             "embeddings": rows * z.shape[1],
         }  # fmt: skip
-
-
-def _rows(probe: Sums) -> jax.Array:
-    return jnp.maximum(probe["count"], 1)

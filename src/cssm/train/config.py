@@ -47,8 +47,8 @@ class TrainConfig:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Parameters and inputs are cast to it each step; the master parameters stay float32."""
     accumulate: int | None = None
-    """Micro-batches per update, to save memory; the result equals the full batch. None: as few as keep a step on a CPU
-    below 6 GB."""
+    """Micro-batches per update, to save memory; the result equals the full batch, but for losses that compare its rows
+    (LeJEPA). None: as few as keep a step on a CPU below 6 GB; one for such losses."""
     shard: Literal["none", "fsdp"] = "none"
     """none: every device holds all parameters. fsdp: each holds a part of every parameter, its moments and its average,
     for models that do not fit; the numbers are the same."""

@@ -1,19 +1,22 @@
 """How much a step computes, and how much of what the devices could do that is."""
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 
 # floating-point operations per second of one device, dense: bfloat16, and float32 as JAX multiplies it by default (TF32
-# on NVIDIA, bfloat16 on TPU). From the makers' data sheets; the first name found in `device_kind` counts.
+# on NVIDIA, bfloat16 on TPU). From the makers' data sheets; the first name that is a word of `device_kind` counts.
 PEAKS: dict[str, tuple[float, float]] = {
-    "H200": (989e12, 494e12), "H100 PCIe": (756e12, 378e12), "H100": (989e12, 494e12), "GH200": (989e12, 494e12),
-    "B200": (2250e12, 1125e12), "A100": (312e12, 156e12), "A10G": (70e12, 35e12), "L40S": (362e12, 183e12),
-    "L4": (121e12, 60e12), "RTX 4090": (165e12, 82.6e12), "V100": (125e12, 15.7e12), "TPU v4": (275e12, 275e12),
-    "TPU v5 lite": (197e12, 197e12), "TPU v5p": (459e12, 459e12), "TPU v6 lite": (918e12, 918e12),
+    "H200": (989e12, 494e12), "H100 PCIe": (756e12, 378e12), "H100 NVL": (835e12, 417e12), "H100": (989e12, 494e12),
+    "GH200": (989e12, 494e12), "B200": (2250e12, 1125e12), "A100": (312e12, 156e12), "A10G": (70e12, 35e12),
+    "L40S": (362e12, 183e12), "L40": (181e12, 90e12), "L4": (121e12, 60e12), "RTX 4090": (165e12, 82.6e12),
+    "V100": (125e12, 15.7e12), "TPU v4": (275e12, 275e12), "TPU v5 lite": (197e12, 197e12), "TPU v5": (459e12, 459e12),
+    "TPU v6 lite": (918e12, 918e12),
 }  # fmt: skip
+OTHERS = re.compile(r"\b(Laptop|Mobile|MIG|Max-Q)\b")  # of which a part, or a slower kind, is there
 
 
 def peak_flops(dtype: Any) -> float | None:
@@ -23,7 +26,8 @@ def peak_flops(dtype: Any) -> float | None:
     True
     """
     kind = jax.devices()[0].device_kind
-    found = next((peaks for name, peaks in PEAKS.items() if name in kind), None)
+    named = (peaks for name, peaks in PEAKS.items() if re.search(rf"\b{name}(?![A-Za-z0-9])", kind))
+    found = None if OTHERS.search(kind) else next(named, None)
     return None if found is None else found[jax.numpy.dtype(dtype).itemsize > 2] * jax.device_count()
 
 

@@ -57,7 +57,8 @@ def layer_scales(decay: float, params: Mapping[str, Any]) -> dict[str, float]:
     """Factors of the learning rate that are smaller the further a parameter is from the output.
 
     A model of n numbered blocks has n + 2 levels: 0 before the blocks, i + 1 in block i, n + 1 in the head; the factor
-    of level l is decay^(n + 1 - l). Paths say which: `blocks/3/...` is block 3, `head/...` the head.
+    of level l is decay^(n + 1 - l). Paths say which: `blocks/3/...` is block 3, `head/...` and `projections/...` stand
+    behind the blocks.
 
     Raises:
       UsageError: no path names a numbered block.
@@ -75,7 +76,7 @@ def layer_scales(decay: float, params: Mapping[str, Any]) -> dict[str, float]:
 
     def level(name: str) -> int:
         block = found[name]
-        return int(block[1]) + 1 if block else blocks + 1 if name.startswith("head") else 0
+        return int(block[1]) + 1 if block else blocks + 1 if name.startswith(("head", "projections")) else 0
 
     return {name: decay ** (blocks + 1 - level(name)) for name in params}
 
@@ -83,12 +84,16 @@ def layer_scales(decay: float, params: Mapping[str, Any]) -> dict[str, float]:
 def _scaled(scales: Callable[[Mapping[str, Any]], dict[str, float]]) -> optax.GradientTransformation:
     """Updates times what `scales` says of their names."""
 
-    def update(updates: Any, params: Any) -> Any:
+    def init(params: Any) -> optax.EmptyState:
+        scales(params)  # says so at once where names do not allow it
+        return optax.EmptyState()
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         factors = scales(updates)
-        return {name: factors[name] * value for name, value in updates.items()}
+        return {name: factors[name] * value for name, value in updates.items()}, state
 
-    return optax.stateless(update)
+    return optax.GradientTransformation(init, update)
 
 
 def frozen(pattern: str, params: Mapping[str, Any]) -> dict[str, bool]:

@@ -76,6 +76,7 @@ class Trainer:
         if config.shard == "fsdp" and self.cluster.count > 1:
             raise UsageError("shard='fsdp' divides over the devices of one process: leave it out on several machines")
         self.accumulate = config.accumulate or 1
+        self.couples = getattr(task, "couples_rows", False)  # micro-batches would be another loss
         self.best: tuple[float, int] | None = None  # score, step
         self.step = self.evaluated = 0
         self.earlier_seconds, self.started = 0.0, time.perf_counter()
@@ -87,6 +88,11 @@ class Trainer:
         store = RunStore(self.run_dir, self.config.keep, self.cluster)
         with self.cluster.together(remedy, before_exit=store.close), store as self.store:
             self.start(resume)
+            if self.couples and self.accumulate > 1 and self.cluster.writes:
+                say(
+                    f"the loss compares the rows of a batch: with --accumulate {self.accumulate}, those of each of "
+                    f"{self.accumulate} micro-batches of {self.micro_rows()} rows alone"
+                )
             with RunLog(self.run_dir, self.config.loggers if self.cluster.writes else (), self.step) as self.log:
                 self.emit("start", {})
                 while (remedy := self.attempt()) is not None:
@@ -143,7 +149,7 @@ class Trainer:
                 checked = checked or self.check_memory(train_step, batch)
                 self.state, metrics = train_step(self.state, batch)
                 self.step, self.data_state = self.step + 1, data_state
-                if self.watch.flops is None and self.cluster.writes:
+                if self.watch.flops is None and self.cluster.writes and jax.default_backend() != "cpu":
                     self.watch.flops = step_flops(train_step, self.state, batch)
                     self.watch.peak = peak_flops(self.config.compute_dtype)
                 self.watch.add(self.step, metrics)
@@ -235,7 +241,7 @@ class Trainer:
         chosen = self.config.accumulate is not None or self.cluster.count > 1 or jax.default_backend() != "cpu"
         if not chosen and self.micro_rows() > self.mesh.size:
             need = step_bytes(train_step, self.state, batch)
-            if need > memory.LARGEST_STEP:
+            if need > memory.LARGEST_STEP and not self.couples:
                 raise StepTooLarge(need)
         return True
 
@@ -251,6 +257,11 @@ class Trainer:
     def halve(self, failure: str) -> None:
         """Half the micro-batch, twice as many of them, from the last checkpoint."""
         before = self.micro_rows()
+        if self.couples:
+            remedy = f"give a smaller --batch-size, or --accumulate {2 * self.accumulate}, which is another loss"
+            raise CssmError(
+                f"out of memory with {before} rows at a time ({failure}), which the loss compares: {remedy}"
+            )
         if self.cluster.count > 1:  # the others have gone on, and wait inside the step for this process
             remedy = f"repeat with --accumulate {2 * self.accumulate}, a smaller model or bfloat16"
             raise CssmError(f"out of memory with {before} rows at a time ({failure}): {remedy}")

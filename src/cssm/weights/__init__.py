@@ -7,7 +7,7 @@ arrays. `pack` writes one from the folder of a run.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,7 @@ def pack(run_dir: str | Path, path: str | Path, record: Mapping[str, Any], check
     from safetensors.numpy import save
 
     run, model = load_run(run_dir, checkpoint)
+    run = replace(run, init_from=None)  # a place on this machine, and of no use where the parameters are at hand
     arrays = {name: np.asarray(value, order="C") for name, value in parameters(model).items()}  # 0-d ones stay so
     about = {"run": json.dumps(encode(run)), "record": json.dumps(dict(record)), "sha256": checksum(arrays)}
     path = Path(path)

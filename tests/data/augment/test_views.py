@@ -59,7 +59,7 @@ def test_the_same_key_gives_the_same_views_and_others_flip_and_colour():
 @pytest.mark.parametrize(
     "options, message",
     [({"global_views": 1, "local_views": 0}, "one view has no other"), ({"local_scale": (0.3, 0.1)}, "local_scale is"),
-     ({"policy": "four"}, "four"), ({"global_scale": 0.0}, "global_scale"), ({"local_size": 0}, "local_size")],
+     ({"policy": "four"}, "four"), ({"global_scale": 0.0}, "global_scale"), ({"local_views": 0, "local_size": 8}, "does nothing without"), ({"local_size": 0}, "local_size")],
 )  # fmt: skip
 def test_options_that_cannot_be(options, message):
     with pytest.raises(UsageError, match=message):
@@ -71,4 +71,6 @@ def test_what_has_no_views():
         Views().fitted(PathTracker(frames=4), 2, "imagenet")
     with pytest.raises(ShapeError, match="of 8 bits"):
         Views()(jax.random.key(0), {"input": jnp.zeros((1, 8, 8, 1), jnp.uint8)})
-    assert Views().fitted(Photos(), 10, "imagenet") == Views()
+    assert Views(local_size=32).fitted(Photos(), 10, "imagenet") == Views(local_size=32)
+    with pytest.raises(UsageError, match="local_size is 96 px of images of 32 x 32"):
+        Views().fitted(Photos(), 10, "imagenet")

@@ -58,13 +58,22 @@ class Views:
         least, most = self.local_scale
         if not 0.001 <= least <= most <= 1:
             raise UsageError(f"local_scale is {self.local_scale}: give two shares, 0.001 <= least <= most <= 1")
+        for name, usual in (("local_size", 96), ("local_scale", (0.05, 0.3))):
+            if not self.local_views and getattr(self, name) != usual:
+                raise UsageError(f"{name} {getattr(self, name)} does nothing without local_views: leave it out")
         if self.global_views + self.local_views < 2:
             raise UsageError("one view has no other to be compared with: give at least two, global or local")
 
     def fitted(self, data: Any, classes: int, normalization: str) -> "Views":
-        """Itself."""
+        """Itself. UsageError for clips, and for local views that are larger than the images."""
         del classes, normalization
-        _check(*data.sample_spec["input"])
+        shape, dtype = data.sample_spec["input"]
+        _check(shape, dtype)
+        if self.local_views and self.local_size > min(shape[:2]):
+            raise UsageError(
+                f"local_size is {self.local_size} px of images of {shape[0]} x {shape[1]}: give local views that are "
+                "smaller (--local-size), or none (--local-views 0)"
+            )
         return self
 
     def __call__(self, key: "jax.Array", batch: Arrays) -> dict[str, Any]:
