@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from process_toys import OPTIONS
-from train_toys import curve, fit, parameters, tiny
+from train_toys import assert_same_curve, curve, fit, parameters, tiny
 
 from cssm.core.errors import UsageError
 from cssm.train import Interrupted, cluster, join, load_model
@@ -70,14 +70,6 @@ def play(folder, *scenes, **environment):
 def told(folder, scene):
     """What each of two processes had of a scene."""
     return [json.loads((folder / f"{scene}-{index}.json").read_text()) for index in range(2)]
-
-
-def assert_same_curve(run_dir, want_dir):
-    records, want = curve(run_dir), curve(want_dir)
-    assert [(r["kind"], r["step"]) for r in records] == [(r["kind"], r["step"]) for r in want]
-    for record, other in zip(records, want, strict=True):
-        assert record.pop("kind") == other.pop("kind")
-        assert record == pytest.approx(other, rel=1e-6, abs=1e-6)
 
 
 @pytest.fixture(scope="module")
