@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ def join(
     given = (coordinator, processes, process_id)
     if any(value is None for value in given) and any(value is not None for value in given):
         raise UsageError("coordinator, processes and process_id belong together: give all three, or none under Slurm")
+    if not 0 < timeout < math.inf:
+        raise UsageError(f"the time limit of joining is {timeout:g} s: give some seconds")
     if processes != 1:
         _check(coordinator, processes, process_id)
         _initialize(given, timeout)
