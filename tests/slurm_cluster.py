@@ -1,7 +1,7 @@
 """A Slurm of one node, started for a test and stopped behind it; needs root, munge and slurm-wlm.
 
-    with slurm_cluster(folder, cpus=2) as slurm:
-        slurm.call("srun", "-n", "2", "hostname")
+with slurm_cluster(folder, cpus=2) as slurm:
+    slurm.call("srun", "-n", "2", "hostname")
 """
 
 import os
