@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
-from slurm_cluster import missing, slurm_cluster
 from train_toys import assert_same_curve
 
 from cssm.train.checkpoint import CheckpointStore
+from slurm_cluster import missing, slurm_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.skipif(bool(missing()), reason=str(missing()))]
 

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cssm.core.errors import CssmError, UsageError
 
 from .cluster import Cluster, cluster, in_thread
+from .distributed import by_rows, global_mesh, put, replicated
 from .peers import leave
 
 HEARTBEAT = 100  # seconds after which JAX gives up a machine that is gone; `Peers` is quicker with a process
@@ -108,11 +110,16 @@ def _state() -> Any:
 
 
 def _first_words() -> None:
-    """One collective operation, so that a network which does not let processes talk is found now."""
+    """A collective operation of one device of each process, as `share` uses it, and one of all, as a step does: a
+    network which does not let processes talk is found now. Raises UsageError as `global_mesh`.
+    """
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
+    mesh = global_mesh()
     with _without_stdout():  # gloo reports on it
         broadcast_one_to_all(np.zeros(1, np.uint8))
+        ones = put(np.ones(mesh.size, np.float32), by_rows(mesh))
+        jax.jit(jnp.sum, out_shardings=replicated(mesh))(ones).block_until_ready()
 
 
 @contextmanager
