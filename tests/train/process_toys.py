@@ -20,10 +20,12 @@ from train_toys import SIZE, TASK, Endless, config, parameters, tiny, validation
 
 from cssm.core.errors import CssmError, DataError
 from cssm.data import Source, loader
+from cssm.data.augment.photo import Photo
 from cssm.tasks import Classify
 from cssm.train import Interrupted, evaluate, evaluate_sums, join, load_model, train
 
 OPTIONS = {"ema": 0.9, "accumulate": 2}
+AUGMENT = Photo(crop_scale=0.3, policy="three", erasing=0.5, mixup=0.8, cutmix=1.0, classes=2, pixels="symmetric")
 
 
 def part(batch, index, count):
@@ -131,6 +133,7 @@ def hang():
 SCENES = {  # scene: (process that acts, before which batch, what it does, options of train)
     "whole": (None, None, None, {}),
     "resumed": (None, None, None, {"resume": True}),
+    "augmented": (None, None, None, {"augment": AUGMENT}),
     "damaged": (None, None, None, {"resume": True}),
     "stopped_by_0": (0, 7, kill(signal.SIGTERM), {}),
     "stopped": (1, 7, kill(signal.SIGTERM), {}),

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from process_toys import OPTIONS, census
+from process_toys import AUGMENT, OPTIONS, census
 from train_toys import assert_same_curve, curve, fit, parameters, tiny
 
 from cssm.core.errors import UsageError
@@ -290,6 +290,37 @@ def test_a_launcher_says_who_is_who(launcher, tmp_path, whole):
     port = free_port()
     ended = finish([start(CHILD, "-", "-", "-", tmp_path, "whole", **launcher(i, port)) for i in range(2)])
     assert [process.code for process in ended] == [0, 0], ended[0].lines + ended[1].lines
+    assert_same_curve(tmp_path / "whole", whole)
+
+
+@pytest.mark.slow
+def test_two_processes_draw_the_augmentation_of_one(tmp_path, whole):
+    """Rows are mixed with those of the other process."""
+    ended = play(tmp_path, "augmented")
+    assert [process.code for process in ended] == [0, 0], ended[0].lines + ended[1].lines
+    fit(tmp_path / "one", options=OPTIONS, augment=AUGMENT)
+    assert curve(tmp_path / "one")[0]["loss"] != pytest.approx(curve(whole)[0]["loss"], rel=1e-3)
+    assert_same_curve(tmp_path / "augmented", tmp_path / "one", 1e-5)
+
+
+@pytest.mark.slow
+def test_unequal_numbers_of_devices_are_told_by_every_process(tmp_path):
+    port = free_port()
+    ended = finish([start(CHILD, 0, 2, port, tmp_path, **TWO_DEVICES), start(CHILD, 1, 2, port, tmp_path)])
+    for process in ended:
+        assert process.code == 2 and len(process.lines) == 1, process.lines
+        assert "error: the processes have different numbers of devices (process 0: 2, process 1: 1)" in process.lines[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed: apt-get install openmpi-bin")
+def test_open_mpi_starts_a_run(tmp_path, whole):
+    words = [sys.executable, CHILD, "-", "-", "-", tmp_path, "whole"]
+    freely = {f"OMPI_ALLOW_RUN_AS_ROOT{end}": "1" for end in ("", "_CONFIRM")}
+    command = ["mpirun", "-n", "2", "--oversubscribe", *map(str, words)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"} | freely
+    subprocess.run(command, env=environment, check=True, timeout=LIMIT)
+    assert json.loads((tmp_path / "whole" / "environment.json").read_text())["processes"] == 2
     assert_same_curve(tmp_path / "whole", whole)
 
 

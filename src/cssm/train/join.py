@@ -83,6 +83,8 @@ def _initialize(given: tuple[str | None, int | None, int | None], timeout: float
     except TimeoutError:
         atexit.register(leave, 1)
         raise CssmError(_unanswered(timeout)) from None
+    except UsageError:
+        raise
     except ValueError as error:
         remedy = "give coordinator, processes and process_id (--coordinator HOST:PORT --processes N --process-id I)"
         raise UsageError(f"no launcher that JAX knows says where the other processes are ({error}): {remedy}") from None
