@@ -51,15 +51,16 @@ def test_two_tasks_are_one_run(slurm, whole, tmp_path):
     assert sum(line.startswith("{") for line in out.splitlines()) == 1  # process 0 alone speaks
 
 
-LAST_WORDS = {  # of the other task
-    0: "JAX distributed service detected fatal errors",  # in JAX's words: it is quicker
-    1: "cssm: error: process 1 died",
+ENDINGS = {  # what ends the run: what is said last, once
+    "kill 0": "JAX distributed service detected fatal errors",  # in JAX's words: it is quicker
+    "kill 1": "cssm: error: process 1 died",
+    "scancel": "interrupted: step ",
 }
 
 
-@pytest.mark.parametrize("number", LAST_WORDS)
-def test_a_killed_task_ends_the_run_and_one_or_two_go_on(slurm, whole, number, tmp_path):
-    run_dir = tmp_path / "killed"
+@pytest.mark.parametrize("how", ENDINGS)
+def test_a_task_that_is_killed_ends_the_run_and_one_or_two_go_on(slurm, whole, how, tmp_path):
+    run_dir = tmp_path / "ended"
     command = slurm.command("srun", "-n", 2, *TRAIN, run_dir, "--distributed")
     srun = subprocess.Popen(command, env=slurm.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -67,13 +68,17 @@ def test_a_killed_task_ends_the_run_and_one_or_two_go_on(slurm, whole, number, t
         while not (run_dir / "checkpoints" / "step_8").exists():
             assert srun.poll() is None and time.monotonic() < until, srun.communicate()[1]
             time.sleep(0.005)
-        os.kill(task(number, run_dir), signal.SIGKILL)
+        if how == "scancel":
+            slurm.call("scancel", *slurm.call("squeue", "-h", "-o", "%i").split())
+        else:
+            os.kill(task(how[-1], run_dir), signal.SIGKILL)
         _, err = srun.communicate(timeout=LIMIT)
     finally:
         srun.kill()
-    told = [line for line in err.splitlines() if LAST_WORDS[number] in line]
+    told = [line for line in err.splitlines() if ENDINGS[how] in line]
     assert srun.returncode and len(told) == 1, err
-    assert not number or (err.count("cssm: error:") == 1 and "to go on from its last checkpoint, cssm train" in told[0])
+    assert how == "kill 0" or ("to go on" in told[0] and "--resume" in told[0])
+    assert err.count("cssm: error: ") == (how == "kill 1"), err
     assert 8 <= CheckpointStore(run_dir / "checkpoints").steps()[-1] < 40
     for count in (1, 2):
         copy = tmp_path / f"resumed-by-{count}"
