@@ -65,10 +65,11 @@ def program(name: str) -> str | None:
 
 
 class Slurm:
-    """A running cluster: `environment` is what its commands need to find it."""
+    """A running cluster: `environment` is what its commands need to find it, and nothing of a job around the tests."""
 
     def __init__(self, folder: Path):
-        self.folder, self.environment = folder, os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+        self.folder, self.environment = folder, outside | {"SLURM_CONF": str(folder / "slurm.conf")}
 
     def command(self, name: str, *words: Any) -> list[str]:
         return [str(program(name)), *map(str, words)]
