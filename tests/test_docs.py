@@ -13,7 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_lines import run_of
 from PIL import Image
+
+from cssm.cli.words import options_of
 
 ROOT = Path(__file__).parents[1]
 NEEDS = {"cssm.torch": "torch", "cssm.kernels.decay_scan": "triton", "cssm.kernels.spectral": "triton"}
@@ -59,6 +62,18 @@ def test_readme_example_of_pytorch_runs():
     namespace = {}
     exec(next(block for block in python_blocks("README.md") if "import torch" in block), namespace)
     assert namespace["states"].shape == namespace["x"].shape and namespace["y"].shape == (2, 2, 16, 1024)
+
+
+def test_the_commands_for_several_machines_are_commands():
+    from cssm.cli.train import _command
+
+    lines = re.findall(r"cssm train (.+)", (ROOT / "docs" / "machines.md").read_text())
+    commands = []
+    for line in (line.removesuffix("&").replace("$resume", "--resume") for line in lines):
+        assert run_of(line.split()[0]).recipe == line.split()[0]
+        commands.append(_command(options_of(line.split()[1:])))
+    assert len(commands) == 6 and all(command.out == Path("runs/a") for command in commands)
+    assert [command.several for command in commands] == [True, True, True, True, False, True]
 
 
 @pytest.mark.slow

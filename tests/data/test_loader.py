@@ -98,6 +98,29 @@ def test_processes_share_every_batch():
         assert_same_batch(batch, {k: np.concatenate([left[k], right[k]]) for k in batch})
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 12])
+def test_the_parts_are_disjoint_and_cover_whatever_the_number_of_processes(count):
+    """29 samples in batches of 12: one pass, whose tail is filled up, and two epochs without a gap."""
+    one_pass = [loader(Counting(29), batch_size=12, process=(i, count)) for i in range(count)]
+    seen = [batch["label"][batch["valid"]] for part in one_pass for batch in part]
+    assert sorted(np.concatenate(seen)) == list(range(29))
+    options = {"batch_size": 12, "seed": 3, "shuffle": True, "repeat": True}
+    whole, parts = (
+        loader(Counting(29), **options),
+        [loader(Counting(29), process=(i, count), **options) for i in range(count)],
+    )
+    batches = [(next(whole)["label"], [next(part)["label"] for part in parts]) for _ in range(5)]
+    for batch, rows in batches:
+        assert [len(part) for part in rows] == [12 // count] * count and np.concatenate(rows).tolist() == batch.tolist()
+    drawn = np.concatenate([row for _, rows in batches for row in rows])
+    assert sorted(drawn[:29]) == sorted(drawn[29:58]) == list(range(29))
+    late = loader(
+        Counting(29), process=(0, 12 // count), **options
+    )  # with another number it goes on where these stopped
+    late.set_state(json.loads(json.dumps(parts[-1].get_state())))
+    assert next(late)["label"].tolist() == next(whole)["label"][:count].tolist()
+
+
 class Drawing(Counting):
     """Training samples say their draw."""
 

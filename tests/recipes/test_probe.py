@@ -1,22 +1,27 @@
 """Probes of features: against scikit-learn and a slow loop, and from the command line."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+from lejepa_toys import toy
 
 from cssm.cli import main
 from cssm.core.errors import DataError, UsageError
 from cssm.data import PathTracker, Source
-from cssm.models import SimpleCSSMConfig
-from cssm.recipes import RECIPES, Run, execute, load_run
+from cssm.recipes import RECIPES, execute, load_run
 from cssm.recipes.probe import Features, features_of, knn_probe, linear_probe, pixels, pooled, probe
 from cssm.recipes.run import compiled
-from cssm.tasks import Classify, LeJEPA
-from cssm.train import TrainConfig
+from cssm.tasks import Classify
+from cssm.train import read_metrics
+from slurm_cluster import free_ports
 
 
 def clouds(seed, count=200, classes=4, noise=1.5):
@@ -86,14 +91,8 @@ def test_what_cannot_be_read_is_not_probed():
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    run = Run(
-        recipe="lejepa_toy", data=PathTracker(frames=4), task=LeJEPA(embedding=4, hidden=8, slices=8, neighbours=3),
-        model=SimpleCSSMConfig(embed_dim=8, stem="patch", position="none", norm="layer"),
-        train=TrainConfig(steps=4, batch_size=8, eval_every=2, progress=False, logger="jsonl"),
-        train_size=40, val_size=20, test_size=24,
-    )  # fmt: skip
     folder = tmp_path_factory.mktemp("lejepa") / "run"
-    execute(run, folder)
+    execute(toy(), folder)
     return folder
 
 
@@ -105,6 +104,34 @@ def test_a_run_watches_its_rank_and_its_neighbours(run_dir):
     probes = [json.loads(line) for line in (run_dir / "probes.jsonl").read_text().splitlines()]
     assert [p["step"] for p in probes] == [2, 4] and all(0 <= p["knn_accuracy"] <= 1 for p in probes)
     assert "val_accuracy" in json.loads((run_dir / "summary.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_two_processes_are_one_run_and_process_0_probes_alone(run_dir, devices, tmp_path):
+    """SIGReg's means are over both; the nearest neighbours are asked by process 0, while the other waits for it."""
+    script, (port,) = Path(__file__).with_name("lejepa_toys.py"), free_ports(1)
+    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    words = [[sys.executable, script, str(index), "2", str(port), tmp_path / "two"] for index in range(2)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    children = [subprocess.Popen(command, env=environment, **pipes) for command in words]
+    try:
+        said = [child.communicate(timeout=200) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    assert [child.returncode for child in children] == [0, 0], said
+    assert said[0][0] == "" and said[1] == ("", "") and not (tmp_path / "nowhere").exists()
+    assert said[0][1].count("k-NN probe") == 2
+    assert (tmp_path / "two" / "probes.jsonl").read_text() == (run_dir / "probes.jsonl").read_text()
+    clock = ("seconds", "samples_per_second", "tflops", "mfu", "memory_mib", "kind")
+    one, two = (read_metrics(folder / "metrics.jsonl") for folder in (run_dir, tmp_path / "two"))
+    assert [(r["kind"], r["step"]) for r in two] == [(r["kind"], r["step"]) for r in one] and len(one) == 6
+    for record, other in zip(two, one, strict=True):
+        figures = {name: value for name, value in other.items() if name not in clock}
+        if "rank" in figures:  # of float32 moments that nearly cancel
+            assert record["rank"] == pytest.approx(figures.pop("rank"), rel=1e-3)
+        assert {name: record[name] for name in figures} == pytest.approx(figures, rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["linear", "knn"])

@@ -1,5 +1,11 @@
 """The losses of LeJEPA: published values, identities, gradients."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -252,3 +258,15 @@ def test_a_block_that_there_is_not_and_a_model_without_blocks():
         equipped(CLIPS, blocks=(2,))
     with pytest.raises(UsageError, match="Linear has no stack of blocks"):
         LeJEPA().equip(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), nnx.Rngs(0))
+
+
+@pytest.mark.slow
+def test_a_batch_divided_over_four_devices_has_the_loss_of_one():
+    """SIGReg's means are over all devices, and so are the gradients that pass through them."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    script = Path(__file__).with_name("lejepa_devices.py")
+    printed = subprocess.run([sys.executable, str(script)], env=environment, check=True, capture_output=True, text=True)
+    for name, found in json.loads(printed.stdout).items():
+        one, four = found["loss"]
+        assert four == pytest.approx(one, rel=1e-5) and found["all_reduces"][0] == 0 < found["all_reduces"][1], name
+        assert found["gradients"] < 1e-5 and found["sums"] < 1e-5, name

@@ -14,12 +14,18 @@ import time
 from pathlib import Path
 
 import jax
-from train_toys import TASK, Endless, config, parameters, tiny, validation
+import jax.numpy as jnp
+import numpy as np
+from train_toys import SIZE, TASK, Endless, config, parameters, tiny, validation
 
 from cssm.core.errors import CssmError, DataError
-from cssm.train import Interrupted, evaluate, join, load_model, train
+from cssm.data import Source, loader
+from cssm.data.augment.photo import Photo
+from cssm.tasks import Classify
+from cssm.train import Interrupted, evaluate, evaluate_sums, join, load_model, train
 
 OPTIONS = {"ema": 0.9, "accumulate": 2}
+AUGMENT = Photo(crop_scale=0.3, policy="three", erasing=0.5, mixup=0.8, cutmix=1.0, classes=2, pixels="symmetric")
 
 
 def part(batch, index, count):
@@ -86,6 +92,32 @@ def fit(run_dir, index, count, act=lambda i: None, during_evaluation=False, **kw
     }
 
 
+class Numbered(Source):
+    """A thousand of the toy's images; the label says which."""
+
+    def __len__(self):
+        return 1000
+
+    def batch(self, indices):
+        images = np.stack([(np.arange(SIZE * SIZE * 3) * (7 + i) % 256).reshape(SIZE, SIZE, 3) for i in indices])
+        return {"input": images.astype(np.uint8), "label": np.array(indices, np.int32)}
+
+
+class Census(Classify):
+    """How often each sample is counted, and the sum of what the model says of all."""
+
+    def evaluate(self, model, batch):
+        valid = batch["valid"].astype(jnp.int32)
+        logits = jnp.where(batch["valid"][:, None], model(batch["input"]), 0)
+        return {"seen": jnp.zeros(1000, jnp.int32).at[batch["label"]].add(valid), "logits": logits.sum(0)}
+
+
+def census(index, count):
+    """The sums over the thousand in batches of 48, which divides neither it nor the part of a process."""
+    sums = evaluate_sums(tiny(), Census(), loader(Numbered(), batch_size=48, process=(index, count)))
+    return {name: value.tolist() for name, value in sums.items()}
+
+
 def kill(number):
     return lambda: os.kill(os.getpid(), number)
 
@@ -101,6 +133,9 @@ def hang():
 SCENES = {  # scene: (process that acts, before which batch, what it does, options of train)
     "whole": (None, None, None, {}),
     "resumed": (None, None, None, {"resume": True}),
+    "augmented": (None, None, None, {"augment": AUGMENT}),
+    "damaged": (None, None, None, {"resume": True}),
+    "stopped_by_0": (0, 7, kill(signal.SIGTERM), {}),
     "stopped": (1, 7, kill(signal.SIGTERM), {}),
     "stopped_evaluating": (1, 2, kill(signal.SIGTERM), {"during_evaluation": True}),
     "killed": (1, 7, kill(signal.SIGKILL), {}),
@@ -111,6 +146,9 @@ SCENES = {  # scene: (process that acts, before which batch, what it does, optio
 
 
 def play(folder, scene, index, count):
+    if scene == "census":
+        (folder / f"{scene}-{index}.json").write_text(json.dumps(census(index, count)))
+        return
     actor, when, what, options = SCENES[scene]
 
     def act(i):

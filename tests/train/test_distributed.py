@@ -5,7 +5,9 @@ The processes talk over gloo on this machine. Each has a hard time limit.
 
 import contextlib
 import json
+import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,8 +18,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from process_toys import OPTIONS
-from train_toys import curve, fit, parameters, tiny
+from process_toys import AUGMENT, OPTIONS, census
+from train_toys import assert_same_curve, curve, fit, parameters, tiny
 
 from cssm.core.errors import UsageError
 from cssm.train import Interrupted, cluster, join, load_model
@@ -25,9 +27,11 @@ from cssm.train.agree import AgreedStop
 from cssm.train.checkpoint import CheckpointStore
 from cssm.train.cluster import Alone
 from cssm.train.distributed import global_mesh
+from cssm.train.manifest import damage
 from cssm.train.peers import Peers
 
 LIMIT = 150  # seconds for any process; on an idle machine they need ten
+TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 CHILD = str(Path(__file__).with_name("process_toys.py"))
 
 
@@ -61,23 +65,15 @@ def start(*command, **environment):
     return subprocess.Popen([sys.executable, *map(str, command)], env=environment, **pipes)
 
 
-def play(folder, *scenes, **environment):
-    """Two processes that play the scenes."""
+def play(folder, *scenes, count=2, **environment):
+    """Two processes, or another number, that play the scenes."""
     port = free_port()
-    return finish([start(CHILD, index, 2, port, folder, *scenes, **environment) for index in range(2)])
+    return finish([start(CHILD, index, count, port, folder, *scenes, **environment) for index in range(count)])
 
 
 def told(folder, scene):
     """What each of two processes had of a scene."""
     return [json.loads((folder / f"{scene}-{index}.json").read_text()) for index in range(2)]
-
-
-def assert_same_curve(run_dir, want_dir):
-    records, want = curve(run_dir), curve(want_dir)
-    assert [(r["kind"], r["step"]) for r in records] == [(r["kind"], r["step"]) for r in want]
-    for record, other in zip(records, want, strict=True):
-        assert record.pop("kind") == other.pop("kind")
-        assert record == pytest.approx(other, rel=1e-6, abs=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +91,10 @@ def pair(tmp_path_factory):
     stop = lambda event: os.kill(os.getpid(), signal.SIGTERM) if event.step == 5 and event.kind == "log" else None  # noqa: E731
     with pytest.raises(Interrupted):
         fit(folder / "resumed", options=OPTIONS, callbacks=[stop])
-    ended = play(folder, "whole", "resumed", "stopped", "stopped_evaluating")
+    shutil.copytree(folder / "resumed", folder / "damaged")
+    newest = max((folder / "damaged" / "checkpoints").glob("step_*"), key=lambda path: int(path.name[5:]))
+    (newest / "facts.json").write_text("{}")
+    ended = play(folder, "whole", "resumed", "damaged", "stopped", "stopped_evaluating", "census")
     assert [process.code for process in ended] == [0, 0], ended[0].lines + ended[1].lines
     return folder, ended
 
@@ -134,6 +133,22 @@ def test_two_processes_go_on_where_one_stopped(pair, whole):
     assert_same_curve(pair[0] / "resumed", whole)
 
 
+def test_checkpoints_of_two_processes_are_checksummed_and_a_damaged_one_is_passed_over(pair, whole):
+    folder, (first, second) = pair
+    saved = list((folder / "whole" / "checkpoints").glob("step_*"))
+    assert len(saved) > 1 and [damage(path) for path in saved] == [None] * len(saved)
+    warned = [line for line in first.lines if "is damaged" in line]
+    assert len(warned) == 1 and "facts.json does not match its checksum" in warned[0] and second.lines == []
+    assert_same_curve(folder / "damaged", whole)
+
+
+def test_a_thousand_samples_are_counted_once_each(pair):
+    one, other = told(pair[0], "census")
+    alone = census(0, 1)
+    assert one["seen"] == other["seen"] == alone["seen"] == [1] * 1000
+    assert one["logits"] == other["logits"] == pytest.approx(alone["logits"], rel=1e-5)
+
+
 def test_a_signal_to_one_process_stops_all_at_one_step_and_one_process_goes_on(pair, whole):
     folder, (first, _) = pair
     one, other = told(folder, "stopped")
@@ -156,11 +171,13 @@ def test_a_signal_during_an_evaluation_stops_all_at_one_batch(pair, whole):
 
 
 def test_a_coordinator_that_does_not_answer_is_named(tmp_path):
-    port = free_port()
-    where = ["--coordinator", f"127.0.0.1:{port}", "--processes", 2, "--process-id", 1, "--join-timeout", 1]
-    (ended,) = finish([start("-m", "cssm.cli", "train", "demo", *where)])
-    assert ended.code == 1 and len(ended.lines) == 1, ended.lines
-    assert f"the coordinator 127.0.0.1:{port} does not answer within 1 s: start process 0" in ended.lines[0]
+    """And, on process 0, the others that do not come."""
+    ports = [free_port(), free_port()]
+    where = lambda index: ["--coordinator", f"127.0.0.1:{ports[index]}", "--processes", 2, "--process-id", index]  # noqa: E731
+    ended = finish([start("-m", "cssm.cli", "train", "demo", *where(i), "--join-timeout", 1) for i in range(2)])
+    assert [process.code for process in ended] == [1, 1] and [len(process.lines) for process in ended] == [1, 1]
+    assert f"not all processes came to the coordinator 127.0.0.1:{ports[0]} within 1 s" in ended[0].lines[0]
+    assert f"the coordinator 127.0.0.1:{ports[1]} does not answer within 1 s: start process 0" in ended[1].lines[0]
 
 
 def test_what_cannot_be_joined_is_told_at_once(monkeypatch):
@@ -171,6 +188,9 @@ def test_what_cannot_be_joined_is_told_at_once(monkeypatch):
         pass
     with pytest.raises(UsageError, match="process_id is 2 of 2"), join("node1:1234", 2, 2):
         pass
+    for timeout in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(UsageError, match="give some seconds"), join("node1:1234", 2, 1, timeout=timeout):
+            pass
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path, monkeypatch):
@@ -244,8 +264,12 @@ def test_the_end_of_one_process_is_the_end_of_all_and_can_be_resumed(scene, tmp_
             assert [line for line in process.lines if not line.startswith("step ")] == process.lines[-1:]
     assert time.monotonic() - began < LIMIT
     assert CheckpointStore(tmp_path / scene / "checkpoints").steps()[-1] < 12
+    shutil.copytree(tmp_path / scene, tmp_path / "resumed")
     fit(tmp_path / scene, options=OPTIONS, resume=True)
-    assert_same_curve(tmp_path / scene, whole)
+    ended = play(tmp_path, "resumed")
+    assert [process.code for process in ended] == [0, 0], ended[0].lines + ended[1].lines
+    for run_dir in (tmp_path / scene, tmp_path / "resumed"):
+        assert_same_curve(run_dir, whole)
 
 
 def slurm(index, port):
@@ -270,12 +294,60 @@ def test_a_launcher_says_who_is_who(launcher, tmp_path, whole):
 
 
 @pytest.mark.slow
+def test_two_processes_draw_the_augmentation_of_one(tmp_path, whole):
+    """Rows are mixed with those of the other process."""
+    ended = play(tmp_path, "augmented")
+    assert [process.code for process in ended] == [0, 0], ended[0].lines + ended[1].lines
+    fit(tmp_path / "one", options=OPTIONS, augment=AUGMENT)
+    assert curve(tmp_path / "one")[0]["loss"] != pytest.approx(curve(whole)[0]["loss"], rel=1e-3)
+    assert_same_curve(tmp_path / "augmented", tmp_path / "one", 1e-5)
+
+
+@pytest.mark.slow
+def test_unequal_numbers_of_devices_are_told_by_every_process(tmp_path):
+    port = free_port()
+    ended = finish([start(CHILD, 0, 2, port, tmp_path, **TWO_DEVICES), start(CHILD, 1, 2, port, tmp_path)])
+    for process in ended:
+        assert process.code == 2 and len(process.lines) == 1, process.lines
+        assert "error: the processes have different numbers of devices (process 0: 2, process 1: 1)" in process.lines[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed: apt-get install openmpi-bin")
+def test_open_mpi_starts_a_run(tmp_path, whole):
+    words = [sys.executable, CHILD, "-", "-", "-", tmp_path, "whole"]
+    freely = {f"OMPI_ALLOW_RUN_AS_ROOT{end}": "1" for end in ("", "_CONFIRM")}
+    command = ["mpirun", "-n", "2", "--oversubscribe", *map(str, words)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"} | freely
+    subprocess.run(command, env=environment, check=True, timeout=LIMIT)
+    assert json.loads((tmp_path / "whole" / "environment.json").read_text())["processes"] == 2
+    assert_same_curve(tmp_path / "whole", whole)
+
+
+@pytest.mark.slow
 def test_two_processes_of_two_devices_are_one_run(tmp_path, whole):
-    ended = play(tmp_path, "whole", XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    ended = play(tmp_path, "whole", **TWO_DEVICES)
     assert [process.code for process in ended] == [0, 0], ended[0].lines + ended[1].lines
     facts = json.loads((tmp_path / "whole" / "environment.json").read_text())
     assert facts["processes"] == 2 and len(facts["devices"]) == 4
     assert_same_curve(tmp_path / "whole", whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first, then", [((1, TWO_DEVICES), (2, {})), ((2, {}), (1, TWO_DEVICES))])
+def test_devices_of_one_process_or_of_two_go_on_with_each_others_runs(first, then, tmp_path, whole):
+    """One process of two devices, two of one."""
+    count, environment = first
+    ended = play(tmp_path, "stopped_by_0", count=count, **environment)
+    stopped = [json.loads((tmp_path / f"stopped_by_0-{i}.json").read_text())["stopped"] for i in range(count)]
+    assert 4 <= stopped[0] < 12 and len(set(stopped)) == 1, [process.lines for process in ended]
+    (tmp_path / "stopped_by_0").rename(tmp_path / "resumed")
+    count, environment = then
+    ended = play(tmp_path, "resumed", count=count, **environment)
+    assert [process.code for process in ended] == [0] * count, [process.lines for process in ended]
+    facts = json.loads((tmp_path / "resumed" / "environment.json").read_text())
+    assert (facts["processes"], len(facts["devices"])) == (count, 2)
+    assert_same_curve(tmp_path / "resumed", whole)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from flax import nnx
 
 from cssm.tasks import Classify
@@ -109,6 +110,15 @@ def curve(run_dir):
     skip = ("seconds", "samples_per_second", "memory_mib")
     records = read_metrics(Path(run_dir) / "metrics.jsonl")
     return [{key: value for key, value in record.items() if key not in skip} for record in records]
+
+
+def assert_same_curve(run_dir, want_dir, tolerance=1e-6):
+    """The same records in the same order, to a relative and absolute tolerance."""
+    records, want = curve(run_dir), curve(want_dir)
+    assert [(r["kind"], r["step"]) for r in records] == [(r["kind"], r["step"]) for r in want]
+    for record, other in zip(records, want, strict=True):
+        assert record.pop("kind") == other.pop("kind")
+        assert record == pytest.approx(other, rel=tolerance, abs=tolerance)
 
 
 def parameters(model):

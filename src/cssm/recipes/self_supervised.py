@@ -53,5 +53,7 @@ def lejepa_small() -> Run:
         ),
         task=LeJEPA(embedding=16, hidden=128, blocks=(-1,), sigreg_weight=20.0, slices=128),
         augment=Views(global_views=2, local_views=2, local_size=24, local_scale=(0.1, 0.4), jitter=0.2, policy="none"),
-        train=TrainConfig(steps=1000, batch_size=64, lr=2e-3, weight_decay=1e-2, warmup_steps=100, eval_every=200, grad_clip=None),
+        train=TrainConfig(
+            steps=1000, batch_size=64, lr=2e-3, weight_decay=1e-2, warmup_steps=100, eval_every=200, grad_clip=None
+        ),
     )  # fmt: skip

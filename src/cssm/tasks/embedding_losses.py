@@ -70,7 +70,7 @@ def characteristic_sums(z: Any, directions: Any, weights: Any, interval: tuple[f
 
 
 def from_normal(phi: Float[Any, "2 s k"], form: str, interval: tuple[float, float]) -> Float[Any, ""]:
-    """How far a characteristic function (real, imaginary part) is from the normal one: `sigreg` without its factor N."""
+    """How far a characteristic function (real, imaginary) is from the normal one: `sigreg` without its factor N."""
     t = jnp.linspace(*interval, KNOTS, dtype=phi.dtype)
     normal = jnp.exp(-jnp.square(t) / 2)
     away = jnp.square(phi[0] - normal) + jnp.square(phi[1])

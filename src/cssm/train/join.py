@@ -2,17 +2,20 @@
 
 import atexit
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cssm.core.errors import CssmError, UsageError
 
 from .cluster import Cluster, cluster, in_thread
+from .distributed import by_rows, global_mesh, put, replicated
 from .peers import leave
 
 HEARTBEAT = 100  # seconds after which JAX gives up a machine that is gone; `Peers` is quicker with a process
@@ -42,6 +45,8 @@ def join(
     given = (coordinator, processes, process_id)
     if any(value is None for value in given) and any(value is not None for value in given):
         raise UsageError("coordinator, processes and process_id belong together: give all three, or none under Slurm")
+    if not 0 < timeout < math.inf:
+        raise UsageError(f"the time limit of joining is {timeout:g} s: give some seconds")
     if processes != 1:
         _check(coordinator, processes, process_id)
         _initialize(given, timeout)
@@ -78,6 +83,8 @@ def _initialize(given: tuple[str | None, int | None, int | None], timeout: float
     except TimeoutError:
         atexit.register(leave, 1)
         raise CssmError(_unanswered(timeout)) from None
+    except UsageError:
+        raise
     except ValueError as error:
         remedy = "give coordinator, processes and process_id (--coordinator HOST:PORT --processes N --process-id I)"
         raise UsageError(f"no launcher that JAX knows says where the other processes are ({error}): {remedy}") from None
@@ -105,11 +112,16 @@ def _state() -> Any:
 
 
 def _first_words() -> None:
-    """One collective operation, so that a network which does not let processes talk is found now."""
+    """A collective operation of one device of each process, as `share` uses it, and one of all, as a step does: a
+    network which does not let processes talk is found now. Raises UsageError as `global_mesh`.
+    """
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
+    mesh = global_mesh()
     with _without_stdout():  # gloo reports on it
         broadcast_one_to_all(np.zeros(1, np.uint8))
+        ones = put(np.ones(mesh.size, np.float32), by_rows(mesh))
+        jax.jit(jnp.sum, out_shardings=replicated(mesh))(ones).block_until_ready()
 
 
 @contextmanager

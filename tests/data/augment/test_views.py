@@ -58,8 +58,9 @@ def test_the_same_key_gives_the_same_views_and_others_flip_and_colour():
 
 @pytest.mark.parametrize(
     "options, message",
-    [({"global_views": 1, "local_views": 0}, "one view has no other"), ({"local_scale": (0.3, 0.1)}, "local_scale is"),
-     ({"policy": "four"}, "four"), ({"global_scale": 0.0}, "global_scale"), ({"local_views": 0, "local_size": 8}, "does nothing without"), ({"local_size": 0}, "local_size")],
+    [({"local_views": 0, "local_size": 8}, "does nothing without"),
+     ({"global_views": 1, "local_views": 0}, "one view has no other"), ({"local_scale": (0.3, 0.1)}, "local_scale is"),
+     ({"policy": "four"}, "four"), ({"global_scale": 0.0}, "global_scale"), ({"local_size": 0}, "local_size")],
 )  # fmt: skip
 def test_options_that_cannot_be(options, message):
     with pytest.raises(UsageError, match=message):
