@@ -101,7 +101,7 @@ def test_images_without_views_are_refused_before_anything_is_written(tmp_path, c
     assert main([*words, "--augment", "none"]) == 2
     assert "images with --augment views" in capsys.readouterr().err and not (tmp_path / "run").exists()
     for line, message in (
-        ("digits --dataset photos --augment views --local-size 16", "which Classify does not compare"),
+        ("digits --dataset photos --image-size 32 --augment views --local-size 16", "which Classify does not compare"),
         ("lejepa_small --local-size 64", "local_size is 64 px of images of 48 x 48"),
         ("lejepa_small --frame-readout mean", "give readout='last'"),
         ("tracker_small --layer-decay 0.5", "by numbered blocks"),
@@ -117,3 +117,20 @@ def test_images_without_views_are_refused_before_anything_is_written(tmp_path, c
     with pytest.raises(UsageError, match="blocks holds 7"):
         prepare(run_of("lejepa_small --blocks 7"), tmp_path / "run", resume=False)
     assert RECIPES["lejepa"]().train.grad_clip is small.train.grad_clip is None  # labels would be a part of the norm
+
+
+def test_what_lejepa_has_learned_is_fine_tuned(tmp_path):
+    """The trunk of `lejepa` into `imagenette_vit` of another image size, as docs/self-supervision.md says."""
+    from cssm.recipes.warm_start import load_named, parameters
+
+    small = "--embed-dim 8 --depth 2 --batch-size 4 --steps 2 --warmup-steps 1"
+    (tmp_path / "set").mkdir()
+    first = run_of(f"lejepa {small} --blocks 0 1 --image-size 32 --local-size 16 --data-dir "
+                   f"{miniatures.imagenet_folder(tmp_path / 'set')} --holdout 0.25")  # fmt: skip
+    (tmp_path / "other").mkdir()
+    second = run_of(f"imagenette_vit {small} --cssm no_gate --image-size 48 --data-dir "
+                    f"{miniatures.imagenette(tmp_path / 'other')} --holdout 0.25")  # fmt: skip
+    loaded = load_named(second.build(), parameters(first.build()), "a run of lejepa")
+    assert set(loaded.changed) == {"stem.positions"}
+    assert all(name.startswith(("head.", "projections.")) for name in loaded.left)
+    assert all(name.startswith("head.") for name in loaded.kept)

@@ -130,7 +130,7 @@ SMALL = {"embed_dim": 8, "stem": "patch", "position": "none", "norm": "layer"}
 
 def equipped(data, **options):
     """The task and the model for a data set, on the smallest scale."""
-    task = LeJEPA(embedding=6, hidden=8, slices=16, **options).fitted(data)
+    task = LeJEPA(**{"embedding": 6, "hidden": 8, "slices": 16} | options).fitted(data)
     model = SimpleCSSMConfig(**SMALL, depth=2).fitted(data.sample_spec["input"].shape, task.outputs).make(nnx.Rngs(0))
     return task, task.equip(model, nnx.Rngs(1))
 
@@ -179,7 +179,7 @@ def test_a_clip_and_its_embeddings():
 
 
 def test_the_probe_teaches_the_model_nothing():
-    task, model = equipped(CLIPS, prediction_weight=0.0, sigreg_weight=0.0)
+    task, model = equipped(CLIPS, prediction_weight=0.0, sigreg_weight=0.0, slices=256)
     batch = task.prepare(batch_of(CLIPS))
     graph, params = nnx.split(model)
     loss = lambda params: task.loss(nnx.merge(graph, params), batch, jax.random.key(0)).value  # noqa: E731
@@ -246,7 +246,8 @@ def test_the_figure_of_sigreg_is_that_of_all_embeddings_without_their_number():
     "options, message",
     [({"embedding": 0}, "embedding is 0"), ({"blocks": ()}, "blocks is empty"), ({"sigreg_weight": -1.0}, "0 or more"),
      ({"prediction": "next"}, "prediction is 'next'"), ({"form": "l2"}, "form is 'l2'"),
-     ({"interval": (3.0, 0.0)}, "low < high")],
+     ({"interval": (3.0, 0.0)}, "low < high"), ({"interval": (0.0, np.inf), "form": "lejepa"}, "low < high"),
+     ({"interval": (-5.0, 5.0)}, "does nothing with form"), ({"sigreg_weight": 0.0, "slices": 9}, "do nothing")],
 )  # fmt: skip
 def test_options_that_cannot_be(options, message, unchecked):
     with pytest.raises(UsageError, match=message):

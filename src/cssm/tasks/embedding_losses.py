@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Float
 
+Interval = tuple[int | float, int | float]
 KNOTS = 17
 WIDTH = 3.0  # of the unweighted form: knots of [-WIDTH, WIDTH]
 FORMS = ("mean", "lejepa")
@@ -20,7 +21,7 @@ def sigreg(
     directions: Annotated[ArrayLike, "s p"],
     *,
     form: str = "mean",
-    interval: tuple[int | float, int | float] = (0, 3),
+    interval: Interval = (0, 3),
     weights: Annotated[ArrayLike, "n"] | None = None,
 ) -> Float[Any, ""]:
     """How far embeddings are from a standard normal distribution: the Epps-Pulley statistic of their projections.
@@ -62,14 +63,14 @@ def sigreg(
     return away if form == "mean" else share.sum() * away
 
 
-def characteristic_sums(z: Any, directions: Any, weights: Any, interval: tuple[float, float]) -> Float[Any, "2 s k"]:
+def characteristic_sums(z: Any, directions: Any, weights: Any, interval: Interval) -> Float[Any, "2 s k"]:
     """Weighted sums over n of cos(t x_n) and sin(t x_n), x = z u, at the knots t of the interval."""
     t = jnp.linspace(*interval, KNOTS, dtype=z.dtype)
     angles = (z @ directions.T)[..., None] * t  # (n, s, knots)
     return jnp.stack([jnp.einsum("n,nsk->sk", weights, part(angles)) for part in (jnp.cos, jnp.sin)])
 
 
-def from_normal(phi: Float[Any, "2 s k"], form: str, interval: tuple[float, float]) -> Float[Any, ""]:
+def from_normal(phi: Float[Any, "2 s k"], form: str, interval: Interval) -> Float[Any, ""]:
     """How far a characteristic function (real, imaginary) is from the normal one: `sigreg` without its factor N."""
     t = jnp.linspace(*interval, KNOTS, dtype=phi.dtype)
     normal = jnp.exp(-jnp.square(t) / 2)
@@ -132,7 +133,7 @@ def effective_rank(z_sum: np.ndarray, z_products: np.ndarray, count: float) -> f
     Returns 0 where nothing varies. Source: Roy and Vetterli 2007.
 
     >>> z = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-    >>> round(effective_rank(z.sum(0), z.T @ z, 4), 6)
+    >>> round(effective_rank(z.sum(0), z.T @ z, 4.0), 6)
     2.0
     """
     mean = np.asarray(z_sum, np.float64) / count
