@@ -38,7 +38,7 @@ SEARCH = 3  # radius in fine cells about the place where it is compared
 REFINEMENTS = 2  # each about the place that the one before has found
 CONTRAST = 4.0  # of the cosines that the refinement sees
 TRUST = 1.0  # logit of a frame's trust, at the start
-SEEN = 0.5  # a point is said to be seen where it is, and its place is sure, with this probability
+SEEN = 0.45  # a point is said to be seen where it is, and its place is sure, with this probability; AJ is flat about it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
