@@ -27,6 +27,7 @@ from cssm.data.tracks import FROZEN, Tracks, frozen, videos
 from cssm.models.tracker import near_largest
 from cssm.nn.belief import FASTER
 from cssm.nn.parts.pyramid import COARSE
+from cssm.recipes import load_saved
 from cssm.recipes.points import answers, score_all
 from cssm.shared.resident_memory import resident_memory
 from cssm.tasks.tapvid import standing_still
@@ -210,7 +211,8 @@ def main(arguments: list[str]) -> None:
     contenders = {"standing still": standing, "Lucas-Kanade (OpenCV)": lucas_kanade}
     contenders["correlation of each frame"] = correlation(tracker, chosen_threshold(tracker))
     if flags.without_memory:
-        contenders["without memory"] = by_model(find_tracker(flags.without_memory))
+        steps = load_saved(Path(flags.without_memory)).train.steps
+        contenders[f"without memory, {steps:,} steps"] = by_model(find_tracker(flags.without_memory))
     contenders[flags.model] = by_model(tracker)
     record: dict = {}
     lines = [line for data in FROZEN for line in table(contenders, data, list(frozen(data)), record)]
