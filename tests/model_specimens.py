@@ -38,6 +38,9 @@ HOSTS = {  # hosts as they can be built beside their registered form
     "convnext, hybrid": ("convnext", {"variant": "hybrid", "mixer": "no_gate", "mixer_options": {"kernel_size": 3}}),
 }
 SLOW = {
+    "cssm_deit3",
+    "simple, attention",
+    "simple, gates",
     "convnext",
     "convnext, fourier",
     "convnext, gated",

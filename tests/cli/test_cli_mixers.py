@@ -121,7 +121,12 @@ def test_help_of_create_mixer_lists_every_option():
         assert all(f"{option}=" in line for option in options_of(name))
 
 
-@pytest.mark.parametrize("name", [row.name for row in models.stored_models()])
+LARGE = ("base", "large", "deit3", "cssm_deit3")  # seconds each
+STORED = [row.name for row in models.stored_models()]
+STORED = [pytest.param(n, marks=pytest.mark.slow) if any(word in n for word in LARGE) else n for n in STORED]
+
+
+@pytest.mark.parametrize("name", STORED)
 def test_stored_figures_are_those_of_the_model(name):
     """All but XLA's counts; `make docs` writes them anew."""
     stored = {facts.name: facts for facts in models.stored_models()}

@@ -212,7 +212,7 @@ def test_a_configuration_fits_itself_to_samples():
         (lambda: build(unroll="time"), UsageError, "unknown unroll 'time': use network or block"),
         (lambda: build(mlp_ratio=-1.0), UsageError, "mlp_ratio is -1.0"),
         (lambda: build(mlp_ratio=0.01), UsageError, "mlp_ratio is 0.01, expected at least one hidden channel"),
-        (lambda: build(position="sine"), UsageError, "mrope or none"),
+        (lambda: build(position="sine"), UsageError, "mrope, learned or none"),
         (lambda: build().intermediates(clip(), (1,)), UsageError, "no block 1: the model has blocks 0 to 0"),
         (lambda: build(pool="min"), UsageError, "use max, mean, token"),
         (lambda: build(readout="first"), UsageError, "last, mean, all"),

@@ -229,6 +229,7 @@ print("compiled")
 """
 
 
+@pytest.mark.slow
 def test_compiles_without_a_graph_break():
     """In a process of its own: the shape checks of these tests, which are hooked in on import, do not compile."""
     result = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, timeout=200)

@@ -16,7 +16,7 @@ from cssm.train.distributed import local_mesh, pad_rows, place
 OPTIONS = {"ema": 0.9, "steps": 6, "eval_every": 3, "accumulate": 2}
 
 
-@pytest.mark.parametrize("shard", ["none", "fsdp"])
+@pytest.mark.parametrize("shard", [pytest.param("none", marks=pytest.mark.slow), "fsdp"])
 def test_two_devices_give_the_numbers_of_one(tmp_path, shard):
     """Training with accumulation, and evaluation whose 21 rows come in batches padded to 8."""
     arguments = [str(tmp_path / "two"), json.dumps(OPTIONS | {"shard": shard}), "0"]

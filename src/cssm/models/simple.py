@@ -91,7 +91,7 @@ class SimpleCSSMConfig:
         check_fields(self)
         check_sizes(self, "embed_dim", "depth", "seq_len", "num_classes", "in_channels")
         if self.position not in POSITIONS:
-            raise UsageError(f"unknown position {self.position!r}: use {' or '.join(POSITIONS)}")
+            raise UsageError(f"unknown position {self.position!r}: use mrope, learned or none")
         if self.strides and len(self.strides) != self.depth:
             raise UsageError(f"strides {self.strides} are not one for each of {self.depth} blocks (depth)")
         activation(self.act)

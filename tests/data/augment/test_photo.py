@@ -59,7 +59,7 @@ def test_nothing_but_a_flip_by_default():
     assert 0 < flipped.sum() < 8 and (flipped | (some == batch["input"]).all((1, 2, 3))).all()
 
 
-@pytest.mark.parametrize("photo", [ALL, RANDOM], ids=["three", "rand"])
+@pytest.mark.parametrize("photo", [ALL, pytest.param(RANDOM, marks=pytest.mark.slow)], ids=["three", "rand"])
 def test_one_draw_for_a_clip(photo):
     """Frames that are equal stay equal, and a clip is treated as its still."""
     still, clip = (jax.jit(photo)(KEY, batch_of(frames=frames))["input"] for frames in (None, 3))
