@@ -66,7 +66,11 @@ WRITTEN_OUT = {  # as configured -> the path that a call takes
 }
 
 
-@pytest.mark.parametrize("what", WRITTEN_OUT)
+QUICK = ("defaults", "affine: lifted", "gates", "strides", "by block", "pooled")
+PATHS = [what if what in QUICK else pytest.param(what, marks=pytest.mark.slow) for what in WRITTEN_OUT]
+
+
+@pytest.mark.parametrize("what", PATHS)
 @pytest.mark.parametrize("kind", ["clip", "image"])
 def test_every_path_equals_the_model_written_out(what, kind):
     config = SimpleCSSMConfig(**SMALL | WRITTEN_OUT[what], seq_len=3)

@@ -59,7 +59,11 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
+LATER = ("delta_rule sequential, last, resets", "delta_rule with a gain per frequency", "spectral_scan stream all")
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in LATER else name for name in CASES]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_second_derivatives_equal_differences_of_the_first(x64, name):
     function, arguments = CASES[name]
     arguments = tuple(jnp.asarray(a, jnp.float64) for a in arguments)

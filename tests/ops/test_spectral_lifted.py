@@ -44,7 +44,8 @@ def near(found, expected, tolerance=1e-11):
 @pytest.mark.parametrize("without", [nullcontext, without_compiled_kernels], ids=["compiled", "plain"])
 @pytest.mark.parametrize(
     ("shape", "channels"),
-    [((2, 5, 6, 7, 3), 5), ((3, 1, 8, 8, 1), 20), ((1, 37, 5, 9, 2), 8), ((2, 3, 1, 2, 9), 17)], ids=str,
+    [((2, 5, 6, 7, 3), 5), pytest.param((3, 1, 8, 8, 1), 20, marks=pytest.mark.slow), ((1, 37, 5, 9, 2), 8),
+     pytest.param((2, 3, 1, 2, 9), 17, marks=pytest.mark.slow)], ids=str,
 )  # fmt: skip
 @READOUTS
 def test_values_and_every_gradient(x64, shape, channels, readout, without):
