@@ -165,7 +165,13 @@ def test_6_the_state_stays_within_its_bound(name):
     assert (late < 1.2 * early + 1e-3).all()
 
 
-@pytest.mark.parametrize("name", RECURRENT + CONTROLS)
+FEW = ("no_gate", "gdn", "s4", "s4nd", "transformer")
+ONE_OF_EACH_KIND = [
+    name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in RECURRENT + CONTROLS
+]
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
 def test_6_bfloat16_gradients_are_finite(name):
     blueprint, (params, rest) = Blueprint.of(merged(name)), split(merged(name))
     params, x = blueprint.cast(params, jnp.bfloat16), clip().astype(jnp.bfloat16)
@@ -321,11 +327,7 @@ def test_8_scan_equals_step_at_irregular_times(name):
     assert_close(shown(x), (y[:, -1], y.mean(1)), 1e-5)
 
 
-FEW = ("no_gate", "gdn", "s4", "s4nd", "transformer")  # one of each kind
-SIZED = [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in RECURRENT + CONTROLS]
-
-
-@pytest.mark.parametrize("name", SIZED)
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
 def test_9_trained_at_one_resolution_it_runs_at_another(name):
     """Two steps down the gradient at 16 x 16, then 24 x 20 with the same parameters."""
     mixer = made.mixer(name, CHANNELS, grid=(16, 16))

@@ -307,7 +307,7 @@ def test_resume_of_nothing_leaves_nothing(tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("form", ["arrayrecord", "tfrecord"])
+@pytest.mark.parametrize("form", ["arrayrecord", pytest.param("tfrecord", marks=pytest.mark.slow)])
 def test_training_from_made_files(tmp_path, form, capsys):
     folder = tmp_path / "made"
     make = ["data", "make", "pathtracker", "--out", folder, "--train", 24, "--val", 10, "--test", 9, "--frames", 8]
