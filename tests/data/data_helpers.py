@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from cssm.data import shards as shards_module
+
 
 def marker_table(source, n, chunk=250):
     """labels (n,), marker distances (n,) px of the first n samples."""
@@ -41,3 +43,18 @@ def picture(seed=0, size=(44, 57), low=10, high=240):
     channels = channels + 0.03 * rng.standard_normal(channels.shape)
     channels -= channels.min()
     return np.rint(low + (high - low) * channels / channels.max()).astype(np.uint8)
+
+
+def killed_after(monkeypatch, shards):
+    """Ctrl-C right after so many shards are written; the list of the names of all that are, then and later."""
+    sync, written = shards_module._sync, []
+
+    def failing(path):
+        sync(path)
+        if "shard" in path.name:
+            written.append(path.name)
+            if len(written) == shards:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(shards_module, "_sync", failing)
+    return written

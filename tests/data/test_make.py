@@ -6,12 +6,11 @@ import sys
 import time
 
 import pytest
-from data_helpers import assert_same_batch
+from data_helpers import assert_same_batch, killed_after
 from miniatures import whole
 
 from cssm.core.errors import DataError, UsageError
 from cssm.data import FeatureTracker, Pathfinder, PathTracker
-from cssm.data import shards as shards_module
 from cssm.data.formats.manifest import verify
 from cssm.data.formats.pathfinder import PathfinderFiles
 from cssm.data.formats.pathtracker import PathTrackerFiles
@@ -60,17 +59,7 @@ def bytes_of(folder):
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, format):
     options = {"splits": SPLITS, "shard_size": 2, "format": format}
     make(CONFIGS[0], out=tmp_path / "straight", **options)
-    written = []
-    sync = shards_module._sync
-
-    def failing(path):
-        sync(path)
-        if "shard" in path.name:
-            written.append(path.name)
-            if len(written) == 3:
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(shards_module, "_sync", failing)
+    written = killed_after(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
         make(CONFIGS[0], out=tmp_path / "broken", **options)
     with pytest.raises(DataError, match="a set that is being made has none yet"):

@@ -12,7 +12,7 @@ import time
 import miniatures
 import numpy as np
 import pytest
-from data_helpers import assert_same_batch
+from data_helpers import assert_same_batch, killed_after
 from miniatures import encoded, pixels, put, whole
 from PIL import Image
 
@@ -27,7 +27,6 @@ from cssm.data import (
     moved,
     open_files,
 )
-from cssm.data import shards as shards_module
 from cssm.data.formats.arrayrecord import ArrayRecordFiles
 from cssm.data.formats.example import Example
 from cssm.data.formats.images import decode_image
@@ -229,16 +228,7 @@ def bytes_of(folder):
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     data = ImageFolder(root=corrupted(tmp_path / "own"), skip_corrupt=True)
     straight = pack(data, out=tmp_path / "straight", shard_size=2, threads=1)
-    sync, written = shards_module._sync, []
-
-    def failing(path):
-        sync(path)
-        if "shard" in path.name:
-            written.append(path.name)
-            if len(written) == 4:
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(shards_module, "_sync", failing)
+    written = killed_after(monkeypatch, 4)
     with pytest.raises(KeyboardInterrupt):
         pack(data, out=tmp_path / "broken", shard_size=2)
     with pytest.raises(DataError, match="a set that is being made has none yet"):

@@ -6,7 +6,7 @@ import pytest
 
 from cssm.data import PathTracker
 from cssm.tasks import Classify
-from cssm.train.flops import peak_flops, step_flops
+from cssm.train.flops import devices_peak, step_flops
 from cssm.train.watch import Watch
 
 
@@ -47,12 +47,12 @@ def test_the_share_of_the_devices(monkeypatch):
         ("TPU v5", 459e12),
     ):
         Device.device_kind = kind
-        assert peak_flops("bfloat16") == 2 * peak, kind
+        assert devices_peak("bfloat16") == 2 * peak, kind
     for kind in ("NVIDIA RTX A1000", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA H100 MIG 1g.10gb", "cpu"):
         Device.device_kind = kind
-        assert peak_flops("bfloat16") is None, kind
+        assert devices_peak("bfloat16") is None, kind
     Device.device_kind = "NVIDIA H200"
-    assert peak_flops("bfloat16") == 2 * 989e12 and peak_flops("float32") == 2 * 494e12
+    assert devices_peak("bfloat16") == 2 * 989e12 and devices_peak("float32") == 2 * 494e12
     watch = Watch(Classify().fitted(PathTracker()), lambda record: None, every=1, last=9, rows=4)
     assert watch._flops(8.0) == {}
     watch.flops = 3e12

@@ -1,18 +1,22 @@
+import dataclasses
 import json
 import logging
 import sys
 import types
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import train_toys
 from flax import nnx
 from train_toys import TASK, Endless, batch, config, curve, fit, parameters, rows, tiny, validation
 
 from cssm.core.errors import CssmError, DataError, NonFiniteError, UsageError
 from cssm.data import PathTracker, loader
-from cssm.train import TrainConfig, evaluate, load_model, read_metrics, train
+from cssm.tasks import Classify
+from cssm.train import TrainConfig, evaluate, load_model, memory, read_metrics, train
 from cssm.train.step import StepBuilder
 from cssm.train.watch import Watch
 
@@ -177,6 +181,28 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_curve(tmp_path, monk
     for got, want in zip(curve(tmp_path / "low"), curve(tmp_path / "plain"), strict=True):
         assert got.pop("kind") == want.pop("kind")
         assert got == pytest.approx(want, rel=2e-4, abs=1e-5)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Coupled(Classify):
+    """Whose loss compares the rows of a batch, so it says."""
+
+    couples_rows: ClassVar[bool] = True
+
+
+def test_a_batch_whose_rows_are_compared_is_not_cut_on_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train_toys, "TASK", Coupled(num_classes=2, normalization="symmetric"))
+    options = {"batch_size": 16, "steps": 2}
+    fit(tmp_path / "asked", data=Endless(size=16), options=options | {"accumulate": 2})
+    assert "compares the rows of a batch: with --accumulate 2, those of each of 2 micro-batches of 8 rows alone" in (
+        capsys.readouterr().err
+    )
+    monkeypatch.setattr(memory, "LARGEST_STEP", 1)  # every step is too large
+    result, _ = fit(tmp_path / "whole", data=Endless(size=16), options=options)
+    assert result.accumulate == 1
+    failing_steps(monkeypatch, FULL, {16: 1})
+    with pytest.raises(CssmError, match=r"16 rows at a time .*which the loss compares: give a smaller --batch-size"):
+        fit(tmp_path / "low", data=Endless(size=16), options=options)
 
 
 def test_nothing_is_left_to_halve(tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 from flax import nnx
 
 from cssm.core.errors import UsageError
@@ -19,6 +18,7 @@ from cssm.nn.block import Block
 from cssm.nn.mixer import MIXERS
 from cssm.nn.parts.activation import activation
 from cssm.nn.parts.drop_path import check_rate
+from cssm.nn.parts.position import learned_table
 from cssm.nn.parts.readout import Readout
 from cssm.nn.parts.stem import create_stem
 from cssm.nn.stack import check_unroll
@@ -133,16 +133,14 @@ class SimpleCSSM(Host):
         if inside and "rotary" in config.mixer_options:
             raise UsageError("rotary in mixer_options: position decides, leave rotary out")
         blocks = [*_blocks(config, stem.grid(config.grid), inside, rngs)]
+        learned, grid = config.position == "learned", stem.grid(config.grid)
+        table = learned_table(*grid, config.embed_dim, rngs=rngs) if learned else None
         self._assemble(
             stem, blocks, Readout(config.embed_dim, config.num_classes, config.readout, config.pool, rngs=rngs),
             rotary=config.position == "mrope" and not inside, act=config.act, seq_len=config.seq_len,
             unroll=config.unroll, grid=config.grid, lifts=True, remat=config.remat,
-            positions=_table(stem.grid(config.grid), config.embed_dim, rngs) if config.position == "learned" else None,
+            positions=table,
         )  # fmt: skip
-
-
-def _table(grid: Grid, channels: int, rngs: nnx.Rngs) -> nnx.Param:
-    return nnx.Param(0.02 * jax.random.truncated_normal(rngs.params(), -2, 2, (*grid, channels)))
 
 
 def _blocks(config: SimpleCSSMConfig, grid: Grid, rotary: bool, rngs: nnx.Rngs):

@@ -2,6 +2,7 @@
 
 from . import imagenet, images, paths, self_supervised, tracking
 from .predictions import Prediction, predict
+from .prepare import prepare
 from .registry import RECIPES
 from .run import (
     Report,
@@ -13,7 +14,6 @@ from .run import (
     figures_of,
     load_run,
     load_saved,
-    prepare,
     sums_of,
 )
 

@@ -48,6 +48,13 @@ def parameters(model: Any) -> dict[str, np.ndarray]:
     return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(nnx.state(model))}
 
 
+def put(model: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    """Arrays in place of what the model holds under their names, as `parameters` gives them; all else stays."""
+    flat = [(path, ".".join(map(str, path)), leaf) for path, leaf in nnx.to_flat_state(nnx.state(model))]
+    new = [(path, leaf.replace(jnp.asarray(arrays[name]))) for path, name, leaf in flat if name in arrays]
+    nnx.update(model, nnx.from_flat_state(new))
+
+
 def load_named(model: Any, arrays: Mapping[str, np.ndarray], source: str) -> Loaded:
     """Put arrays into the parameters of their names. Positions are resampled to the grid of the model; a head of other
     classes is left, and so are projections of self-supervision; all else must fit.
@@ -60,31 +67,25 @@ def load_named(model: Any, arrays: Mapping[str, np.ndarray], source: str) -> Loa
     taken: 1 arrays
     not in the file: kernel: keeps its value
     """
-    flat = nnx.to_flat_state(nnx.state(model))
-    own = {".".join(map(str, path)): leaf for path, leaf in flat}
-    taken: dict[str, np.ndarray] = {}
-    changed, left = {}, {}
+    own = {name: value.shape for name, value in parameters(model).items()}
+    taken, changed, left = {}, {}, {}
     for name, array in sorted(arrays.items()):
-        shape = own[name].shape if name in own else None
+        shape = own.get(name)
+        has = "none of that name" if shape is None else str(shape)
         if shape == array.shape:
             taken[name] = array
         elif name.startswith(HEADS):
-            left[name] = "the model has none" if shape is None else f"shape {array.shape}, the model has {shape}"
+            left[name] = f"shape {array.shape}, the model has {has}"
         elif name.endswith("positions") and shape is not None and shape[-1] == array.shape[-1]:
             taken[name] = np.asarray(resample_table(jnp.asarray(array), (shape[0], shape[1])))
             changed[name] = f"resampled from {array.shape[:2]} to {shape[:2]}"
         else:
-            has = "none of that name" if shape is None else str(shape)
             raise UsageError(
                 f"{source}: {name} has shape {array.shape}, the model has {has}: choose the model it is of"
             )
     if not taken:
         raise UsageError(f"{source} holds no parameter of a {type(model).__name__}: choose the model it is of")
-    new = [
-        (path, own[name].replace(jnp.asarray(taken.get(name, own[name][...]))))
-        for name, path in zip(own, [p for p, _ in flat], strict=True)
-    ]
-    nnx.update(model, nnx.from_flat_state(new))
+    put(model, taken)
     kept = {name: "keeps its value" for name in own if name not in taken}
     return Loaded(tuple(n for n in taken if n not in changed), changed, left, kept)
 

@@ -19,7 +19,7 @@ from cssm.core.errors import DataError, UsageError
 from cssm.core.typing import Float
 from cssm.data import DataSet, Source
 from cssm.data.baselines import Baseline
-from cssm.nn.parts.dense import Dense
+from cssm.nn.parts.projection import Projection
 
 from .classify import Classify
 from .embedding_losses import (
@@ -33,20 +33,6 @@ from .embedding_losses import (
     sigreg,
 )
 from .task import Batch, Figures, Loss, Model, Monitor, Sums
-
-
-class Projection(nnx.Module):
-    """C -> P: Dense, LayerNorm without parameters, GELU, Dense."""
-
-    def __init__(self, channels: int, hidden: int, outputs: int, *, rngs: nnx.Rngs):
-        self.up = Dense(channels, hidden, rngs=rngs)
-        self.down = Dense(hidden, outputs, rngs=rngs)
-
-    def __call__(self, x: Float[Any, "*axes c"]) -> Float[Any, "*axes p"]:
-        y = self.up(x)
-        y = y - y.mean(-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-6)
-        return self.down(jax.nn.gelu(y, approximate=False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +70,6 @@ class LeJEPA:
     """Of SIGReg, which spreads the embeddings as a standard normal distribution; 0 turns it off."""
     slices: int = 256
     """Random directions of SIGReg, new ones each step."""
-
     neighbours: int = 20
     """Of the k-NN probe at every validation, among the features of 2,000 training samples; 0 leaves it out."""
     still: bool = False
@@ -185,7 +170,7 @@ class LeJEPA:
         z, features = self._embedded(model, batch, None)
         sums = self._sums(z, batch, self._predicted(z, batch), self._probed(model, features, batch))
         flat = z.reshape(-1, self.embedding).astype(jnp.float32)
-        held = characteristic_sums(flat, self._directions(None), self._weights(z, batch), self.knots)
+        held = characteristic_sums(flat, self._directions(None), self._weights(z, batch), self._knots)
         return sums | {"characteristic": held}
 
     def summarise(self, sums: Sums) -> Figures:
@@ -203,7 +188,7 @@ class LeJEPA:
         rank = effective_rank(*moments, float(sums["embeddings"]))
         if "characteristic" in sums:
             phi = jnp.asarray(sums["characteristic"]) / float(sums["embeddings"])
-            spread = float(from_normal(phi, self.form, self.knots))
+            spread = float(from_normal(phi, self.form, self._knots))
         else:
             spread = float(sums["spread_sum"]) / rows
         return figures | {"sigreg": spread, "rank": rank, "count": rows}
@@ -271,7 +256,7 @@ class LeJEPA:
         return sum(each[1:], each[0]) / len(each)
 
     @property
-    def knots(self) -> tuple[float, float]:
+    def _knots(self) -> tuple[float, float]:
         """Between which points characteristic functions are compared."""
         return (-WIDTH, WIDTH) if self.form == "mean" else self.interval
 
@@ -286,11 +271,9 @@ class LeJEPA:
 
     def _predicted(self, z: Float[Any, "b t p"], batch: Batch) -> Any:
         """The prediction loss, 0 for single views."""
-        centre = None
-        if self.still and self.prediction == "to_mean" and batch["input"].ndim == 5:
-            centre = batch["input"].shape[1]
         if z.shape[1] == 1:
             return jnp.zeros(())
+        centre = batch["input"].shape[1] if self.still and self.prediction == "to_mean" else None
         return prediction_loss(z, self.prediction, centre=centre, weights=batch["valid"].astype(jnp.float32))
 
     def _probed(self, model: Any, features: Any, batch: Batch) -> Sums:

@@ -19,10 +19,10 @@ PEAKS: dict[str, tuple[float, float]] = {
 OTHERS = re.compile(r"\b(Laptop|Mobile|MIG|Max-Q)\b")  # of which a part, or a slower kind, is there
 
 
-def peak_flops(dtype: Any) -> float | None:
+def devices_peak(dtype: Any) -> float | None:
     """Of all devices of this run together, for a compute dtype; None for devices that are not in the table.
 
-    >>> peak_flops("float32") is None  # of a CPU
+    >>> devices_peak("float32") is None  # of a CPU
     True
     """
     kind = jax.devices()[0].device_kind

@@ -22,7 +22,7 @@ from .config import TrainConfig
 from .distributed import global_mesh, own_copy, pad_rows, place, put
 from .environment import write_environment
 from .evaluate import Passes, run_evaluation
-from .flops import peak_flops, step_flops
+from .flops import devices_peak, step_flops
 from .interrupt import Interrupted, Interrupts
 from .log import Record, RunLog, check_loggers, read_metrics
 from .memory import StepTooLarge, out_of_memory, step_bytes
@@ -151,7 +151,7 @@ class Trainer:
                 self.step, self.data_state = self.step + 1, data_state
                 if self.watch.flops is None and self.cluster.writes and jax.default_backend() != "cpu":
                     self.watch.flops = step_flops(train_step, self.state, batch)
-                    self.watch.peak = peak_flops(self.config.compute_dtype)
+                    self.watch.peak = devices_peak(self.config.compute_dtype)
                 self.watch.add(self.step, metrics)
                 self.store.check()
                 self.stop_if(self.stopped())

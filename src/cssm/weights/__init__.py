@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -19,7 +18,7 @@ from cssm.core.errors import DataError, UnknownNameError, UsageError
 from cssm.core.files import replacing
 from cssm.models import Tracker
 from cssm.recipes import Run, load_run
-from cssm.recipes.warm_start import parameters
+from cssm.recipes.warm_start import parameters, put
 from cssm.train.saved_config import decode, encode
 
 FOLDER = Path(__file__).parent
@@ -145,9 +144,5 @@ def _filled(run: Run, arrays: Mapping[str, np.ndarray], path: Path) -> nnx.Modul
         found = None if name not in arrays else arrays[name].shape
         if shape != found:
             raise DataError(f"{path}: {name} has shape {found} in the file and {shape} in the model: another version?")
-    new = [
-        (where, leaf.replace(jnp.asarray(arrays[".".join(map(str, where))])))
-        for where, leaf in nnx.to_flat_state(nnx.state(model))
-    ]
-    nnx.update(model, nnx.from_flat_state(new))
+    put(model, arrays)
     return model

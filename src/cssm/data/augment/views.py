@@ -85,9 +85,9 @@ class Views:
         first, second = jax.random.split(key)
         size, small = (x.shape[1], x.shape[2]), (self.local_size, self.local_size)
         out = {**batch, "input": self._of(first, x, self.global_views, (self.global_scale, 1.0), size)}
-        return out | (
-            {"local": self._of(second, x, self.local_views, self.local_scale, small)} if self.local_views else {}
-        )
+        if self.local_views:
+            out["local"] = self._of(second, x, self.local_views, self.local_scale, small)
+        return out
 
     def _of(self, key: Any, x: Any, views: int, scale: tuple[float, float], size: tuple[int, int]) -> Any:
         """(b, views, height, width, 3)."""

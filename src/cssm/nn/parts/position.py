@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from cssm.core.errors import ShapeError
 from cssm.core.typing import Grid, Int
@@ -92,6 +93,11 @@ def rotate(x, angles):
     even, odd = x[..., 0::2], x[..., 1::2]
     cos, sin = jnp.cos(angles).astype(x.dtype), jnp.sin(angles).astype(x.dtype)
     return jnp.stack([even * cos - odd * sin, even * sin + odd * cos], -1).reshape(x.shape)
+
+
+def learned_table(*shape: int, rngs: nnx.Rngs) -> nnx.Param:
+    """A table of positions, or a token, with the initial values of vision transformers: N(0, .02^2) cut at 2 sigma."""
+    return nnx.Param(0.02 * jax.random.truncated_normal(rngs.params(), -2, 2, shape))
 
 
 def resample_table(table, grid: Grid):

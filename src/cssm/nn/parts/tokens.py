@@ -1,6 +1,5 @@
 """The stem of vision transformers: patches, a table of positions, a class token."""
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -8,7 +7,7 @@ from cssm.core.errors import ShapeError, UsageError
 from cssm.core.typing import Grid
 
 from .patches import PatchConv
-from .position import resample_table
+from .position import learned_table, resample_table
 from .stem import Features, Pixels, Stem
 
 POSITIONS = ("learned", "mrope", "none")
@@ -40,10 +39,9 @@ class Tokens(Stem):
             raise UsageError(f"patch_size is {patch_size}, expected 1 to {min(grid)} for frames of {grid} pixels")
         self.in_channels, self.stride = in_channels, patch_size
         self.conv = PatchConv(in_channels, channels, patch_size, padding="valid", rngs=rngs)
-        draw = lambda *shape: nnx.Param(0.02 * jax.random.truncated_normal(rngs.params(), -2, 2, shape))  # noqa: E731
-        self.positions = draw(*self.conv.grid(grid), channels) if learned else None
-        self.class_token = draw(channels) if class_token else None
-        self.class_position = draw(channels) if class_token and class_position else None
+        self.positions = learned_table(*self.conv.grid(grid), channels, rngs=rngs) if learned else None
+        self.class_token = learned_table(channels, rngs=rngs) if class_token else None
+        self.class_position = learned_table(channels, rngs=rngs) if class_token and class_position else None
 
     def grid(self, grid: Grid) -> Grid:
         rows, columns = self.conv.grid(grid)
