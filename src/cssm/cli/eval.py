@@ -74,6 +74,7 @@ def _probe(flags: Flags) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from cssm.data.baselines import Baseline
     from cssm.recipes import baseline_of, load_run
     from cssm.recipes.probe import neighbours_of, probe
 
@@ -85,12 +86,9 @@ def _probe(flags: Flags) -> int:
     counts = f"{found['train_count']:.0f} training samples, {found['count']:.0f} of {flags.split}"
     kind = "linear" if flags.probe == "linear" else f"{neighbours_of(run)}-nearest-neighbour"
     table = Table("features", "accuracy", title=f"{kind} probe, {counts}", title_justify="left")
-    for name in ("features", "random", "pixels"):
+    for name, title in (("features", "of the model"), ("random", "of random parameters"), ("pixels", "pixels")):
         error = (found[name] * (1 - found[name]) / found["count"]) ** 0.5
-        table.add_row(
-            {"features": "of the model", "random": "of random parameters"}.get(name, name),
-            f"{found[name]:.4f} ± {error:.4f}",
-        )
+        table.add_row(title, str(Baseline(name, found[name], error, int(found["count"]))))
     beside = {} if baseline is None else {baseline.name: baseline.value}
     if baseline is not None:
         table.add_row(baseline.title, str(baseline))
