@@ -15,7 +15,7 @@ from .run import Run
 def tracker_small() -> Run:
     """Point tracking on composed videos: 24 frames of 128 px, 32 points; three quarters of an hour on two CPU cores.
 
-    Command: `cssm train tracker_small`. Hardware: two CPU cores. Expected: AJ .57 on validation (.569, measured when the
+    Command: `cssm train tracker_small`. Hardware: two CPU cores. Expected: AJ .57 on validation (measured when the
     loss of a place was linear from 4 px on), standing still .28; .60 after 1,600 steps more (docs/tracking.md).
     """
     return Run(
