@@ -45,6 +45,7 @@ SLOW = {
     "convnext, fourier",
     "convnext, gated",
     "convnext, pure3d",
+    "convnext, ssm",
     "convnext, hybrid",
     "vit, rotary",
     "deit3",
