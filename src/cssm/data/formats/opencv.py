@@ -21,7 +21,7 @@ END, SCAN = b"\xff\xd9", 0xDA  # markers of a JPEG: its end, the start of its pi
 def opencv() -> Any:
     """The module of OpenCV, without threads of its own, for the loader has some; UsageError where it is not there."""
     try:
-        import cv2
+        import cv2  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UsageError(
             "decoder opencv needs OpenCV: pip install 'cssm[opencv]', or leave decoder at pillow"
