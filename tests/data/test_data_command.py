@@ -99,7 +99,7 @@ def test_help_of_every_data_set(name, capsys):
     with pytest.raises(SystemExit):
         run("preview", name, "--help")
     out = capsys.readouterr().out
-    assert "--data-dir" in out and "--root" not in out and "--split" in out
+    assert "--data-dir" in out and "--root" not in out and "--split" in out and "(default: None)" not in out
     documented = [field.name for field in dataclasses.fields(DATASETS[name]) if field.name != "root"]
     assert all(f"--{field.replace('_', '-')}" in out for field in documented)
 

@@ -8,7 +8,7 @@ import os
 import sys
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 
@@ -23,11 +23,26 @@ def parse(kind: type[T] | Any, argv: list[str], command: str, description: str) 
     heard = io.StringIO()
     try:
         with contextlib.redirect_stderr(heard):
-            return tyro.cli(kind, args=argv, prog=f"cssm {command}", description=inspect.cleandoc(description))
+            return tyro.cli(quiet(kind), args=argv, prog=f"cssm {command}", description=inspect.cleandoc(description))
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
         raise UsageError(f"{_sentence(heard.getvalue())}; cssm {command} --help lists the options") from None
+
+
+def quiet(kind: Any) -> Any:
+    """`kind` whose help says no default where that is nothing: neither "(default: None)" nor "(default: )"."""
+    if not isinstance(kind, type):
+        return kind
+    hints, nothing = get_type_hints(kind, include_extras=True), tyro.conf.arg(help_behavior_hint="")
+    silent: list[Any] = [
+        (field.name, Annotated[hints[field.name], nothing], dataclasses.field(default=field.default))
+        for field in dataclasses.fields(kind)
+        if field.default is None or field.default == ()
+    ]
+    if not silent:
+        return kind
+    return dataclasses.make_dataclass(kind.__name__, silent, bases=(kind,), frozen=True, kw_only=True)
 
 
 def _sentence(box: str) -> str:

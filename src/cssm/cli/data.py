@@ -12,7 +12,7 @@ import tyro
 from cssm.core.errors import DataError, UnknownNameError, UsageError
 from cssm.core.files import check_output, replacing
 
-from .common import parse
+from .common import parse, quiet
 from .data_flags import Check, Clip, Make, MakeTracks, Pack, Speed, Verify
 from .data_preview import NoAugment, Preview, preview, source_of
 
@@ -119,7 +119,7 @@ def _without(kind: type, names: set[str]) -> type:
 
 def _flat(kind):
     """Its fields become flags without a prefix."""
-    return tyro.conf.OmitArgPrefixes[kind]
+    return tyro.conf.OmitArgPrefixes[quiet(kind)]
 
 
 def _make(name: str, flags: Any, data) -> int:

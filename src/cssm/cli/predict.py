@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -11,7 +12,7 @@ from .common import SavedRun, parse, prepare_process, refuse_tracker
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flags(SavedRun):
-    paths: tyro.conf.Positional[tuple[Path, ...]]
+    paths: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(help_behavior_hint="(required)")]
     """Pictures (.png, .jpg), clips (.npz, .npy, .mp4, .gif), or folders of them."""
     data_dir: Path | None = None
     """Where the run's files are, if they have moved."""
