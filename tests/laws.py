@@ -45,7 +45,7 @@ def test_1_scan_equals_step(name):
     compare(scanned(name)(state, clip(), cotangent), (expected, slopes))
 
 
-@pytest.mark.parametrize("cuts", [[3, 6], [1, 4]], ids=str)
+@pytest.mark.parametrize("cuts", [[3, 6], pytest.param([1, 4], marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("name", [*RECURRENT, *VARIANTS])
 def test_2_cutting_changes_nothing(name, cuts):
     """The gradient goes back from piece to piece through the carried state."""
@@ -214,7 +214,13 @@ def test_7_readouts_equal_the_plain_path(name, readout):
     assert_equal_to_frames(name, lambda m, s, x: m.scan(s, x, readout=readout), clip(), readout=readout)
 
 
-@pytest.mark.parametrize(("steps", "readout"), [(1, "last"), (2, "mean"), (7, "last"), (7, "mean")])
+ONE_FRAME, MANY_FRAMES = (
+    pytest.param(1, "last", marks=pytest.mark.slow),
+    pytest.param(7, "mean", marks=pytest.mark.slow),
+)
+
+
+@pytest.mark.parametrize(("steps", "readout"), [ONE_FRAME, (2, "mean"), (7, "last"), MANY_FRAMES])
 @pytest.mark.parametrize("name", [*RECURRENT, *VARIANTS])
 def test_7_static_equals_the_repeated_frame(name, steps, readout):
     state, frame = carried_state(name), clip()[:, 0]
@@ -224,7 +230,7 @@ def test_7_static_equals_the_repeated_frame(name, steps, readout):
     compare(static(state, frame, cotangent), (expected, (parameters, past, slope.sum(1))))
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("name", [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in RECURRENT])
 def test_7_static_holds_for_many_frames(name):
     @jax.jit
     def run(state, frame):

@@ -7,7 +7,7 @@ from cssm.nn import list_mixers
 from specimens import SHIPPED
 from tolerances import assert_close
 
-EVERY_DAY = {"standard", "conv_ssm"}  # the others: make test-slow
+EVERY_DAY = {"conv_ssm"}  # the others: make test-slow
 FORMS = [
     pytest.param(name, form, id=f"{name}-{form}", marks=[] if name in EVERY_DAY else pytest.mark.slow)
     for name, forms in mixers.PLAIN.items()

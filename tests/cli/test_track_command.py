@@ -19,15 +19,12 @@ def sample():
     return Tracks(frames=6, size=64, points=4, level="easy").source("test", size=3)[2]
 
 
-@pytest.fixture(scope="module")
-def small_run(tmp_path_factory):
-    """The folder of a tracker that was trained for two steps."""
-    out = tmp_path_factory.mktemp("runs") / "tracker"
+def train_small(out):
+    """Train a tracker for two steps."""
     words = ["--fine", "8", "--coarse", "8", "--groups", "1", "--search", "4", "--channels", "4", "--hidden", "8"]
     words += ["--blocks", "1", "1", "--layers", "1", "--frames", "5", "--size", "32", "--points", "3", "--steps", "2"]
     words += ["--train-size", "20", "--val-size", "9", "--test-size", "9", "--batch-size", "4"]
     assert main(["train", "tracker_small", *words, "--compute-dtype", "bfloat16", "--out", str(out)]) == 0
-    return out
 
 
 @pytest.fixture
@@ -128,24 +125,18 @@ def test_mistakes_of_eval_are_one_clear_error(capsys, words, message):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "command", [["predict", "RUN", "clip.npz"], ["stream", "RUN", "--input", "clip.npz"], ["inspect", "RUN"]]
-)
-def test_commands_of_other_models_send_to_track(tmp_path, clip, small_run, capsys, command):
-    words = [{"RUN": str(small_run), "clip.npz": str(clip)}.get(word, word) for word in command]
-    assert main(words) == 2
-    assert f"follows points: use cssm track VIDEO --model {small_run}" in capsys.readouterr().err
-
-
-def test_a_tracker_is_trained_evaluated_and_followed_with(small_run, clip, capsys):
-    assert {path.name for path in small_run.iterdir()} >= {"curves.png", "predictions.png", "summary.json"}
-    assert main(["eval", str(small_run), "--batch-size", "3"]) == 0
+def test_a_tracker_is_trained_evaluated_and_followed_with_and_other_commands_send_to_track(tmp_path, clip, capsys):
+    run, csv_file = tmp_path / "tracker", tmp_path / "clip.csv"
+    train_small(run)
+    assert {path.name for path in run.iterdir()} >= {"curves.png", "predictions.png", "summary.json"}
+    capsys.readouterr()
+    assert main(["eval", str(run), "--batch-size", "3"]) == 0
     record = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert 0 <= record["average_jaccard"] <= 1 and 0 < record["static"] < 1
-    assert (
-        main(["track", str(clip), "--grid", "2", "--model", str(small_run), "--save", str(clip.with_suffix(".csv"))])
-        == 0
-    )
+    assert main(["track", str(clip), "--grid", "2", "--model", str(run), "--save", str(csv_file)]) == 0
+    for command in (["predict", run, clip], ["stream", run, "--input", clip], ["inspect", run]):
+        assert main([str(word) for word in command]) == 2
+        assert f"follows points: use cssm track VIDEO --model {run}" in capsys.readouterr().err
 
 
 def test_a_model_that_follows_no_points_is_refused(tmp_path, capsys):

@@ -73,7 +73,10 @@ def difference(model, name):
         return max(float(jnp.abs(logits(model, x) - expected).max()) for x, expected in file_of(name)[1])
 
 
-@pytest.mark.parametrize("name", COUNTS)
+LARGE = ("convnext_base", "deit3_large_patch16_224")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in COUNTS])
 def test_as_many_parameters_as_published(name):
     assert tuple(count(dataclasses.replace(MODELS[name], num_classes=n)) for n in (1000, 10)) == COUNTS[name]
 

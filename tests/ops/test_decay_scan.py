@@ -36,9 +36,10 @@ def loop(log_a, x, h0):
 def outputs_and_gradients(function, *args):
     def loss(*args):
         h = function(*args)
-        return jnp.sum(jnp.sin(jnp.arange(h.size)).reshape(h.shape) * h)
+        return jnp.sum(jnp.sin(jnp.arange(h.size)).reshape(h.shape) * h), h
 
-    return function(*args), jax.grad(loss, tuple(range(len(args))))(*args)
+    gradients, h = jax.grad(loss, tuple(range(len(args))), has_aux=True)(*args)
+    return h, gradients
 
 
 @pytest.mark.parametrize("name", cases.DECAY_TESTS)
@@ -61,7 +62,7 @@ def _run(log_a, x, h0):
     return outputs_and_gradients(partial(decay_scan, implementation="sequential"), log_a, x, h0)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(
     shape=st.sampled_from([(1, 1, 1, 1), (2, 7, 3, 4), (1, 31, 1, 9)]), dtype=st.sampled_from(["float32", "bfloat16"]),
     resets=st.sampled_from([0.0, 0.3, 1.0]), growth=st.sampled_from([0.0, 1.0]), seed=st.integers(0, 99),
