@@ -81,7 +81,9 @@ def test_as_many_parameters_as_published(name):
     assert tuple(count(dataclasses.replace(MODELS[name], num_classes=n)) for n in (1000, 10)) == COUNTS[name]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [v if v in ("dwconv", "ssm", "pure3d") else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS]
+)
 def test_as_many_parameters_as_the_variant(variant):
     assert count(ConvNeXtConfig(variant=variant, num_classes=10)) == VARIANTS[variant]
 
@@ -126,8 +128,9 @@ def test_there_and_back(name, tmp_path):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"variant": "ssm", "conv_bias": True}, {"variant": "ssm", "conv_bias": True, "timesteps": 1},
-     {"variant": "conv3d", "conv_bias": True}, {"variant": "hybrid", "mixer": "no_gate"}],
+    [{"variant": "ssm", "conv_bias": True}, {"variant": "hybrid", "mixer": "no_gate"},
+     pytest.param({"variant": "ssm", "conv_bias": True, "timesteps": 1}, marks=pytest.mark.slow),
+     pytest.param({"variant": "conv3d", "conv_bias": True}, marks=pytest.mark.slow)],
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("unroll", ["block", pytest.param("network", marks=pytest.mark.slow)])

@@ -91,7 +91,10 @@ def test_unrolled_by_block_is_unrolled_as_a_network_at_depth_one_and_for_one_fra
 
 @pytest.mark.parametrize(
     ("mixer", "readout", "pool"),
-    [(mixer, "last", "max") for mixer in KINDS[1:]] + [("no_gate", r, p) for r in READOUTS for p in ("max", "mean")],
+    [
+        *(pytest.param(mixer, "last", "max", marks=pytest.mark.slow) for mixer in KINDS[1:]),
+        *(("no_gate", r, p) for r in READOUTS for p in ("max", "mean")),
+    ],
 )
 def test_streaming_gives_the_logits_of_the_parallel_pass(mixer, readout, pool):
     model, x = build(mixer=mixer, readout=readout, pool=pool, depth=2), clip()
@@ -149,7 +152,10 @@ def test_static_image_stands_at_time_zero_under_mrope():
     assert_close(run(model, image), run(model, image[:, None]), 1e-5)
 
 
-@pytest.mark.parametrize("mixer", [*KINDS, "transformer", "spatial_attn"])
+@pytest.mark.parametrize(
+    "mixer",
+    ["no_gate", "transformer", *(pytest.param(m, marks=pytest.mark.slow) for m in (*KINDS[1:], "spatial_attn"))],
+)
 def test_mrope_changes_the_output(mixer):
     options = {"mixer": mixer, "embed_dim": 24, "grid": (8, 8), "readout": "all"}
     options["mixer_options"] = {"layer_scale": None} if mixer in ("spatial_attn", "transformer") else {}

@@ -78,7 +78,7 @@ def test_mlp_is_exact_gelu():
     assert_close(mlp(x), exact @ mlp.down.kernel[...] + mlp.down.bias[...], 1e-6)
 
 
-@pytest.mark.parametrize("mixer", ["no_gate", "mingru", "spatial_attn"])
+@pytest.mark.parametrize("mixer", ["no_gate", "mingru", pytest.param("spatial_attn", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("options", [{}, {"mlp_ratio": 2.0, "stride": 2, "act": "gelu", "trunk": "normalised"}])
 def test_every_readout_of_a_block_is_one_of_its_frames(mixer, options):
     block, x = build(mixer, **options), clip()

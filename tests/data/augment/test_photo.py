@@ -170,7 +170,7 @@ def test_normalised_as_the_task_does_it():
     np.testing.assert_allclose(out["input"], normalise(x, "imagenet"), atol=1e-6)
 
 
-@pytest.mark.parametrize("photo", [ALL, RANDOM], ids=["three", "rand"])
+@pytest.mark.parametrize("photo", [ALL, pytest.param(RANDOM, marks=pytest.mark.slow)], ids=["three", "rand"])
 def test_clip_after_clip_is_the_batch_at_once(photo, monkeypatch):
     """As on a CPU, and as elsewhere: the same draws, the same pixels."""
     one_by_one = jax.jit(photo)(KEY, batch_of())
