@@ -15,21 +15,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from skimage import data
-from sklearn.datasets import load_sample_images
 
 from cssm.data.formats.imagefolder import IMAGENETTE
+from cssm.data.ten_photographs import photographs
 
 BANDS = {"train": ((0.0, 0.5), (0.75, 1.0)), "val": ((0.5, 0.75),)}  # of the longer side
 ASPECT = 1.6  # at most
 QUALITY = 90
-
-
-def photographs() -> list[Image.Image]:
-    """Ten photographs in RGB, none of which needs a download."""
-    inside = (data.astronaut, data.coffee, data.chelsea, data.rocket, data.retina, data.hubble_deep_field)
-    arrays = [make() for make in (*inside, data.immunohistochemistry, data.grass)]
-    return [Image.fromarray(array).convert("RGB") for array in (*arrays, *load_sample_images().images)]
 
 
 def bands(photograph: Image.Image, split: str) -> list[Image.Image]:
@@ -63,7 +55,7 @@ def write(out: Path, per_class: int = 60, size: int = 160, seed: int = 0) -> dic
         for split, count in counts.items():
             folder = out / "imagenette2-160" / split / wnid
             folder.mkdir(parents=True, exist_ok=True)
-            parts = bands(photograph, split)
+            parts = bands(Image.fromarray(photograph), split)
             shares = np.array([part.width * part.height for part in parts], float)
             for n in range(count):
                 part = parts[rng.choice(len(parts), p=shares / shares.sum())]

@@ -19,11 +19,12 @@ from .pathfinder import Pathfinder
 from .pathtracker import PathTracker
 from .photos import Photos
 from .source import IMAGENET_MEAN, IMAGENET_STD, Source, Subset
+from .ten_photographs import TenPhotographs
 from .tracks import Tracks
 
 __all__ = [
     "DATASETS", "IMAGENET_MEAN", "IMAGENET_STD", "Batches", "DataSet", "Digits", "FeatureTracker", "ImageFolder",
     "ImageNet", "Imagenette", "PackedImages", "ParquetImages", "PathTracker", "PathTrackerFiles", "Pathfinder",
-    "PathfinderFiles", "Photos", "Source", "Spec", "StoredFiles", "Subset", "Tracks", "create_dataset", "files_class",
-    "is_files", "list_datasets", "loader", "moved", "open_files",
+    "PathfinderFiles", "Photos", "Source", "Spec", "StoredFiles", "Subset", "TenPhotographs", "Tracks",
+    "create_dataset", "files_class", "is_files", "list_datasets", "loader", "moved", "open_files",
 ]  # fmt: skip
