@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from data_helpers import assert_same_batch
 from miniatures import pixels, whole
+from PIL import Image
 
 from cssm.core.errors import UsageError
 from cssm.data import DATASETS, DataSet, PathTracker, create_dataset
 from cssm.data.dataset import is_files
 from cssm.data.make import make
+from cssm.data.ten_photographs import photographs
 from cssm.train.saved_config import decode, encode
 
 SPLITS = ("train", "val", "test")
@@ -108,6 +110,29 @@ def photos(split):
     return [pictures[i // 5 % 2][y : y + 32, x : x + 32] for i, (y, x) in enumerate(corners)]
 
 
+def ten_photographs(split):
+    """Crop i is of photograph i % 10, of a band of the split, resized, lit and tinted."""
+    pytest.importorskip("skimage")
+    pictures = [Image.fromarray(picture) for picture in photographs()]
+    held = {"test": (0, (5,), 500), "train": (1, (0, 1, 3, 4, 6, 7), 2000), "val": (2, (2,), 500)}
+    seed, numbers, count = held[split]
+    draw, crops = np.random.RandomState(seed), []
+    chosen = draw.randint(0, len(numbers), count)
+    scale, place = draw.uniform(0.5, 1, count), draw.uniform(0, 1, (count, 2))
+    colour = draw.uniform(0.5, 0.85, (count, 1)) * draw.uniform(0.85, 1.15, (count, 3))
+    for i in range(count):
+        picture, band = pictures[i % 10], numbers[chosen[i]]
+        width, height = picture.size
+        long = max(width, height) // 8
+        begin, end = band * long, (band + 1) * long
+        cut = picture.crop((begin, 0, end, height) if width > height else (0, begin, width, end))
+        side = scale[i] * min(cut.size)
+        top, left = place[i, 0] * (cut.height - side), place[i, 1] * (cut.width - side)
+        crop = cut.resize((32, 32), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
+        crops.append((np.asarray(crop) * colour[i]).astype(np.uint8))
+    return crops
+
+
 def made(generator, format):
     """A set that `cssm data make` wrote, and what the generator gives."""
 
@@ -129,6 +154,7 @@ CASES = [
     Case("featuretracker", "featuretracker", {"frames": 6}),
     Case("digits", "digits", {}, None, digits),
     Case("photos", "photos", {}, None, photos),
+    Case("ten photographs", "ten_photographs", {"size": 32}, None, ten_photographs),
     Case("tracks", "tracks", {"frames": 4, "size": 32, "points": 3}),
     Case("pathfinder png", "pathfinder", {}, miniatures.pathfinder_png, lambda s: cut_80_10_10(s, 1)),
     Case("pathfinder png, size", "pathfinder", {"size": 12}, miniatures.pathfinder_png, lambda s: cut_80_10_10(s, 1)),

@@ -102,7 +102,7 @@ def test_images_without_views_are_refused_before_anything_is_written(tmp_path, c
     assert "images with --augment views" in capsys.readouterr().err and not (tmp_path / "run").exists()
     for line, message in (
         ("digits --dataset photos --image-size 32 --augment views --local-size 16", "which Classify does not compare"),
-        ("lejepa_small --local-size 64", "local_size is 64 px of images of 48 x 48"),
+        ("lejepa_small --local-size 80", "local_size is 80 px of images of 64 x 64"),
         ("lejepa_small --frame-readout mean", "give readout='last'"),
         ("tracker_small --layer-decay 0.5", "by numbered blocks"),
     ):

@@ -25,7 +25,7 @@ NAMES = (
 COUNTS = {"train": 2000, "val": 500, "test": 500}
 BANDS = {"train": (0, 1, 3, 4, 6, 7), "val": (2,), "test": (5,)}  # of eight
 SCALE = (0.5, 1.0)  # of the largest square that fits into a band
-LIGHT, TINT = (0.7, 1.2), (0.85, 1.15)  # factors of all channels, of each
+LIGHT, TINT = (0.5, 0.85), (0.85, 1.15)  # factors of all channels, of each: nothing is clipped
 
 
 @DATASETS.register("ten_photographs")
@@ -83,7 +83,7 @@ class TintedCrops(Source):
         top, left = self._place[i] * (np.array(band.shape[:2]) - side)
         box, size = (left, top, left + side, top + side), (self._side, self._side)
         crop = np.asarray(Image.fromarray(band).resize(size, Image.Resampling.BICUBIC, box=box))
-        return np.clip(crop * self._light[i], 0, 255).astype(np.uint8)
+        return (crop * self._light[i]).astype(np.uint8)
 
 
 def bands(picture: np.ndarray) -> np.ndarray:
