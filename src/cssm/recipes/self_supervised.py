@@ -51,7 +51,7 @@ def lejepa_small() -> Run:
             embed_dim=96, depth=3, seq_len=2, stem="patch", patch_size=8, position="none", norm="layer", mlp_ratio=2.0,
             unroll="block", pool="mean", num_classes=10,
         ),
-        task=LeJEPA(embedding=16, hidden=256, blocks=(-1,), form="lejepa", sigreg_weight=0.3, slices=128),
+        task=LeJEPA(embedding=16, hidden=256, blocks=(-1,), form="lejepa", sigreg_weight=0.3),
         augment=Views(global_views=2, local_views=2, local_size=32, local_scale=(0.1, 0.4), policy="none"),
         train=TrainConfig(
             steps=2000, batch_size=64, lr=1e-3, weight_decay=1e-2, warmup_steps=100, eval_every=250, grad_clip=None
