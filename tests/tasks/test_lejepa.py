@@ -16,7 +16,7 @@ from cssm.core.errors import ShapeError, UsageError
 from cssm.data import PathTracker, Photos
 from cssm.models import SimpleCSSMConfig
 from cssm.tasks import LeJEPA
-from cssm.tasks.embedding_losses import MODES, effective_rank
+from cssm.tasks.embedding_losses import MODES, effective_rank, mean_deviation
 from cssm.tasks.lejepa import prediction_loss, sigreg
 
 ROW, COLUMN, SLICE = np.arange(64)[:, None], np.arange(4)[None], np.arange(8)[:, None]
@@ -124,6 +124,14 @@ def test_effective_rank():
     assert rank(np.full((100, 6), 3.0, np.float32)) == 0  # all in one place
 
 
+def test_what_has_shrunk_to_a_point_keeps_its_rank_and_has_no_deviation():
+    z = np.random.default_rng(0).normal(size=(4000, 6))
+    for scale in (1.0, 0.01):
+        moments = (scale * z + 2).sum(0), (scale * z + 2).T @ (scale * z + 2), 4000.0
+        assert effective_rank(*moments) == pytest.approx(6, abs=0.02)
+        assert mean_deviation(*moments) == pytest.approx(scale, rel=0.02)
+
+
 CLIPS, IMAGES = PathTracker(frames=4), Photos(size=16)
 SMALL = {"embed_dim": 8, "stem": "patch", "position": "none", "norm": "layer"}
 
@@ -170,9 +178,8 @@ def test_a_clip_and_its_embeddings():
     np.testing.assert_allclose(logits, plain, atol=1e-5)  # the probe is the model's head
     loss = compiled(task.loss, model, batch, jax.random.key(0))
     figures = task.summarise(loss.sums)
-    assert (
-        set(figures) == {"accuracy", "probe_loss", "prediction", "sigreg", "rank", "count"} and float(loss.weight) == 4
-    )
+    assert set(figures) == {"accuracy", "probe_loss", "prediction", "sigreg", "rank", "deviation", "count"}
+    assert float(loss.weight) == 4
     want = figures["prediction"] + figures["sigreg"] + figures["probe_loss"]  # of form "mean"
     assert float(loss.value) == pytest.approx(want, rel=1e-5)
     assert figures["prediction"] == pytest.approx(float(prediction_loss(z, "to_mean")), rel=1e-5)

@@ -136,11 +136,31 @@ def effective_rank(z_sum: np.ndarray, z_products: np.ndarray, count: float) -> f
     >>> round(effective_rank(z.sum(0), z.T @ z, 4.0), 6)
     2.0
     """
-    mean = np.asarray(z_sum, np.float64) / count
-    covariance = np.asarray(z_products, np.float64) / count - np.outer(mean, mean)
+    mean, covariance = _moments(z_sum, z_products, count)
     values = np.maximum(np.linalg.eigvalsh(covariance), 0)
     noise = 1e-6 * (np.trace(covariance) + (mean**2).sum())  # what float32 sums leave of nothing
     if values.sum() <= noise:
         return 0.0
     shares = values[values > 0] / values.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def mean_deviation(z_sum: np.ndarray, z_products: np.ndarray, count: float) -> float:
+    """sqrt(tr(covariance) / P): 1 for a standard normal distribution, 0 where all embeddings are one point.
+
+    The effective rank has no scale: embeddings that have shrunk towards a point may still vary in all directions.
+
+    Args: as for `effective_rank`.
+
+    >>> z = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> round(mean_deviation(z.sum(0), z.T @ z, 4.0) ** 2, 6)
+    0.5
+    """
+    _, covariance = _moments(z_sum, z_products, count)
+    return float(np.sqrt(max(np.trace(covariance), 0.0) / len(covariance)))
+
+
+def _moments(z_sum: np.ndarray, z_products: np.ndarray, count: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (P,) and covariance (P, P), float64."""
+    mean = np.asarray(z_sum, np.float64) / count
+    return mean, np.asarray(z_products, np.float64) / count - np.outer(mean, mean)

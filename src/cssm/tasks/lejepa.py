@@ -29,6 +29,7 @@ from .embedding_losses import (
     characteristic_sums,
     effective_rank,
     from_normal,
+    mean_deviation,
     prediction_loss,
     sigreg,
 )
@@ -175,8 +176,9 @@ class LeJEPA:
 
     def summarise(self, sums: Sums) -> Figures:
         """The probe's `accuracy`, `probe_loss`, `prediction` where there are frames or views, `sigreg` without its
-        factor N, the effective `rank` of the embeddings, 1 to P, and `count`. Of an evaluation `sigreg` and `rank` are
-        those of all embeddings together. Raises DataError when no row was valid."""
+        factor N, the effective `rank` of the embeddings, 1 to P, their mean `deviation`, 0 where they have collapsed to
+        a point, and `count`. Of an evaluation `sigreg`, `rank` and `deviation` are those of all embeddings together.
+        Raises DataError when no row was valid."""
         rows = float(sums["rows"])
         if not rows:
             raise DataError("no valid row was counted: the data is empty or every row has valid=False")
@@ -184,14 +186,14 @@ class LeJEPA:
         figures = {"accuracy": probe["accuracy"], "probe_loss": probe["loss"]}
         if float(sums["prediction_rows"]):
             figures["prediction"] = float(sums["prediction_sum"]) / float(sums["prediction_rows"])
-        moments = np.asarray(sums["z_sum"]), np.asarray(sums["z_products"])
-        rank = effective_rank(*moments, float(sums["embeddings"]))
+        moments = np.asarray(sums["z_sum"]), np.asarray(sums["z_products"]), float(sums["embeddings"])
         if "characteristic" in sums:
             phi = jnp.asarray(sums["characteristic"]) / float(sums["embeddings"])
             spread = float(from_normal(phi, self.form, self._knots))
         else:
             spread = float(sums["spread_sum"]) / rows
-        return figures | {"sigreg": spread, "rank": rank, "count": rows}
+        varying = {"rank": effective_rank(*moments), "deviation": mean_deviation(*moments)}
+        return figures | {"sigreg": spread} | varying | {"count": rows}
 
     def details(self, sums: Sums) -> dict[str, Any]:
         """Those of the probe."""
@@ -208,8 +210,9 @@ class LeJEPA:
         return self.probe.baseline(data, source, train)
 
     def describe(self, figures: Figures) -> str:
-        """The probe's accuracy with its standard error, and the effective rank."""
-        return f"probe {self.probe.describe(figures)}, effective rank {figures['rank']:.1f} of {self.embedding}"
+        """The probe's accuracy with its standard error, the embeddings' effective rank and deviation."""
+        varying = f"effective rank {figures['rank']:.1f} of {self.embedding}, deviation {figures['deviation']:.2g}"
+        return f"probe {self.probe.describe(figures)}, {varying}"
 
     def draw(self, figure, model: Model, source: Source) -> None:
         """What the probe says of the first samples."""
