@@ -39,10 +39,10 @@ def lejepa() -> Run:
 
 @RECIPES.register("lejepa_small")
 def lejepa_small() -> Run:
-    """Crops of ten photographs without labels, recurrent and small: a quarter of an hour on two CPU cores.
+    """Crops of ten photographs without labels, recurrent and small: 17 minutes on one CPU core.
 
-    Command: `cssm train lejepa_small`, then `cssm eval RUN --probe linear`. Hardware: any CPU. Expected: see
-    docs/self-supervision.md.
+    Command: `cssm train lejepa_small`, then `cssm eval RUN --probe linear --checkpoint last`. Hardware: any CPU.
+    Expected: linear probe .864 +- .007 of the test split, .829 +- .012 of random features, .532 of pixels.
     """
     return Run(
         recipe="lejepa_small",
