@@ -11,7 +11,6 @@ from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
 
 from cssm.core.errors import UsageError
 
@@ -78,6 +77,8 @@ class TintedCrops(Source):
         return {"input": np.stack([self._crop(int(i)) for i in indices]), "label": self._label[indices]}
 
     def _crop(self, i: int) -> np.ndarray:
+        from PIL import Image
+
         band = self._bands[self._label[i]][self._band[i]]
         side = self._scale[i] * min(band.shape[:2])
         top, left = self._place[i] * (np.array(band.shape[:2]) - side)
@@ -100,6 +101,8 @@ def photographs() -> list[np.ndarray]:
 
     Raises UsageError where scikit-image or scikit-learn is not installed.
     """
+    from PIL import Image
+
     try:
         from skimage import data
         from sklearn.datasets import load_sample_images
