@@ -112,7 +112,7 @@ def photos(split):
 
 def ten_photographs(split):
     """Crop i is of photograph i % 10, of a band of the split, resized, lit and tinted."""
-    pytest.importorskip("skimage")
+    pytest.importorskip("skimage"), pytest.importorskip("sklearn")
     pictures = [Image.fromarray(picture) for picture in photographs()]
     held = {"test": (0, (5,), 500), "train": (1, (0, 1, 3, 4, 6, 7), 2000), "val": (2, (2,), 500)}
     seed, numbers, count = held[split]

@@ -48,7 +48,7 @@ def test_equals_reference_with_every_gradient(x64, name, reverse):
     @jax.jit
     def run(a, b, h0):
         """What each function gives without resets and with some: the reference is compiled once for all."""
-        ours = [partial(linear_scan, implementation=name) for name in IMPLEMENTATIONS]
+        ours = [partial(linear_scan, implementation=i) for i in IMPLEMENTATIONS]
         functions = [
             partial(f, reverse=reverse, reset=r) for f in (linear_scan_reference, *ours) for r in (None, resets)
         ]

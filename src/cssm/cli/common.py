@@ -6,6 +6,7 @@ import inspect
 import io
 import os
 import sys
+from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -35,14 +36,17 @@ def quiet(kind: Any) -> Any:
     if not isinstance(kind, type):
         return kind
     hints, nothing = get_type_hints(kind, include_extras=True), tyro.conf.arg(help_behavior_hint="")
-    silent: list[Any] = [
-        (field.name, Annotated[hints[field.name], nothing], dataclasses.field(default=field.default))
-        for field in dataclasses.fields(kind)
-        if field.default is None or field.default == ()
-    ]
-    if not silent:
+    silent = [field.name for field in dataclasses.fields(kind) if field.default is None or field.default == ()]
+    return annotated(kind, {name: Annotated[hints[name], nothing] for name in silent})
+
+
+def annotated(kind: type, hints: Mapping[str, Any]) -> type:
+    """`kind` some of whose fields, which have defaults, are annotated otherwise; itself for none."""
+    if not hints:
         return kind
-    return dataclasses.make_dataclass(kind.__name__, silent, bases=(kind,), frozen=True, kw_only=True)
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    fields = [(name, hint, dataclasses.field(default=defaults[name])) for name, hint in hints.items()]
+    return dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True, kw_only=True)
 
 
 def _sentence(box: str) -> str:

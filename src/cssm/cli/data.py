@@ -12,7 +12,7 @@ import tyro
 from cssm.core.errors import DataError, UnknownNameError, UsageError
 from cssm.core.files import check_output, replacing
 
-from .common import parse, quiet
+from .common import annotated, parse, quiet
 from .data_flags import Check, Clip, Make, MakeTracks, Pack, Speed, Verify
 from .data_preview import NoAugment, Preview, preview, source_of
 
@@ -107,14 +107,8 @@ def _hidden(action: str) -> set[str]:
 
 def _without(kind: type, names: set[str]) -> type:
     """`kind` some of whose fields are no flags."""
-    hidden: list[Any] = [
-        (field.name, Annotated[Any, tyro.conf.Suppress], dataclasses.field(default=field.default))
-        for field in dataclasses.fields(kind)
-        if field.name in names
-    ]
-    if not hidden:
-        return kind
-    return dataclasses.make_dataclass(kind.__name__, hidden, bases=(kind,), frozen=True, kw_only=True)
+    hidden = [field.name for field in dataclasses.fields(kind) if field.name in names]
+    return annotated(kind, dict.fromkeys(hidden, Annotated[Any, tyro.conf.Suppress]))
 
 
 def _flat(kind):

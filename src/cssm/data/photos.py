@@ -5,6 +5,7 @@ classes. Training crops come from the upper 60% of a strip, validation from the 
 is in two splits, and what is below another part looks different. A linear classifier of pixels does badly.
 """
 
+import abc
 import dataclasses
 from collections.abc import Sequence
 from functools import cache
@@ -53,11 +54,28 @@ class Photos(DataSet):
         return take(PhotoCrops(split, self.size), size, seed)
 
 
-class PhotoCrops(Source):
+class Crops(Source):
+    """Crops that are made when they are asked for. A subclass sets `_label`, int32, and gives `crop`."""
+
+    _label: np.ndarray
+
+    @abc.abstractmethod
+    def crop(self, i: int) -> np.ndarray:
+        """(side, side, 3), 8 bits."""
+
+    def __len__(self) -> int:
+        return len(self._label)
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        indices = checked_indices(indices, len(self))
+        return {"input": np.stack([self.crop(int(i)) for i in indices]), "label": self._label[indices]}
+
+
+class PhotoCrops(Crops):
     """The crops of a split: classes in turn, places drawn once."""
 
     def __init__(self, split: str, side: int):
-        self._photos, self._side = _photographs(), side
+        self._photos, self._side = temple_and_flower(), side
         upper, lower, count = PARTS[split]
         height, width = self._photos.shape[1:3]
         rng, strip = np.random.RandomState(sorted(PARTS).index(split)), width // STRIPS
@@ -66,21 +84,14 @@ class PhotoCrops(Source):
         self._top = rng.randint(low, high - side + 1, count)
         self._left = self._label % STRIPS * strip + rng.randint(0, strip - side + 1, count)
 
-    def __len__(self) -> int:
-        return len(self._label)
-
-    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        indices = checked_indices(indices, len(self))
-        return {"input": np.stack([self._crop(int(i)) for i in indices]), "label": self._label[indices]}
-
-    def _crop(self, i: int) -> np.ndarray:
+    def crop(self, i: int) -> np.ndarray:
         top, left, side = self._top[i], self._left[i], self._side
         return self._photos[self._label[i] // STRIPS, top : top + side, left : left + side]
 
 
 @cache
-def _photographs() -> np.ndarray:
-    """(2, 427, 640, 3), 8 bits."""
+def temple_and_flower() -> np.ndarray:
+    """(2, 427, 640, 3), 8 bits. Raises UsageError where scikit-learn is not installed."""
     try:
         from sklearn.datasets import load_sample_images
     except ImportError as error:

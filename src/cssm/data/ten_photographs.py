@@ -6,7 +6,6 @@ splits and every split lies in the midst of the picture. Crops differ in place, 
 """
 
 import dataclasses
-from collections.abc import Sequence
 from functools import cache
 from typing import Any, ClassVar
 
@@ -15,7 +14,8 @@ import numpy as np
 from cssm.core.errors import UsageError
 
 from .dataset import DATASETS, DataSet, Spec, check_split, image_spec
-from .source import Batch, Source, check_range, checked_indices, take
+from .photos import Crops, temple_and_flower
+from .source import Source, check_range, take
 
 NAMES = (
     "astronaut", "coffee", "chelsea", "rocket", "retina", "hubble_deep_field", "immunohistochemistry", "grass",
@@ -58,7 +58,7 @@ class TenPhotographs(DataSet):
         return take(TintedCrops(split, self.size), size, seed)
 
 
-class TintedCrops(Source):
+class TintedCrops(Crops):
     """The crops of a split: classes in turn, everything else drawn once."""
 
     def __init__(self, split: str, side: int):
@@ -69,14 +69,7 @@ class TintedCrops(Source):
         self._scale, self._place = rng.uniform(*SCALE, count), rng.uniform(0, 1, (count, 2))
         self._light = rng.uniform(*LIGHT, (count, 1)) * rng.uniform(*TINT, (count, 3))
 
-    def __len__(self) -> int:
-        return len(self._label)
-
-    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        indices = checked_indices(indices, len(self))
-        return {"input": np.stack([self._crop(int(i)) for i in indices]), "label": self._label[indices]}
-
-    def _crop(self, i: int) -> np.ndarray:
+    def crop(self, i: int) -> np.ndarray:
         from PIL import Image
 
         band = self._bands[self._label[i]][self._band[i]]
@@ -105,10 +98,7 @@ def photographs() -> list[np.ndarray]:
 
     try:
         from skimage import data
-        from sklearn.datasets import load_sample_images
     except ImportError as error:
-        raise UsageError(
-            "the photographs are part of scikit-image and scikit-learn: pip install scikit-image scikit-learn"
-        ) from error
-    found: list[Any] = [getattr(data, name)() for name in NAMES[:-2]] + load_sample_images().images
-    return [np.asarray(Image.fromarray(picture).convert("RGB")) for picture in found]
+        raise UsageError("eight of the photographs are part of scikit-image: pip install scikit-image") from error
+    found: list[Any] = [getattr(data, name)() for name in NAMES[:-2]]
+    return [np.asarray(Image.fromarray(picture).convert("RGB")) for picture in (*found, *temple_and_flower())]

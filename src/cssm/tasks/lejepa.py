@@ -103,7 +103,7 @@ class LeJEPA:
         if self.form == "mean" and self.interval != (0.0, 3.0):
             raise UsageError(f"interval {self.interval} does nothing with form 'mean': leave it out, or give 'lejepa'")
         if not self.sigreg_weight and self.slices != 256:
-            raise UsageError(f"slices {self.slices} do nothing with sigreg_weight 0: leave them out")
+            raise UsageError(f"slices {self.slices} do nothing with sigreg_weight 0: leave them at 256")
 
     @property
     def probe(self) -> Classify:
